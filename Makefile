@@ -1,0 +1,63 @@
+# Everything goes through make: it needs Python >= 3.11 and make, and sets up .venv by itself.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help install run reindex test check lint types bench docker lock clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock | $(BIN)/python
+	@echo 'Installing what requirements.lock pins into $(VENV) (about a minute, once)'
+	@$(PIP) -r requirements.lock
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@echo 'Installing the development tools into $(VENV)'
+	@$(PIP) -r requirements-dev.lock
+	@touch $@
+
+install: $(VENV)/.dev ## Set up .venv with everything, the development tools too
+
+run: $(VENV)/.runtime ## Serve on http://127.0.0.1:8000; the first run builds the index from documents/
+	@exec $(BIN)/python -m app
+
+reindex: $(VENV)/.runtime ## Build the next index from documents/ beside the served one, and swap it in
+	@exec $(BIN)/python scripts/reindex.py $(ARGS)
+
+test: $(VENV)/.dev ## Run the tests; no network, no key
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## ruff
+	$(BIN)/ruff check app scripts tests benchmarks
+	$(BIN)/ruff format --check app scripts tests benchmarks
+
+types: $(VENV)/.dev ## mypy --strict
+	$(BIN)/mypy
+
+check: lint types test ## Lint, types and tests: what CI runs
+
+bench: $(VENV)/.dev ## Measure against the naive LlamaIndex service; writes benchmarks/results/
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docker: ## Build the image
+	docker build --tag rag-service .
+
+lock: $(VENV)/.dev ## Resolve the dependencies anew and pin them
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+		--output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+		--constraint requirements.lock --group dev --output-file requirements-dev.lock
+
+clean: ## Remove .venv and caches; the index stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

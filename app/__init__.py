@@ -1,0 +1,1 @@
+"""A RAG service: documents in, answers out that cite their passages."""

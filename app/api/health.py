@@ -1,0 +1,27 @@
+"""Probes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from app.api.dependencies import ManagerDep
+from app.schemas import HealthResponse, LivenessResponse
+
+router = APIRouter(tags=["health"])
+
+
+@router.get(
+    "/health",
+    summary="Readiness: would a query be answered?",
+    response_model_exclude_none=True,
+    responses={503: {"description": "No; `status` and `detail` say why", "model": HealthResponse}},
+)
+async def health(manager: ManagerDep, response: Response) -> HealthResponse:
+    state = manager.health()
+    response.status_code = 200 if state.index_ready else 503
+    return state
+
+
+@router.get("/health/live", summary="Liveness: does the event loop run?")
+async def live() -> LivenessResponse:
+    return LivenessResponse()

@@ -1,0 +1,178 @@
+"""Pages into chunks: LlamaIndex nodes with document, page, heading path and offsets."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+
+from llama_index.core.schema import (
+    BaseNode,
+    MetadataMode,
+    NodeRelationship,
+    RelatedNodeInfo,
+    TextNode,
+    TransformComponent,
+)
+from semantic_text_splitter import MarkdownSplitter, TextSplitter
+
+from app.documents import Document
+from app.embeddings.local import load_tokenizer
+from app.reading import Heading, Page, markdown_headings
+from app.settings import ChunkUnit
+
+HEADING_SEPARATOR = " > "
+
+_TABLE_RULE = re.compile(r"^\|[ :|-]+\|$")
+_CHUNK_NAMESPACE = uuid.UUID("6f1c1f0e-1d1b-5c0a-9b57-3c1b6f2d7a10")
+
+
+class _Splitter(Protocol):
+    def chunk_indices(self, text: str, /) -> list[tuple[int, str]]: ...
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """How documents are cut: sizes in `unit`, which an index's manifest names."""
+
+    size: int
+    overlap: int
+    unit: ChunkUnit
+
+    @cached_property
+    def markdown(self) -> _Splitter:
+        if self.unit is ChunkUnit.TOKENS:
+            return MarkdownSplitter.from_huggingface_tokenizer(load_tokenizer(), self.size, self.overlap)
+        return MarkdownSplitter(self.size, self.overlap)
+
+    @cached_property
+    def plain(self) -> _Splitter:
+        if self.unit is ChunkUnit.TOKENS:
+            return TextSplitter.from_huggingface_tokenizer(load_tokenizer(), self.size, self.overlap)
+        return TextSplitter(self.size, self.overlap)
+
+
+@dataclass(frozen=True)
+class _Section:
+    """Text under one heading, at `start` in its page."""
+
+    start: int
+    text: str
+    path: tuple[str, ...]
+
+
+class HeadingPath:
+    """The headings above the current place; it goes on from page to page."""
+
+    def __init__(self) -> None:
+        self._open: list[Heading] = []
+
+    def enter(self, heading: Heading) -> None:
+        self._open = [above for above in self._open if above.level < heading.level] + [heading]
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        return tuple(heading.title for heading in self._open)
+
+
+class Chunker(TransformComponent):
+    """Cuts at headings, then to size: a chunk has one heading path and one page, so a citation is exact.
+
+    As a LlamaIndex transformation it does the same to any nodes, taking each node's text as Markdown.
+    """
+
+    chunking: Any
+
+    def __call__(self, nodes: list[BaseNode], **_: Any) -> list[BaseNode]:  # type: ignore[override]
+        chunks: list[BaseNode] = []
+        for node in nodes:
+            text = node.get_content(MetadataMode.NONE)
+            page = Page(None, text, tuple(markdown_headings(text)))
+            chunks.extend(self._chunks(node.node_id, (page,)))
+        return chunks
+
+    def split(self, document: Document) -> list[TextNode]:
+        return list(self._chunks(document.name, document.pages))
+
+    def _chunks(self, document: str, pages: tuple[Page, ...]) -> Iterator[TextNode]:
+        path = HeadingPath()
+        seen: dict[str, int] = {}
+        for page in pages:
+            splitter = self.chunking.markdown if page.is_markdown else self.chunking.plain
+            for section in _sections(page, path):
+                for start, text in _with_table_headers(section.text, splitter.chunk_indices(section.text)):
+                    yield _node(document, page.number, section, start, text, seen)
+
+
+def _sections(page: Page, path: HeadingPath) -> Iterator[_Section]:
+    """The text between headings. A heading with nothing below it, not even a deeper one, is text itself."""
+    bounds = [*page.headings, None]
+    first = page.headings[0].start if page.headings else len(page.text)
+    if page.text[:first].strip():
+        yield _Section(0, page.text[:first], path.titles)
+    for heading, following in zip(page.headings, bounds[1:], strict=True):
+        path.enter(heading)
+        body = page.text[heading.end : following.start if following else len(page.text)]
+        if body.strip():
+            yield _Section(heading.end, body, path.titles)
+        elif following is None or following.level <= heading.level:
+            yield _Section(heading.start, page.text[heading.start : heading.end], path.titles[:-1])
+
+
+def _with_table_headers(section: str, chunks: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Repeat a table's header above rows that were cut off from it: a row alone does not say what it means.
+
+    `start` keeps naming the place of the rows.
+    """
+    for start, text in chunks:
+        header = _table_header(section, start) if text.startswith("|") else ""
+        yield start, header + text
+
+
+def _table_header(section: str, start: int) -> str:
+    """The two header lines of the table that the row at `start` is in; empty if it is the header itself."""
+    lines = section[:start].split("\n")
+    if lines[-1].strip():
+        return ""  # not at the start of a line
+    rows: list[str] = []
+    for line in reversed(lines[:-1]):
+        if not line.startswith("|"):
+            break
+        rows.append(line)
+    if len(rows) >= 2 and _TABLE_RULE.match(rows[-2].strip()):
+        return f"{rows[-1]}\n{rows[-2]}\n"
+    return ""
+
+
+def _node(
+    document: str, page: int | None, section: _Section, start: int, text: str, seen: dict[str, int]
+) -> TextNode:
+    heading = HEADING_SEPARATOR.join(section.path) or None
+    offset = section.start + start
+    content = hashlib.sha256(f"{heading}\0{text}".encode()).hexdigest()
+    # Text that stands twice in a document gives two chunks; the count keeps their ids apart and stable.
+    seen[content] = seen.get(content, 0) + 1
+    node = TextNode(
+        id_=str(uuid.uuid5(_CHUNK_NAMESPACE, f"{document}\0{content}\0{seen[content]}")),
+        text=text,
+        start_char_idx=offset,
+        end_char_idx=offset + len(text),
+        metadata={
+            "document": document,
+            "format": PurePosixPath(document).suffix.lower().lstrip("."),
+            "page": page,
+            "heading": heading,
+        },
+        # Embedded and searched are the heading path and the text. Not the document's name: renaming one
+        # embeds nothing again.
+        excluded_embed_metadata_keys=["document", "format", "page"] + ([] if heading else ["heading"]),
+        metadata_template="{value}",
+        text_template="{metadata_str}\n{content}",
+    )
+    node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=document)
+    return node

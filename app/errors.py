@@ -1,0 +1,85 @@
+"""Every error that the service raises on purpose.
+
+RagError                      has an HTTP status and a code; the API renders it as a problem document
+├── InvalidRequest            422 invalid_request
+├── BodyTooLarge              413 body_too_large
+├── IndexNotReady             503 index_not_ready
+├── ModelUnavailable          502 model_unavailable
+└── ModelTimeout              504 model_timeout
+
+IndexingError                 the index could not be built or opened; its text tells an operator what to do
+├── NoDocuments
+├── IndexLocked               another process is writing
+├── SnapshotDamaged
+├── FingerprintMismatch       built with another embedding model than is set
+└── IndexingCancelled
+"""
+
+from __future__ import annotations
+
+
+class RagError(Exception):
+    """An error that a client gets to see: `detail` goes over HTTP, so it holds nothing inner."""
+
+    status = 500
+    code = "internal_error"
+    title = "Internal error"
+
+    def __init__(self, detail: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(RagError):
+    status = 422
+    code = "invalid_request"
+    title = "Invalid request"
+
+
+class BodyTooLarge(RagError):
+    status = 413
+    code = "body_too_large"
+    title = "Body too large"
+
+
+class IndexNotReady(RagError):
+    status = 503
+    code = "index_not_ready"
+    title = "Index not ready"
+
+
+class ModelUnavailable(RagError):
+    status = 502
+    code = "model_unavailable"
+    title = "Model unavailable"
+
+
+class ModelTimeout(RagError):
+    status = 504
+    code = "model_timeout"
+    title = "Model timeout"
+
+
+class IndexingError(Exception):
+    """Building or opening an index failed; the text says what is wrong and what to do."""
+
+
+class NoDocuments(IndexingError):
+    pass
+
+
+class IndexLocked(IndexingError):
+    pass
+
+
+class SnapshotDamaged(IndexingError):
+    pass
+
+
+class FingerprintMismatch(IndexingError):
+    pass
+
+
+class IndexingCancelled(IndexingError):
+    pass

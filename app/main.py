@@ -1,0 +1,59 @@
+"""The application."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TypedDict
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from app.api import documents, health, query
+from app.assembly import make_index_manager
+from app.index_manager import IndexManager
+from app.middleware import BodyLimit, RequestId
+from app.problems import install_handlers
+from app.settings import Settings, load_settings
+
+DESCRIPTION = "Ask your documents. Answers cite the passages they rest on."
+
+
+class State(TypedDict):
+    manager: IndexManager
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application.
+
+    Args:
+        settings: from the environment where not given, which is how uvicorn's workers call it.
+    """
+    settings = settings or load_settings()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        manager = await asyncio.to_thread(make_index_manager, settings)
+        await manager.start()
+        # What is loaded by now stays. A full collection that looks through all of it takes 100 ms.
+        gc.collect()
+        gc.freeze()
+        watch = asyncio.create_task(manager.run())
+        yield {"manager": manager}
+        manager.stop()
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+
+    # Its documentation pages bring their scripts along: the stock ones load them from a CDN.
+    app = FastAPIOffline(
+        title="RAG service", description=DESCRIPTION, version="0.1.0", lifespan=lifespan, redoc_url=None
+    )
+    install_handlers(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestId)
+    for module in (query, documents, health):
+        app.include_router(module.router)
+    return app

@@ -1,0 +1,79 @@
+"""What every request passes through."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import BodyTooLarge
+from app.problems import problem_response
+from app.telemetry import request_id
+
+_WELL_FORMED_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+
+
+class RequestId:
+    """Takes the caller's `X-Request-ID`, or makes one; sets it for the log and on the response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id.set(given if _WELL_FORMED_ID.fullmatch(given) else uuid.uuid4().hex)
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id.get()
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+class BodyLimit:
+    """Reads the body before the application does, and no more of it than is allowed.
+
+    Reading it here, chunked bodies too, keeps the error from being taken for a failure to parse.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = await self._read(receive)
+        if body is None:
+            error = BodyTooLarge(f"the body is larger than MAX_BODY_BYTES ({self._max_bytes} bytes)")
+            # The rest of the body is still on its way: the connection cannot be used again.
+            await problem_response(error, headers={"Connection": "close"})(scope, receive, send)
+            return
+        unread = [body]
+
+        async def replay() -> Message:
+            return unread.pop() if unread else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _read(self, receive: Receive) -> Message | None:
+        """The whole body as one message, or what came instead of one; None if it is too large."""
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return message
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self._max_bytes:
+                return None
+            if not message.get("more_body", False):
+                return {"type": "http.request", "body": b"".join(parts), "more_body": False}

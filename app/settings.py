@@ -1,0 +1,158 @@
+"""The settings: from the environment or `.env`, checked once, at the start."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# Of the service's contract, but not built yet. One that would do nothing must not look as if it did.
+NOT_SUPPORTED_YET = (
+    "API_KEYS",
+    "CORS_ORIGINS",
+    "DATABASE_URL",
+    "LOG_FORMAT",
+    "MAX_CONCURRENCY",
+    "RATE_LIMIT",
+)
+
+# Local servers want none, and the client refuses to start without one.
+PLACEHOLDER_API_KEY = "not-needed"
+
+
+class LLMProvider(StrEnum):
+    AUTO = "auto"
+    OPENAI = "openai"
+    EXTRACTIVE = "extractive"
+
+
+class EmbeddingProvider(StrEnum):
+    AUTO = "auto"
+    OPENAI = "openai"
+    LOCAL = "local"
+
+
+class ChunkUnit(StrEnum):
+    CHARACTERS = "characters"
+    TOKENS = "tokens"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the text is one line that names it."""
+
+
+class Settings(BaseSettings):
+    """Names, defaults and bounds; README.md has the table with what each is for."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, case_sensitive=False
+    )
+
+    documents_dir: Path = Path("documents")
+    index_dir: Path = Path("index_storage")
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    log_level: LogLevel = LogLevel.INFO
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+    request_timeout_s: Annotated[float, Field(gt=0)] = 60
+
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str | None = None
+    llm_provider: LLMProvider = LLMProvider.AUTO
+    llm_model: str = "gpt-4o-mini"
+    embedding_provider: EmbeddingProvider = EmbeddingProvider.AUTO
+    embedding_model: str = "text-embedding-3-small"
+    embedding_batch_size: Annotated[int, Field(ge=1, le=2048)] = 100
+
+    top_k: Annotated[int, Field(ge=1, le=50)] = 5
+    min_score: Fraction = 0.15
+    dense_weight: Fraction | None = None
+
+    chunk_size: Annotated[int, Field(ge=50, le=100_000)] = 1000
+    chunk_overlap: Annotated[int, Field(ge=0)] = 100
+    chunk_unit: ChunkUnit = ChunkUnit.CHARACTERS
+    parse_timeout_s: Annotated[float, Field(gt=0)] = 120
+    parse_workers: Annotated[int, Field(ge=1, le=64)] = min(4, os.cpu_count() or 1)
+
+    index_poll_s: Annotated[float, Field(gt=0)] = 2
+    keep_snapshots: Annotated[int, Field(ge=1)] = 3
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.chunk_overlap >= self.chunk_size:
+            raise ValueError(
+                f"CHUNK_OVERLAP ({self.chunk_overlap}) must be less than CHUNK_SIZE ({self.chunk_size})"
+            )
+        needs_openai = {
+            "LLM_PROVIDER": self.llm_provider is LLMProvider.OPENAI,
+            "EMBEDDING_PROVIDER": self.embedding_provider is EmbeddingProvider.OPENAI,
+        }
+        for name, needed in needs_openai.items():
+            if needed and not self._openai_is_set:
+                raise ValueError(
+                    f"{name} is openai: set OPENAI_API_KEY, or OPENAI_BASE_URL for a local server"
+                )
+        return self
+
+    @property
+    def _openai_is_set(self) -> bool:
+        return self.openai_api_key is not None or self.openai_base_url is not None
+
+    @property
+    def uses_openai_llm(self) -> bool:
+        return self.llm_provider is LLMProvider.OPENAI or (
+            self.llm_provider is LLMProvider.AUTO and self._openai_is_set
+        )
+
+    @property
+    def uses_openai_embeddings(self) -> bool:
+        return self.embedding_provider is EmbeddingProvider.OPENAI or (
+            self.embedding_provider is EmbeddingProvider.AUTO and self._openai_is_set
+        )
+
+    @property
+    def api_key_or_placeholder(self) -> str:
+        return self.openai_api_key.get_secret_value() if self.openai_api_key else PLACEHOLDER_API_KEY
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: one is wrong, or names what this version cannot do yet.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+    for name in NOT_SUPPORTED_YET:
+        if os.environ.get(name):
+            raise SettingsError(f"{name}: this version does not support it yet; unset it to start")
+    return settings
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"]).upper()
+    message = first["msg"].removeprefix("Value error, ")
+    if not name:
+        return message
+    # The value is shown to help find the line at fault, but a secret stays out of the log.
+    shown = "" if "KEY" in name or "URL" in name else f" (it is {first['input']!r})"
+    return f"{name}: {message}{shown}"

@@ -1,0 +1,1 @@
+"""Measurements, with the naive LlamaIndex service they compare with: `python -m benchmarks [name ...]`."""

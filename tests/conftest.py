@@ -1,0 +1,157 @@
+"""Fixtures. Servers are real ones, on free ports of 127.0.0.1."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.assembly import make_embedding, make_indexer
+from app.indexer import Report
+from app.main import create_app
+from app.settings import NOT_SUPPORTED_YET, Settings
+from tests.support.fake_provider import FakeProvider
+from tests.support.serving import ROOT, serve_in_thread, wait_for
+
+DATA = ROOT.parent / "shared" / "data"
+SAMPLE_DOCUMENTS = ROOT / "documents"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> Iterator[None]:
+    """A developer's environment and `.env` say nothing here, a real API key least of all."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [*Settings.model_fields, *NOT_SUPPORTED_YET]:
+            patch.delenv(name.upper(), raising=False)
+            patch.delenv(name.lower(), raising=False)
+        patch.setitem(Settings.model_config, "env_file", None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not DATA.is_dir():
+        pytest.skip("needs the measuring data, which is not beside this checkout")
+    return DATA
+
+
+def build(settings: Settings) -> Report:
+    """Build an index in this process."""
+    indexer = make_indexer(settings, make_embedding(settings))
+    return indexer.build(lambda _: None, threading.Event())
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Callable[..., Settings]:
+    """Settings over an empty `documents/` and an empty index, both of this test's own."""
+    (tmp_path / "documents").mkdir()
+
+    defaults: dict[str, Any] = {
+        "documents_dir": tmp_path / "documents",
+        "index_dir": tmp_path / "index",
+        "index_poll_s": 0.05,
+        "parse_workers": 1,
+    }
+
+    def make(**values: Any) -> Settings:
+        return Settings(**defaults | values)
+
+    return make
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., httpx.Client]]:
+    """Start a server with given settings, and wait until it is ready (or, on wish, not)."""
+    with ExitStack() as stack:
+
+        def start(settings: Settings, *, ready: bool = True) -> httpx.Client:
+            url = stack.enter_context(serve_in_thread(create_app(settings)))
+            client = stack.enter_context(httpx.Client(base_url=url, timeout=30))
+            if ready:
+                wait_for(lambda: client.get("/health").status_code == 200, "the index to be ready")
+            return client
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def sample_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """An index of the sample documents, without any model provider."""
+    settings = Settings(
+        documents_dir=SAMPLE_DOCUMENTS, index_dir=tmp_path_factory.mktemp("sample_index"), parse_workers=2
+    )
+    build(settings)
+    return settings
+
+
+@pytest.fixture(scope="session")
+def sample(sample_settings: Settings) -> Iterator[httpx.Client]:
+    """A server over the sample documents; for tests that change nothing."""
+    with (
+        serve_in_thread(create_app(sample_settings)) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="session")
+def _provider_server() -> Iterator[tuple[FakeProvider, str]]:
+    provider = FakeProvider()
+    with serve_in_thread(provider.app) as url:
+        yield provider, url
+
+
+@pytest.fixture
+def provider(_provider_server: tuple[FakeProvider, str]) -> FakeProvider:
+    """The fake model provider, as if just started."""
+    _provider_server[0].reset()
+    return _provider_server[0]
+
+
+def write_two_documents(folder: Path) -> None:
+    (folder / "leave.md").write_text("# Leave\n\n## Parental\n\nParental leave lasts 16 weeks.\n")
+    (folder / "travel.md").write_text("# Travel\n\nTrains are booked in second class.\n")
+
+
+@pytest.fixture
+def openai_settings(
+    provider: FakeProvider, _provider_server: tuple[FakeProvider, str], settings: Callable[..., Settings]
+) -> Callable[..., Settings]:
+    """Settings whose models are the fake provider's, over two documents of this test's own."""
+    write_two_documents(settings().documents_dir)
+
+    def make(**values: Any) -> Settings:
+        return settings(**_provider_values(_provider_server[1]) | values)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _openai_server(
+    _provider_server: tuple[FakeProvider, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("openai_level")
+    write_two_documents(folder)
+    settings = Settings(
+        documents_dir=folder,
+        index_dir=tmp_path_factory.mktemp("openai_index"),
+        **_provider_values(_provider_server[1]),
+    )
+    build(settings)
+    with serve_in_thread(create_app(settings)) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def openai_level(_openai_server: httpx.Client, provider: FakeProvider) -> httpx.Client:
+    """A server over the same two documents, whose models are the fake provider's (as if just started)."""
+    return _openai_server
+
+
+def _provider_values(url: str) -> dict[str, Any]:
+    return {"openai_base_url": f"{url}/v1", "openai_api_key": "sk-test", "request_timeout_s": 5}

@@ -1,0 +1,1 @@
+"""What tests run against: real servers, and a fake of the model provider."""

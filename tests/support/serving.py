@@ -1,0 +1,128 @@
+"""Real servers: in a thread for speed, or as a process of its own, as users start it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+ROOT = Path(__file__).resolve().parents[2]
+START_LIMIT_S = 60.0
+
+
+def wait_for(condition: Any, what: str, limit_s: float = START_LIMIT_S) -> Any:
+    """Poll until `condition()` gives something; an error that says what was waited for, if it never does."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"waited {limit_s:g} s for {what}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def serve_in_thread(app: Any) -> Iterator[str]:
+    """Serve an ASGI application over HTTP from a thread; gives its address."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, loop="asyncio", lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    wait_for(lambda: server.started or not thread.is_alive(), "the server to start")
+    assert server.started, "the server ended while it started"
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+class ServerProcess:
+    """`python -m app`, with its output."""
+
+    def __init__(self, environment: dict[str, str], log: Path, cwd: Path = ROOT) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app"],
+                cwd=cwd,
+                env=clean_environment() | {"PORT": str(self.port), "PYTHONPATH": str(ROOT)} | environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def health(self) -> httpx.Response | None:
+        """What /health says; None while nobody listens."""
+        assert self.process.poll() is None, f"the server ended:\n{self.output}"
+        try:
+            return httpx.get(f"{self.url}/health", timeout=10)
+        except httpx.TransportError:
+            return None
+
+    def wait_until_ready(self) -> dict[str, Any]:
+        def ready() -> dict[str, Any] | None:
+            response = self.health()
+            return response.json() if response is not None and response.status_code == 200 else None
+
+        answer: dict[str, Any] = wait_for(ready, "the server to be ready")
+        return answer
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def server_process(environment: dict[str, str], log: Path) -> Iterator[ServerProcess]:
+    server = ServerProcess(environment, log)
+    try:
+        yield server
+    finally:
+        server.stop(signal.SIGKILL)
+
+
+def run_reindex(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "reindex.py"), *arguments],
+        env=clean_environment() | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without any setting of ours, so that a developer's own never leak into a test."""
+    from app.settings import NOT_SUPPORTED_YET, Settings  # noqa: PLC0415 - imported late: it is under test
+
+    ours = {name.upper() for name in Settings.model_fields} | set(NOT_SUPPORTED_YET)
+    return {name: value for name, value in os.environ.items() if name.upper() not in ours}

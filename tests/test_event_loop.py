@@ -1,0 +1,107 @@
+"""Nothing blocks the event loop: not by computing, not by waiting for a file or a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from blockbuster import BlockBuster
+
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import build
+from tests.support.fake_provider import FakeProvider
+from tests.support.serving import serve_in_thread
+
+MakeSettings = Callable[..., Settings]
+
+LIMIT_S = 0.1
+
+
+@contextmanager
+def callbacks_measured() -> Iterator[list[tuple[float, str]]]:
+    """The processor time of each event-loop callback in this process: a busy machine changes nothing."""
+    taken: list[tuple[float, str]] = []
+    run = asyncio.Handle._run
+
+    def measured(handle: asyncio.Handle) -> Any:
+        started = time.thread_time()
+        try:
+            return run(handle)
+        finally:
+            taken.append((time.thread_time() - started, repr(handle)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.Handle, "_run", measured)
+        yield taken
+
+
+def ask_fifty_at_once(url: str, body: dict[str, Any]) -> list[int]:
+    """From threads, since this process's event loops are the ones that are measured."""
+    statuses: list[int] = []
+
+    def ask() -> None:
+        statuses.append(httpx.post(f"{url}/query", json=body, timeout=30).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return statuses
+
+
+@pytest.mark.parametrize("level", ["keyless", "openai"])
+def test_no_callback_computes_for_long_with_fifty_queries_in_flight(
+    level: str, provider: FakeProvider, openai_settings: MakeSettings
+) -> None:
+    """Over a text of some size, with long questions and many passages."""
+    provider.delay_s = 0.2
+    keyless = {"openai_base_url": None, "openai_api_key": None}
+    settings = openai_settings(**(keyless if level == "keyless" else {}), request_timeout_s=20)
+    paragraph = " ".join(f"Paragraph of the handbook about leave, number {number}." for number in range(20))
+    text = "\n\n".join(f"# Part {part}\n\n{paragraph}" for part in range(300))
+    (settings.documents_dir / "long.md").write_text(text)
+    build(settings)
+    body = {"query": "How long is parental leave? " * 100, "top_k": 50}
+
+    with serve_in_thread(create_app(settings)) as url, callbacks_measured() as taken:
+        assert ask_fifty_at_once(url, body) == [200] * 50
+
+    assert len(taken) > 500
+    slow = [(seconds, what) for seconds, what in taken if seconds > LIMIT_S]
+    assert slow == []
+
+
+def test_the_watchdog_barks() -> None:
+    """It would notice."""
+
+    async def block() -> None:
+        deadline = time.thread_time() + 2 * LIMIT_S
+        while time.thread_time() < deadline:
+            pass
+
+    with callbacks_measured() as taken:
+        asyncio.run(block())
+    assert max(taken)[0] > LIMIT_S
+
+
+@pytest.mark.parametrize("path", ["/query", "/retrieve", "/documents", "/health", "/health/live"])
+def test_no_route_waits_for_a_file_or_a_socket(path: str, openai_level: httpx.Client) -> None:
+    """blockbuster raises wherever a blocking call is made on an event loop."""
+    guard = BlockBuster(scanned_modules="app")
+    guard.activate()
+    try:
+        if path in {"/query", "/retrieve"}:
+            response = openai_level.post(path, json={"query": "How long is parental leave?"})
+        else:
+            response = openai_level.get(path)
+    finally:
+        guard.deactivate()
+    assert response.status_code == 200, response.text

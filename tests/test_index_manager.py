@@ -1,0 +1,186 @@
+"""The index that is served: built, loaded, swapped; and what /health says meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.settings import Settings
+from tests.conftest import build
+from tests.support.serving import wait_for
+
+MakeSettings = Callable[..., Settings]
+Serve = Callable[..., httpx.Client]
+
+QUESTION = {"query": "How many weeks does parental leave last?"}
+
+
+def write(settings: Settings, name: str, text: str) -> None:
+    (settings.documents_dir / name).parent.mkdir(exist_ok=True)
+    (settings.documents_dir / name).write_text(text)
+
+
+def test_the_first_index_is_built_at_the_start(settings: MakeSettings, serve: Serve) -> None:
+    made = settings()
+    write(made, "leave.md", "Parental leave lasts 16 weeks.")
+    client = serve(made)
+
+    health = client.get("/health").json()
+    assert health == {
+        "status": "ok",
+        "index_ready": True,
+        "index": {
+            "id": (made.index_dir / "CURRENT").read_text().strip(),
+            "documents": 1,
+            "chunks": 1,
+            "built_at": health["index"]["built_at"],
+            "embedding_model": "wordllama-l2-supercat",
+        },
+    }
+    assert "16 weeks" in client.post("/query", json=QUESTION).json()["answer"]
+
+
+def test_while_it_is_built_health_says_so_with_progress(settings: MakeSettings, serve: Serve) -> None:
+    """And a query is told to come back; liveness is not affected."""
+    made = settings()
+    for number in range(400):
+        write(made, f"{number}.md", f"Text number {number}.")
+    client = serve(made, ready=False)
+
+    def building() -> dict[str, Any] | None:
+        health = client.get("/health")
+        return health.json() if health.status_code == 503 and "400" in health.json()["detail"] else None
+
+    health = wait_for(building, "the build to begin")
+    assert health["status"] == "building"
+    assert health["index_ready"] is False
+    assert client.get("/health/live").json() == {"status": "ok"}
+    refused = client.post("/query", json=QUESTION)
+    assert refused.status_code == 503
+    assert refused.json()["code"] == "index_not_ready"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert client.get("/documents").status_code == 503
+
+
+def test_a_persisted_index_is_loaded_not_built(settings: MakeSettings, serve: Serve) -> None:
+    """Ready at once: the documents are not even looked at."""
+    made = settings()
+    write(made, "leave.md", "Parental leave lasts 16 weeks.")
+    report = build(made)
+    (made.documents_dir / "leave.md").unlink()
+    client = serve(made, ready=False)
+    assert client.get("/health").json()["index"]["id"] == report.snapshot
+
+
+def test_a_new_snapshot_is_swapped_in_without_a_restart(settings: MakeSettings, serve: Serve) -> None:
+    """While queries run: each gets an answer, from one index or the other."""
+    made = settings()
+    write(made, "leave.md", "Parental leave lasts 16 weeks.")
+    client = serve(made)
+    first = client.get("/health").json()["index"]["id"]
+    answers: list[tuple[int, str, str]] = []
+    done = threading.Event()
+
+    def keep_asking() -> None:
+        with httpx.Client(base_url=client.base_url, timeout=30) as other:
+            while not done.is_set():
+                response = other.post("/query", json=QUESTION)
+                body = response.json()
+                answers.append((response.status_code, body.get("index", ""), body.get("answer", "")))
+
+    asking = threading.Thread(target=keep_asking)
+    asking.start()
+    try:
+        write(made, "leave.md", "Parental leave lasts 20 weeks.")
+        second = build(made).snapshot
+        wait_for(lambda: client.get("/health").json()["index"]["id"] == second, "the swap")
+        wait_for(lambda: answers[-1][1] == second, "an answer from the new index")
+    finally:
+        done.set()
+        asking.join()
+    assert {status for status, _, _ in answers} == {200}
+    weeks = {first: "16 weeks", second: "20 weeks"}
+    assert {index for _, index, _ in answers} == {first, second}
+    assert all(weeks[index] in answer for _, index, answer in answers)
+
+
+def test_no_documents_is_said_and_mended_by_a_reindex(settings: MakeSettings, serve: Serve) -> None:
+    """The service stays up, and needs no restart when documents come."""
+    made = settings()
+    client = serve(made, ready=False)
+
+    def failed() -> str | None:
+        health = client.get("/health").json()
+        return health["detail"] if health["status"] == "failed" else None
+
+    detail = wait_for(failed, "the failure to be told")
+    assert "holds no documents" in detail
+    assert "make reindex" in detail
+    assert client.get("/health/live").status_code == 200
+
+    write(made, "leave.md", "Parental leave lasts 16 weeks.")
+    build(made)
+    wait_for(lambda: client.get("/health").status_code == 200, "the index to be ready")
+
+
+def test_only_unreadable_documents_is_said(settings: MakeSettings, serve: Serve) -> None:
+    made = settings()
+    write(made, "broken.pdf", "not a PDF")
+    client = serve(made, ready=False)
+    wait_for(lambda: "broken.pdf" in client.get("/health").json().get("detail", ""), "the failure")
+    assert client.get("/health").json()["status"] == "failed"
+
+
+def test_unreadable_documents_are_listed_and_the_rest_is_served(settings: MakeSettings, serve: Serve) -> None:
+    made = settings()
+    write(made, "a broken.pdf", "not a PDF")
+    write(made, "empty.txt", "")
+    write(made, "leave.md", "# Leave\n\nParental leave lasts 16 weeks.\n\n# Other\n\nNothing else.")
+    listed = serve(made).get("/documents").json()
+
+    assert set(listed) == {"index", "documents"}
+    by_name = {document["name"]: document for document in listed["documents"]}
+    assert list(by_name) == ["a broken.pdf", "empty.txt", "leave.md"]
+    assert set(by_name["leave.md"]) == {"name", "sha256", "size", "pages", "chunks", "status", "problem"}
+    assert (by_name["leave.md"]["status"], by_name["leave.md"]["chunks"]) == ("indexed", 2)
+    assert by_name["leave.md"]["problem"] is None
+    assert (by_name["a broken.pdf"]["status"], by_name["a broken.pdf"]["chunks"]) == ("unreadable", 0)
+    assert "not a valid PDF" in by_name["a broken.pdf"]["problem"]
+    assert by_name["empty.txt"]["status"] == "empty"
+
+
+@pytest.mark.parametrize("damage", ["current", "snapshot"])
+def test_a_damaged_index_is_not_ready_and_says_why(settings: MakeSettings, serve: Serve, damage: str) -> None:
+    made = settings()
+    write(made, "leave.md", "Parental leave lasts 16 weeks.")
+    report = build(made)
+    if damage == "current":
+        (made.index_dir / "CURRENT").write_text("nonsense")
+    else:
+        Path(made.index_dir, "snapshots", report.snapshot, "terms.npy").unlink()
+    client = serve(made, ready=False)
+    health = client.get("/health")
+    assert (health.status_code, health.json()["status"]) == (503, "failed")
+    assert "make reindex" in health.json()["detail"]
+
+    build(made)
+    wait_for(lambda: client.get("/health").status_code == 200, "the new index to be served")
+
+
+def test_a_damaged_successor_does_not_replace_what_is_served(settings: MakeSettings, serve: Serve) -> None:
+    """Queries go on being answered, and health says that something is wrong."""
+    made = settings()
+    write(made, "leave.md", "Parental leave lasts 16 weeks.")
+    client = serve(made)
+    first = client.get("/health").json()["index"]["id"]
+    (made.index_dir / "CURRENT").write_text("20991231T000000Z-abcdef\n")
+
+    wait_for(lambda: "detail" in client.get("/health").json(), "the problem to be told")
+    health = client.get("/health")
+    assert (health.status_code, health.json()["index"]["id"]) == (200, first)
+    assert client.post("/query", json=QUESTION).json()["index"] == first

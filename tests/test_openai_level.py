@@ -1,0 +1,310 @@
+"""With a model provider: LlamaIndex's and OpenAI's real clients against a fake over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+
+from app.settings import Settings
+from tests.conftest import build
+from tests.support.fake_provider import DIMENSIONS, FakeProvider, failing_with
+from tests.support.serving import run_reindex
+
+MakeSettings = Callable[..., Settings]
+Serve = Callable[..., httpx.Client]
+
+QUESTION = {"query": "How long is parental leave?"}
+
+
+def test_the_answer_is_the_models_with_its_name_and_usage(
+    provider: FakeProvider, openai_level: httpx.Client
+) -> None:
+    provider.reply = "It lasts 16 weeks [1]."
+    answer = openai_level.post("/query", json=QUESTION).json()
+
+    assert answer["answer"] == "It lasts 16 weeks [1]."
+    assert answer["status"] == "answered"
+    assert answer["model"] == "gpt-4o-mini"
+    assert answer["usage"] == {"prompt_tokens": 812, "completion_tokens": 64}
+    assert answer["citations"][0]["document"] == "leave.md"
+
+
+def test_the_model_gets_the_question_and_the_numbered_passages(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
+    """With document and heading, so that it can tell them apart."""
+    serve(openai_settings(llm_model="my-own/model:latest")).post("/query", json=QUESTION)
+
+    (request,) = provider.chat_requests
+    assert request["model"] == "my-own/model:latest"
+    prompt = request["messages"][-1]["content"]
+    assert "[1] (leave.md, Leave > Parental)\nParental leave lasts 16 weeks." in prompt
+    assert "[2] (travel.md, Travel)" in prompt
+    assert prompt.endswith("Question: How long is parental leave?")
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("Sixteen [1].", "Sixteen [1]."),
+        ("Sixteen [7].", "Sixteen."),
+        ("Sixteen [0][1][9] weeks [12].", "Sixteen[1] weeks."),
+        ("Sixteen [1, 2] and [2,8].", "Sixteen [1][2] and [2]."),
+        ("No marker at all.", "No marker at all."),
+    ],
+)
+def test_markers_that_name_no_passage_are_removed(
+    provider: FakeProvider, openai_level: httpx.Client, reply: str, answer: str
+) -> None:
+    """A reader who follows a marker always gets to a passage."""
+    provider.reply = reply
+    assert openai_level.post("/query", json=QUESTION).json()["answer"] == answer
+
+
+def test_nothing_relevant_means_no_call_of_the_model(
+    provider: FakeProvider, openai_level: httpx.Client
+) -> None:
+    answer = openai_level.post("/query", json={"query": "zzz qqq xxx"}).json()
+
+    assert answer["status"] == "no_context"
+    assert answer["usage"] is None
+    assert provider.chat_requests == []
+
+
+def test_retrieve_asks_no_language_model(provider: FakeProvider, openai_level: httpx.Client) -> None:
+    found = openai_level.post("/retrieve", json=QUESTION).json()
+    assert found["citations"][0]["document"] == "leave.md"
+    assert provider.chat_requests == []
+
+
+def test_heading_and_text_are_embedded_but_not_the_name(
+    provider: FakeProvider, openai_settings: MakeSettings
+) -> None:
+    """The heading path says what a text is about; a document that is renamed is embedded as before."""
+    build(openai_settings())
+
+    texts = [text for request in provider.embedding_requests for text in request["input"]]
+    assert "Leave > Parental\nParental leave lasts 16 weeks." in texts
+    assert not any("leave.md" in text for text in texts)
+
+
+def test_vectors_are_taken_by_index_not_by_arrival(
+    provider: FakeProvider, openai_level: httpx.Client
+) -> None:
+    """A server may answer in any order."""
+    provider.distort = lambda answer: answer["data"].reverse()
+
+    for question, document in (("parental weeks", "leave.md"), ("trains second class", "travel.md")):
+        assert (
+            openai_level.post("/retrieve", json={"query": question}).json()["citations"][0]["document"]
+            == document
+        )
+
+
+def drop_last(answer: dict[str, Any]) -> None:
+    answer["data"].pop()
+
+
+def repeat_index(answer: dict[str, Any]) -> None:
+    for item in answer["data"]:
+        item["index"] = 0
+
+
+def shorten_first(answer: dict[str, Any]) -> None:
+    answer["data"][0]["embedding"] = [1.0]
+
+
+def spoil_with(value: Any) -> Callable[[dict[str, Any]], None]:
+    def spoil(answer: dict[str, Any]) -> None:
+        answer["data"][-1]["embedding"][3] = value
+
+    return spoil
+
+
+def empty(answer: dict[str, Any]) -> None:
+    answer["data"] = []
+
+
+def no_data(answer: dict[str, Any]) -> None:
+    del answer["data"]
+
+
+DISTORTIONS = [
+    *(drop_last, repeat_index, shorten_first, empty, no_data),
+    *(spoil_with(float("nan")), spoil_with(float("inf")), spoil_with("word"), spoil_with(None)),
+]
+
+
+@pytest.mark.parametrize("distort", DISTORTIONS)
+def test_wrong_vectors_never_reach_an_index(
+    provider: FakeProvider, openai_settings: MakeSettings, distort: Callable[[dict[str, Any]], None]
+) -> None:
+    """Too few, misnumbered, of different lengths, not finite: the build ends, and publishes nothing."""
+    settings = openai_settings()
+    provider.distort = distort
+    with pytest.raises(Exception, match="embedding failed"):
+        build(settings)
+    assert not (settings.index_dir / "CURRENT").exists()
+
+
+@pytest.mark.parametrize("distort", DISTORTIONS)
+def test_a_wrong_vector_for_a_question_is_the_providers_fault(
+    provider: FakeProvider, openai_level: httpx.Client, distort: Callable[[dict[str, Any]], None]
+) -> None:
+    provider.distort = distort
+    response = openai_level.post("/query", json=QUESTION)
+    # With a single text, index 0 is right.
+    if distort is not repeat_index:
+        assert (response.status_code, response.json()["code"]) == (502, "model_unavailable")
+
+
+def test_vectors_of_another_length_than_the_index_has_are_refused(
+    provider: FakeProvider, openai_level: httpx.Client
+) -> None:
+    """The provider changed its model behind our back."""
+    provider.distort = lambda answer: answer["data"][0].update(embedding=[1.0] * (DIMENSIONS + 1))
+    response = openai_level.post("/query", json=QUESTION)
+    assert (response.status_code, response.json()["code"]) == (502, "model_unavailable")
+    assert str(DIMENSIONS) in response.json()["detail"]
+
+
+@pytest.mark.parametrize("stage", ["embedding_fault", "chat_fault"])
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
+def test_a_failing_provider_is_a_502_without_its_text(
+    provider: FakeProvider,
+    openai_level: httpx.Client,
+    caplog: pytest.LogCaptureFixture,
+    stage: str,
+    status: int,
+) -> None:
+    """Its words are for the operator's log; the client gets ours. At most two retries."""
+    provider.embedding_requests.clear()
+    setattr(provider, stage, failing_with(status))
+    with caplog.at_level(logging.WARNING):
+        response = openai_level.post("/query", json=QUESTION)
+
+    assert (response.status_code, response.json()["code"]) == (502, "model_unavailable")
+    assert "secret inner text" not in response.text
+    assert "secret inner text" in caplog.text
+    requests = provider.embedding_requests if stage == "embedding_fault" else provider.chat_requests
+    assert 1 <= len(requests) <= 3
+
+
+@pytest.mark.parametrize("stage", ["embedding_fault", "chat_fault"])
+@pytest.mark.parametrize("body", ["", "{", "[]", "{}", "null", '{"choices": []}', "<html>"])
+def test_an_answer_that_makes_no_sense_is_a_502(
+    provider: FakeProvider, openai_level: httpx.Client, stage: str, body: str
+) -> None:
+    setattr(provider, stage, lambda _request, _body: PlainTextResponse(body, media_type="application/json"))
+    response = openai_level.post("/query", json=QUESTION)
+    assert (response.status_code, response.json()["code"]) == (502, "model_unavailable")
+
+
+def test_an_empty_answer_is_a_502(provider: FakeProvider, openai_level: httpx.Client) -> None:
+    provider.reply = ""
+    response = openai_level.post("/query", json=QUESTION)
+    assert (response.status_code, response.json()["code"]) == (502, "model_unavailable")
+
+
+def test_a_provider_that_is_too_slow_is_a_504(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
+    """One deadline for the whole request, retries included."""
+    client = serve(openai_settings(request_timeout_s=0.5))
+    provider.delay_s = 3
+    response = client.post("/query", json=QUESTION)
+    assert (response.status_code, response.json()["code"]) == (504, "model_timeout")
+
+
+def test_a_provider_that_cannot_be_reached_is_a_502(openai_settings: MakeSettings, serve: Serve) -> None:
+    build(openai_settings())
+    client = serve(openai_settings(openai_base_url="http://127.0.0.1:9/v1"))
+    response = client.post("/query", json=QUESTION)
+    assert (response.status_code, response.json()["code"]) == (502, "model_unavailable")
+    assert client.get("/health").status_code == 200
+
+
+def test_a_local_server_needs_no_key(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
+    """OPENAI_BASE_URL alone is enough; the client gets a placeholder to send."""
+    client = serve(openai_settings(openai_api_key=None))
+    assert client.post("/query", json=QUESTION).json()["model"] == "gpt-4o-mini"
+    assert {headers["authorization"] for headers in provider.headers} == {"Bearer not-needed"}
+
+
+def test_an_llm_can_be_used_over_local_embeddings(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
+    """Chat servers often have no embedding model."""
+    client = serve(openai_settings(embedding_provider="local"))
+    assert client.post("/query", json=QUESTION).json()["model"] == "gpt-4o-mini"
+    assert provider.embedding_requests == []
+
+
+def test_openai_embeddings_can_be_used_without_an_llm(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
+    client = serve(openai_settings(llm_provider="extractive"))
+    answer = client.post("/query", json=QUESTION).json()
+    assert answer["model"] == "extractive"
+    assert "16 weeks" in answer["answer"]
+    assert provider.chat_requests == []
+
+
+def test_an_index_of_another_model_is_refused_by_name(openai_settings: MakeSettings, serve: Serve) -> None:
+    """The detail names both models and the command that helps."""
+    build(openai_settings(embedding_provider="local"))
+    client = serve(openai_settings(), ready=False)
+
+    health = client.get("/health")
+    assert health.status_code == 503
+    assert health.json()["status"] == "failed"
+    for part in ("local/wordllama-l2-supercat", "openai/text-embedding-3-small", "make reindex"):
+        assert part in health.json()["detail"]
+    refused = client.post("/query", json=QUESTION)
+    assert (refused.status_code, refused.json()["code"]) == (503, "index_not_ready")
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_reindex_says_why_the_provider_failed(provider: FakeProvider, openai_settings: MakeSettings) -> None:
+    """The operator, unlike a client, gets to see the provider's words."""
+    settings = openai_settings()
+    provider.embedding_fault = failing_with(401, "your key has expired")
+    done = run_reindex(
+        {
+            "DOCUMENTS_DIR": str(settings.documents_dir),
+            "INDEX_DIR": str(settings.index_dir),
+            "OPENAI_BASE_URL": str(settings.openai_base_url),
+            "OPENAI_API_KEY": "sk-planted-secret",
+        }
+    )
+    assert done.returncode == 1
+    assert "your key has expired" in done.stderr
+    assert "sk-planted-secret" not in done.stdout + done.stderr
+    assert not (settings.index_dir / "CURRENT").exists()
+
+
+def test_fifty_queries_at_once_are_each_answered(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
+    """They wait for the provider together, not one after another: none meets the deadline."""
+    client = serve(openai_settings(request_timeout_s=10))
+    provider.delay_s = 0.5
+
+    async def ask_all() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=client.base_url, timeout=30) as many:
+            return await asyncio.gather(*(many.post("/query", json=QUESTION) for _ in range(50)))
+
+    answers = asyncio.run(ask_all())
+    assert [answer.status_code for answer in answers] == [200] * 50
+    assert {json.dumps(answer.json()["citations"]) for answer in answers} == {
+        json.dumps(answers[0].json()["citations"])
+    }

@@ -1,0 +1,186 @@
+"""The service as users start it: `python -m app` and `scripts/reindex.py`, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.serving import ROOT, clean_environment, run_reindex, server_process, wait_for
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Folders of this test's own, with one good document."""
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "leave.md").write_text("Parental leave lasts 16 weeks.")
+    return {
+        "DOCUMENTS_DIR": str(tmp_path / "documents"),
+        "INDEX_DIR": str(tmp_path / "index"),
+        "INDEX_POLL_S": "0.1",
+        "PARSE_WORKERS": "1",
+    }
+
+
+def test_two_servers_started_at_once_share_one_build(environment: dict[str, str], tmp_path: Path) -> None:
+    """One builds, the other waits for it, both get ready."""
+    with (
+        server_process(environment, tmp_path / "one.log") as one,
+        server_process(environment, tmp_path / "two.log") as two,
+    ):
+        ids = [server.wait_until_ready()["index"]["id"] for server in (one, two)]
+        assert ids[0] == ids[1]
+        assert (one.output + two.output).count("index: built") == 1
+    assert len(list((tmp_path / "index" / "snapshots").iterdir())) == 1
+
+
+def test_a_reindex_reaches_a_running_server(environment: dict[str, str], tmp_path: Path) -> None:
+    with server_process(environment, tmp_path / "log") as server:
+        server.wait_until_ready()
+        (tmp_path / "documents" / "leave.md").write_text("Parental leave lasts 20 weeks.")
+        done = run_reindex(environment, "--json")
+        assert done.returncode == 0, done.stderr
+        new = json.loads(done.stdout)["index"]
+
+        def answer() -> str | None:
+            response = httpx.post(f"{server.url}/query", json={"query": "How long is parental leave?"}).json()
+            return response["answer"] if response["index"] == new else None
+
+        assert "20 weeks" in wait_for(answer, "the server to serve the new index")
+        assert server.stop() == 0
+
+
+def test_several_workers_serve_one_index(environment: dict[str, str], tmp_path: Path) -> None:
+    run_reindex(environment)
+    with server_process(environment | {"WORKERS": "2"}, tmp_path / "log") as server:
+        server.wait_until_ready()
+        wait_for(lambda: server.output.count("index: serving") == 2, "both workers")
+        assert httpx.post(f"{server.url}/query", json={"query": "leave"}).status_code == 200
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_stops_in_the_middle_of_a_build(
+    environment: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    """At once, with status 0, no traceback, no process left over; the next start builds anew."""
+    for count in range(300):
+        (tmp_path / "documents" / f"{count}.md").write_text(f"Text {count}.")
+    with server_process(environment, tmp_path / "log") as server:
+        wait_for(lambda: "of 301" in getattr(server.health(), "text", ""), "the build to begin")
+        children = children_of(server.process.pid)
+        assert server.stop(number) == 0
+        assert "Traceback" not in server.output
+    assert children
+    wait_for(lambda: not any(is_running(child) for child in children), "the readers to end", limit_s=10)
+    assert not (tmp_path / "index" / "CURRENT").exists()
+    assert list((tmp_path / "index" / "snapshots").iterdir()) == []
+
+
+def test_reindex_reports_what_it_read_and_what_not(environment: dict[str, str], tmp_path: Path) -> None:
+    """Exit status 3: done, but not everything could be read."""
+    (tmp_path / "documents" / "broken one.pdf").write_text("not a PDF")
+    done = run_reindex(environment)
+    assert done.returncode == 3
+    lines = done.stdout.splitlines()
+    assert "1 documents, 1 chunks" in lines[0]
+    assert lines[1] == "1 could not be read:"
+    assert lines[2].startswith("  broken one.pdf: not a valid PDF file")
+    assert "2 of 2 documents read" in done.stderr
+
+
+def test_reindex_speaks_json_to_programs(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "documents" / "empty.txt").touch()
+    report = json.loads(run_reindex(environment, "--json").stdout)
+    assert (report["documents"], report["chunks"]) == (1, 1)
+    assert report["unread"][0]["name"] == "empty.txt"
+    assert report["unread"][0]["status"] == "empty"
+
+
+def test_reindex_fails_on_nothing_and_says_so(environment: dict[str, str], tmp_path: Path) -> None:
+    """And keeps what was there."""
+    assert run_reindex(environment).returncode == 0
+    before = (tmp_path / "index" / "CURRENT").read_text()
+    (tmp_path / "documents" / "leave.md").unlink()
+    done = run_reindex(environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "holds no documents" in done.stderr
+    assert (tmp_path / "index" / "CURRENT").read_text() == before
+
+
+def test_reindex_refuses_unknown_arguments(environment: dict[str, str]) -> None:
+    assert run_reindex(environment, "--no-such").returncode == 2
+
+
+def test_reindex_shows_a_bar_on_a_terminal(environment: dict[str, str]) -> None:
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "reindex.py")],
+        env=clean_environment() | environment | {"TERM": "xterm-256color", "COLUMNS": "100"},
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = read_terminal(controller)
+    assert process.wait(60) == 0
+    assert "Reading documents" in shown
+    assert "━" in shown
+
+
+def test_ctrl_c_ends_a_reindex_and_changes_nothing(environment: dict[str, str], tmp_path: Path) -> None:
+    """Sent to the whole group, as a terminal does."""
+    for count in range(2000):
+        (tmp_path / "documents" / f"{count}.md").write_text(f"Text {count}.")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "reindex.py")],
+        env=clean_environment() | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(
+        lambda: any((tmp_path / "index").glob("snapshots/.staging-*/chunks.jsonl")), "the reading to begin"
+    )
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "cancelled" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "index" / "CURRENT").exists()
+
+
+def children_of(parent: int) -> list[int]:
+    listed = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(child) for children in listed for child in children.read_text().split()]
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def read_terminal(controller: int) -> str:
+    shown = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            part = os.read(controller, 4096)
+        except OSError:  # Linux's way to say that the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(controller)
+    return shown.decode()

@@ -1,0 +1,187 @@
+"""Files to pages: formats, headings, page numbers, and what cannot be read."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fpdf import FPDF
+
+from app.reading import UnreadableError, markdown_headings, read_pages
+from app.schemas import DocumentStatus
+from tests.conftest import SAMPLE_DOCUMENTS
+
+OLE_FILE_OF_AN_ENCRYPTED_DOCUMENT = (
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 504 + "EncryptedPackage".encode("utf-16-le") + b"\0" * 3000
+)
+
+
+def make_pdf(path: Path, pages: list[str], **protection: Any) -> Path:
+    pdf = FPDF()
+    pdf.set_font("helvetica", size=12)
+    for text in pages:
+        pdf.add_page()
+        if text:
+            pdf.multi_cell(0, text=text)
+    if protection:
+        pdf.set_encryption(**protection)
+    pdf.output(str(path))
+    return path
+
+
+def refusal(path: Path) -> UnreadableError:
+    with pytest.raises(UnreadableError) as error:
+        read_pages(path)
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "heading"),
+    [
+        ("policies/remote-work.docx", "450", True),
+        ("products/spare-parts.xlsx", "|", True),
+        ("products/product-overview.pptx", "EUR 89", True),
+        ("products/wren-sensors.html", "26 months", True),
+        ("products/rookery-api.md", "api.rookery.example", True),
+        ("support/error-codes.csv", "WC-05", False),
+        ("operations/calibration-laboratory.txt", "QI-L-07", False),
+        ("operations/warehouse-and-shipping.rtf", "Larkpost", True),
+        ("policies/code-of-conduct.odt", "Quillmere", True),
+        ("policies/onboarding-guide.epub", "Quillmere", True),
+        ("support/firmware-notice-siskin.eml", "4.7.1", False),
+    ],
+)
+def test_each_format_gives_text_and_headings(name: str, text: str, heading: bool) -> None:
+    pages = read_pages(SAMPLE_DOCUMENTS / name)
+    assert text in "\n".join(page.text for page in pages)
+    assert any(page.headings for page in pages) is heading
+
+
+def test_a_pdf_has_pages_with_numbers_and_headings() -> None:
+    pages = read_pages(SAMPLE_DOCUMENTS / "policies" / "leave.pdf")
+    assert [page.number for page in pages] == [1, 2, 3, 4]
+    assert "Parental leave" in [heading.title for heading in pages[2].headings]
+    assert "16 weeks" in pages[2].text
+
+
+def test_a_pdfs_running_lines_are_left_out() -> None:
+    """A footer on each page would stand in each chunk."""
+    pages = read_pages(SAMPLE_DOCUMENTS / "policies" / "leave.pdf")
+    assert not any("page 3 of 4" in page.text for page in pages)
+
+
+def test_slides_are_pages() -> None:
+    pages = read_pages(SAMPLE_DOCUMENTS / "products" / "product-overview.pptx")
+    assert [page.number for page in pages] == list(range(1, 8))
+    assert "EUR 89" in pages[5].text
+
+
+def test_headings_are_where_they_say() -> None:
+    for name in ("policies/leave.pdf", "products/rookery-api.md", "policies/remote-work.docx"):
+        for page in read_pages(SAMPLE_DOCUMENTS / name):
+            for heading in page.headings:
+                found = page.text[heading.start : heading.end]
+                assert heading.title.split()[-1] in found, (name, heading)
+
+
+def test_markdown_headings_are_not_looked_for_in_code() -> None:
+    fenced = "```sh\n# a comment\n```\n\n~~~\n# no\n```\n# no\n~~~\n"
+    text = f"# One\n\n{fenced}\n## Two `code` and *more* #\n\n#hashtag\n\n### [Three](x)\n"
+    assert [(heading.level, heading.title) for heading in markdown_headings(text)] == [
+        (1, "One"),
+        (2, "Two code and more"),
+        (3, "Three"),
+    ]
+
+
+def test_html_front_matter_is_not_taken_for_text(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(
+        "<html><head><title>A title</title><meta name='description' content='About it'></head>"
+        "<body><nav><a href='/'>Home</a></nav><h1>Heading</h1><p>Body.</p></body></html>"
+    )
+    (read,) = read_pages(page)
+    assert read.text.strip() == "# Heading\n\nBody."
+
+
+def test_an_empty_file_is_empty(tmp_path: Path) -> None:
+    for name in ("zero.pdf", "zero.txt", "zero.docx"):
+        (tmp_path / name).touch()
+        assert refusal(tmp_path / name).status is DocumentStatus.EMPTY
+        assert "0 bytes" in refusal(tmp_path / name).problem
+
+
+def test_a_file_without_text_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "blank.txt").write_text(" \n\t\n")
+    assert refusal(tmp_path / "blank.txt").status is DocumentStatus.EMPTY
+
+
+def test_a_file_that_lies_about_its_type_is_unreadable(tmp_path: Path) -> None:
+    """The line says which kind it is not."""
+    for name in ("text.pdf", "text.docx", "text.xlsx", "text.pptx", "text.epub", "text.odt"):
+        (tmp_path / name).write_text("just text")
+        assert refusal(tmp_path / name).status is DocumentStatus.UNREADABLE
+        assert Path(name).suffix[1:].upper() in refusal(tmp_path / name).problem
+
+
+def test_binary_data_called_text_is_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "photo.txt").write_bytes(bytes(range(256)) * 20)
+    assert refusal(tmp_path / "photo.txt").status is DocumentStatus.UNREADABLE
+
+
+def test_other_kinds_are_unsupported(tmp_path: Path) -> None:
+    for name in ("photo.png", "archive.zip", "program", "sheet.numbers"):
+        (tmp_path / name).write_bytes(b"something")
+        assert refusal(tmp_path / name).status is DocumentStatus.UNSUPPORTED
+
+
+def test_a_password_is_told_from_damage(tmp_path: Path) -> None:
+    secret = make_pdf(
+        tmp_path / "secret.pdf",
+        ["hidden"],
+        owner_password="owner",
+        user_password="user",
+    )
+    office = tmp_path / "secret.docx"
+    office.write_bytes(OLE_FILE_OF_AN_ENCRYPTED_DOCUMENT)
+    assert refusal(secret).status is DocumentStatus.ENCRYPTED
+    assert refusal(office).status is DocumentStatus.ENCRYPTED
+
+
+def test_a_scanned_pdf_needs_ocr(tmp_path: Path) -> None:
+    assert refusal(make_pdf(tmp_path / "scan.pdf", ["", ""])).status is DocumentStatus.NEEDS_OCR
+
+
+def test_a_truncated_pdf_is_read_or_refused(tmp_path: Path) -> None:
+    """Never a crash, and never silently nothing."""
+    whole = make_pdf(tmp_path / "whole.pdf", ["some text"] * 3).read_bytes()
+    for size in range(0, len(whole), 97):
+        (tmp_path / "cut.pdf").write_bytes(whole[:size])
+        try:
+            assert any(page.text.strip() for page in read_pages(tmp_path / "cut.pdf"))
+        except UnreadableError as error:
+            assert error.problem
+
+
+def test_a_text_of_twenty_megabytes_is_read(tmp_path: Path) -> None:
+    words = [f"word{number}" for number in range(1000)]
+    chooser = random.Random(1)
+    line = " ".join(chooser.choices(words, k=15)) + ".\n"
+    (tmp_path / "large.txt").write_text(line * (20_000_000 // len(line)))
+    (page,) = read_pages(tmp_path / "large.txt")
+    assert len(page.text) > 19_000_000
+
+
+def test_each_of_the_hostile_files_is_read_or_refused(shared_data: Path) -> None:
+    """145 files of a parser project's own tests: encrypted, truncated, recursive, mislabelled."""
+    seen = set()
+    for path in sorted((shared_data / "hostile").iterdir()):
+        try:
+            assert any(page.text.strip() for page in read_pages(path)), path.name
+            seen.add(DocumentStatus.INDEXED)
+        except UnreadableError as error:
+            assert error.problem, path.name
+            seen.add(error.status)
+    assert {DocumentStatus.INDEXED, DocumentStatus.ENCRYPTED, DocumentStatus.UNSUPPORTED} <= seen

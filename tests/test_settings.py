@@ -1,0 +1,118 @@
+"""Settings: names, defaults, and one line for a wrong one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.settings import NOT_SUPPORTED_YET, Settings, SettingsError, load_settings
+from tests.support.serving import ROOT, clean_environment, run_reindex
+
+
+def start_with(environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app"],
+        cwd=folder,
+        env=clean_environment() | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_defaults_are_the_contracts() -> None:
+    settings = Settings()
+    assert (settings.documents_dir, settings.index_dir) == (Path("documents"), Path("index_storage"))
+    assert (settings.port, settings.workers, settings.top_k) == (8000, 1, 5)
+    assert (settings.llm_model, settings.embedding_model) == ("gpt-4o-mini", "text-embedding-3-small")
+    assert (settings.request_timeout_s, settings.max_body_bytes) == (60, 1024 * 1024)
+    assert not settings.uses_openai_llm
+    assert not settings.uses_openai_embeddings
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_BASE_URL"])
+def test_a_key_or_an_address_turns_the_provider_on(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "http://127.0.0.1:1/v1")
+    settings = load_settings()
+    assert settings.uses_openai_llm
+    assert settings.uses_openai_embeddings
+
+
+def test_an_empty_key_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compose files and CI write a variable that is not set."""
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    assert not load_settings().uses_openai_llm
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "99999"),
+        ("TOP_K", "51"),
+        ("CHUNK_SIZE", "many"),
+        ("CHUNK_OVERLAP", "1000"),
+        ("LLM_PROVIDER", "claude"),
+        ("LLM_PROVIDER", "openai"),
+        ("EMBEDDING_PROVIDER", "openai"),
+        ("REQUEST_TIMEOUT_S", "0"),
+        ("LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name) as error:
+        load_settings()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", NOT_SUPPORTED_YET)
+def test_what_is_not_supported_yet_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Above all API_KEYS: a service that ignores it would look protected."""
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(SettingsError, match=name):
+        load_settings()
+
+
+def test_a_wrong_value_stops_the_server_with_one_line(tmp_path: Path) -> None:
+    done = start_with({"TOP_K": "many"}, tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "Wrong setting: TOP_K: Input should be a valid integer, unable to parse string as an integer"
+        " (it is 'many')"
+    ]
+
+
+def test_a_wrong_value_stops_reindex_with_one_line() -> None:
+    done = run_reindex({"CHUNK_SIZE": "0"})
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "CHUNK_SIZE" in done.stderr
+
+
+def test_settings_come_from_a_dotenv_file_too(tmp_path: Path) -> None:
+    """And what it holds that is none of ours does not matter."""
+    (tmp_path / ".env").write_text("SOMETHING_ELSE=1\nTOP_K=0\n")
+    done = start_with({}, tmp_path)
+    assert done.returncode == 2
+    assert "TOP_K" in done.stderr
+
+
+def test_secrets_show_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
+    assert "sk-planted" not in repr(load_settings()) + load_settings().model_dump_json()
+
+
+def test_readme_and_example_name_every_setting() -> None:
+    """The three places agree; what is not supported yet is in neither."""
+    names = {name.upper() for name in Settings.model_fields}
+    example = (ROOT / ".env.example").read_text()
+    readme = (ROOT / "README.md").read_text()
+    in_example = {line.lstrip("# ").split("=")[0] for line in example.splitlines() if "=" in line}
+    in_table = {line.split("`")[1] for line in readme.splitlines() if line.startswith("| `") and "`" in line}
+    assert in_example == names
+    assert names <= in_table
