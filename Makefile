@@ -28,7 +28,7 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 
 install: $(VENV)/.dev ## Set up .venv with everything, the development tools too
 
-run: $(VENV)/.runtime ## Serve on http://127.0.0.1:8000; the first run builds the index from documents/
+run: $(VENV)/.runtime ## Serve on HOST:PORT (127.0.0.1:8000); the first run builds the index from documents/
 	@exec $(BIN)/python -m app
 
 reindex: $(VENV)/.runtime ## Build the next index from documents/ beside the served one, and swap it in

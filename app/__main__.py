@@ -3,8 +3,20 @@
 The reader processes import this module again; so that they start fast, it imports little by itself.
 """
 
+import math
 import signal
+import socket
 import sys
+
+
+def _check_host(host: str) -> None:
+    """uvicorn only says `Name or service not known`, and not of what."""
+    from app.settings import SettingsError  # noqa: PLC0415
+
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise SettingsError(f"HOST: {host!r} is no address of this machine ({error.strerror})") from None
 
 
 def main() -> int:
@@ -15,6 +27,7 @@ def main() -> int:
 
     try:
         settings = load_settings()
+        _check_host(settings.host)
     except SettingsError as error:
         print(f"Wrong setting: {error}", file=sys.stderr)
         return 2
@@ -29,6 +42,8 @@ def main() -> int:
         workers=settings.workers,
         log_config=log_config(settings.log_level),
         server_header=False,
+        # Every request has ended by then; what has not is a connection that nothing comes through any more.
+        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + 5,
     )
     return 0
 

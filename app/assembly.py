@@ -76,7 +76,7 @@ def make_indexer(settings: Settings, embedding: BaseEmbedding) -> Indexer:
 
 
 def make_chunking(settings: Settings) -> Chunking:
-    return Chunking(settings.chunk_size, settings.chunk_overlap, settings.chunk_unit)
+    return Chunking(settings.chunk_size, settings.overlap, settings.chunk_unit)
 
 
 def make_snapshots(settings: Settings) -> SnapshotStore:
@@ -118,8 +118,9 @@ def _open_index(
         min_score=settings.min_score,
         dense_weight=default_weight if settings.dense_weight is None else settings.dense_weight,
     )
+    store = EdgeVectorStore.open(snapshot.path, dense_weight=retrieval.dense_weight)
     index = VectorStoreIndex.from_vector_store(
-        EdgeVectorStore.open(snapshot.path, dense_weight=retrieval.dense_weight),
+        store,
         embed_model=embedding,
         # Given so that LlamaIndex does not make its default, which needs nltk's data.
         transformations=[Chunker(chunking=make_chunking(settings))],
@@ -127,6 +128,7 @@ def _open_index(
     engine = RagQueryEngine(
         snapshot_id=snapshot.manifest.id,
         index=index,
+        store=store,
         embedding=embedding,
         dimensions=fingerprint.dimensions,
         synthesizer=synthesizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import re
 import uuid
@@ -23,12 +24,13 @@ from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 from app.documents import Document
 from app.embeddings.local import load_tokenizer
-from app.reading import Heading, Page, markdown_headings
+from app.pages import Heading, Page, markdown_headings
 from app.settings import ChunkUnit
 
 HEADING_SEPARATOR = " > "
 
 _TABLE_RULE = re.compile(r"^\|[ :|-]+\|$")
+_MIN_BLOCK_CHARS = 20_000
 _CHUNK_NAMESPACE = uuid.UUID("6f1c1f0e-1d1b-5c0a-9b57-3c1b6f2d7a10")
 
 
@@ -43,6 +45,11 @@ class Chunking:
     size: int
     overlap: int
     unit: ChunkUnit
+
+    @property
+    def block(self) -> int:
+        """How many characters at most are cut in one go: many chunks, whatever their unit."""
+        return max(_MIN_BLOCK_CHARS, 20 * self.size)
 
     @cached_property
     def markdown(self) -> _Splitter:
@@ -105,8 +112,70 @@ class Chunker(TransformComponent):
         for page in pages:
             splitter = self.chunking.markdown if page.is_markdown else self.chunking.plain
             for section in _sections(page, path):
-                for start, text in _with_table_headers(section.text, splitter.chunk_indices(section.text)):
-                    yield _node(document, page.number, section, start, text, seen)
+                headers = _TableHeaders(section.text, max_chars=self.chunking.size // 3)
+                for start, text in _cut(section.text, splitter, block=self.chunking.block):
+                    yield _node(
+                        document, page.number, section, start, headers.above(start, text) + text, seen
+                    )
+
+
+def _cut(text: str, splitter: _Splitter, *, block: int) -> Iterator[tuple[int, str]]:
+    """The chunks with their offsets.
+
+    Long texts go to the splitter in blocks: its time grows with the square of an unbroken text's length, to
+    5 s for a line of 800 KB.
+    """
+    start = 0
+    while start < len(text):
+        end = _block_end(text, start, block)
+        for offset, chunk in splitter.chunk_indices(text[start:end]):
+            yield start + offset, chunk
+        start = end
+
+
+def _block_end(text: str, start: int, block: int) -> int:
+    """A place to cut a block of a long text: between paragraphs, lines or words if there is one."""
+    limit = start + block
+    if limit >= len(text):
+        return len(text)
+    for separator in ("\n\n", "\n", " "):
+        found = text.rfind(separator, start + block // 2, limit)
+        if found > 0:
+            return found + len(separator)
+    return limit
+
+
+class _TableHeaders:
+    """The headers of a section's tables, to be repeated above rows that were cut off from them.
+
+    A row alone does not say what its cells mean. A header that would fill a good part of a chunk is not
+    repeated.
+    """
+
+    def __init__(self, section: str, *, max_chars: int) -> None:
+        self._starts: list[int] = []
+        self._headers: list[str] = []
+        offset = 0
+        header, rows = "", 0
+        lines = section.splitlines(keepends=True)
+        for line, following in zip(lines, [*lines[1:], ""], strict=True):
+            if not line.startswith("|"):
+                header, rows = "", 0
+            else:
+                rows += 1
+                if rows == 1 and _TABLE_RULE.match(following.strip()) and len(line + following) <= max_chars:
+                    header = line + following
+                elif rows > 2 and header:
+                    self._starts.append(offset)
+                    self._headers.append(header)
+            offset += len(line)
+
+    def above(self, start: int, text: str) -> str:
+        """What belongs above a chunk that begins at `start`: a header, if it begins with a row of a table."""
+        place = bisect.bisect_left(self._starts, start)
+        if text.startswith("|") and place < len(self._starts) and self._starts[place] == start:
+            return self._headers[place]
+        return ""
 
 
 def _sections(page: Page, path: HeadingPath) -> Iterator[_Section]:
@@ -122,31 +191,6 @@ def _sections(page: Page, path: HeadingPath) -> Iterator[_Section]:
             yield _Section(heading.end, body, path.titles)
         elif following is None or following.level <= heading.level:
             yield _Section(heading.start, page.text[heading.start : heading.end], path.titles[:-1])
-
-
-def _with_table_headers(section: str, chunks: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Repeat a table's header above rows that were cut off from it: a row alone does not say what it means.
-
-    `start` keeps naming the place of the rows.
-    """
-    for start, text in chunks:
-        header = _table_header(section, start) if text.startswith("|") else ""
-        yield start, header + text
-
-
-def _table_header(section: str, start: int) -> str:
-    """The two header lines of the table that the row at `start` is in; empty if it is the header itself."""
-    lines = section[:start].split("\n")
-    if lines[-1].strip():
-        return ""  # not at the start of a line
-    rows: list[str] = []
-    for line in reversed(lines[:-1]):
-        if not line.startswith("|"):
-            break
-        rows.append(line)
-    if len(rows) >= 2 and _TABLE_RULE.match(rows[-2].strip()):
-        return f"{rows[-1]}\n{rows[-2]}\n"
-    return ""
 
 
 def _node(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError as ReadTimeout
@@ -16,16 +17,22 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from app.errors import NoDocuments
-from app.reading import Page, UnreadableError, read_pages, start_worker
+from app.pages import Page
+from app.reading import UnreadableError, read_pages, start_worker
 from app.schemas import DocumentStatus
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file below the documents' folder; its name is the path from there, with forward slashes."""
+    """What stands in the documents' folder; its name is the path from there, with forward slashes.
+
+    Attributes:
+        problem: set where it cannot even be looked at.
+    """
 
     name: str
     path: Path
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,31 +53,44 @@ class Document:
 
 
 def walk(folder: Path) -> list[SourceFile]:
-    """All files below `folder`, by name. Hidden files and Office's lock files are passed over.
+    """All files below `folder`, by name, and what is in the way of finding them.
 
-    A symlink is followed if it leads to a place below `folder`, so that nothing outside can be served;
-    `Reader` reports the others as `outside`.
+    Hidden files and Office's lock files are passed over. Links to files are listed, and `Reader` looks where
+    they lead; a link to a folder is listed only if it leads out: else its files are found where they are.
 
     Raises:
         NoDocuments: the folder is missing or not a folder.
     """
     if not folder.is_dir():
-        raise NoDocuments(
-            f"DOCUMENTS_DIR is {folder}, and there is no such folder: create it and put documents into it"
-        )
-    files = []
-    for parent, folders, names in os.walk(folder):
+        what = "that is not a folder" if folder.exists() else "there is no such folder"
+        raise NoDocuments(f"DOCUMENTS_DIR is {folder}, and {what}: create it and put documents into it")
+    root = folder.resolve()
+    found: list[SourceFile] = []
+
+    def add(path: Path, problem: str | None = None) -> None:
+        found.append(SourceFile(_printable(path.relative_to(folder).as_posix()), path, problem))
+
+    def on_error(error: OSError) -> None:
+        add(Path(error.filename), f"the folder cannot be opened: {error.strerror}")
+
+    for parent, folders, names in os.walk(folder, onerror=on_error):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
+        for name in folders:
             path = Path(parent, name)
-            if not name.startswith((".", "~$")) and (path.is_file() or path.is_symlink()):
-                files.append(SourceFile(_encodable(path.relative_to(folder).as_posix()), path))
-    return sorted(files, key=lambda file: file.name)
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                add(path)
+        for name in names:
+            if not name.startswith((".", "~$")):
+                add(Path(parent, name))
+    return sorted(found, key=lambda file: file.name)
 
 
-def _encodable(name: str) -> str:
-    """File names are bytes; those that are not UTF-8 become readable with their odd bytes as \\xNN."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def _printable(name: str) -> str:
+    """File names are bytes: those that are not UTF-8, and control characters, become \\xNN and the like."""
+    readable = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in readable
+    )
 
 
 class Reader:
@@ -116,16 +136,25 @@ class Reader:
 
     def _schedule(self, file: SourceFile, read: Callable[[Path], Any]) -> Callable[[], Document]:
         try:
-            if not file.path.resolve(strict=True).is_relative_to(self._root):
-                return lambda: _unread(
-                    file, DocumentStatus.OUTSIDE, "it is a link that leads out of the folder"
-                )
+            refusal = self._refusal(file)
+            if refusal is not None:
+                return lambda: refusal
             size, digest = file.path.stat().st_size, _sha256(file.path)
         except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, on Python 3.11 and 3.12
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             return lambda: _unread(file, DocumentStatus.UNREADABLE, f"it cannot be opened: {reason}")
         future = read(file.path)
         return lambda: self._finish(file, size, digest, future)
+
+    def _refusal(self, file: SourceFile) -> Document | None:
+        if file.problem is not None:
+            return _unread(file, DocumentStatus.UNREADABLE, file.problem)
+        target = file.path.resolve(strict=True)
+        if not target.is_relative_to(self._root):
+            return _unread(file, DocumentStatus.OUTSIDE, "it is a link that leads out of the folder")
+        if not stat.S_ISREG(target.stat().st_mode):
+            return _unread(file, DocumentStatus.UNREADABLE, "it is not a regular file")
+        return None
 
     def _finish(self, file: SourceFile, size: int, digest: str, future: Any) -> Document:
         try:

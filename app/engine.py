@@ -14,7 +14,7 @@ from llama_index.core.async_utils import asyncio_run
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.response.schema import Response
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import (
     FilterOperator,
     MetadataFilter,
@@ -34,7 +34,8 @@ from app.schemas import (
     RetrieveResponse,
     Timings,
 )
-from app.synthesis.contract import NO_CONTEXT_ANSWER, Synthesis, Synthesizer, resolve_markers
+from app.stores.edge import EdgeVectorStore, Hit
+from app.synthesis.contract import NO_CONTEXT_ANSWER, Synthesis, Synthesizer
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class RagQueryEngine(BaseQueryEngine):
         *,
         snapshot_id: str,
         index: VectorStoreIndex,
+        store: EdgeVectorStore,
         embedding: BaseEmbedding,
         dimensions: int,
         synthesizer: Synthesizer,
@@ -92,6 +94,7 @@ class RagQueryEngine(BaseQueryEngine):
     ) -> None:
         super().__init__(callback_manager=None)
         self.index = index
+        self._store = store
         self._snapshot_id = snapshot_id
         self._embedding = embedding
         self._dimensions = dimensions
@@ -114,7 +117,7 @@ class RagQueryEngine(BaseQueryEngine):
                 with watch.stage("generate"):
                     synthesis = await self._synthesizer.synthesize(request.query, passages)
         return QueryResponse(
-            answer=resolve_markers(synthesis.text, passages),
+            answer=synthesis.text,
             status=AnswerStatus.ANSWERED if passages else AnswerStatus.NO_CONTEXT,
             sources=list(dict.fromkeys(passage.document for passage in passages)),
             citations=passages,
@@ -140,7 +143,7 @@ class RagQueryEngine(BaseQueryEngine):
     def self_test(self) -> None:
         """Ask the store something; raises what it raises if the index cannot be searched."""
         probe = [1.0] * self._dimensions
-        self.index.vector_store.query(self._store_query("test", probe, 1, None))
+        self._store.find(self._store_query("test", probe, 1, None))
 
     async def _find(self, request: QueryRequest, watch: Stopwatch) -> list[Citation]:
         with watch.stage("embed"):
@@ -148,9 +151,8 @@ class RagQueryEngine(BaseQueryEngine):
         with watch.stage("retrieve"):
             top_k = request.top_k or self._retrieval.top_k
             query = self._store_query(request.query, vector, top_k, request.filters)
-            result = await self.index.vector_store.aquery(query)
-            pairs = zip(result.nodes or [], result.similarities or [], strict=True)
-            return [_citation(marker, node, score) for marker, (node, score) in enumerate(pairs, start=1)]
+            hits = await self._store.afind(query)
+            return [_citation(marker, hit) for marker, hit in enumerate(hits, start=1)]
 
     async def _embed(self, text: str) -> list[float]:
         vector = await self._embedding.aget_query_embedding(text)
@@ -185,9 +187,7 @@ class RagQueryEngine(BaseQueryEngine):
         request = QueryRequest(query=query_bundle.query_str)
         answered = await self.answer(request)
         nodes = [
-            NodeWithScore(
-                node=self.index.vector_store.get_nodes([citation.chunk_id])[0], score=citation.score
-            )
+            NodeWithScore(node=self._store.get_nodes([citation.chunk_id])[0], score=citation.score)
             for citation in answered.citations
         ]
         return Response(
@@ -202,15 +202,16 @@ class RagQueryEngine(BaseQueryEngine):
         return {}
 
 
-def _citation(marker: int, node: BaseNode, score: float) -> Citation:
+def _citation(marker: int, hit: Hit) -> Citation:
+    metadata = hit.payload["metadata"]
     return Citation(
         marker=marker,
-        document=node.metadata["document"],
-        page=node.metadata["page"],
-        heading=node.metadata["heading"],
-        text=node.get_content(MetadataMode.NONE),
-        score=round(score, 4),
-        chunk_id=node.node_id,
+        document=metadata["document"],
+        page=metadata["page"],
+        heading=metadata["heading"],
+        text=hit.payload["text"],
+        score=round(hit.score, 4),
+        chunk_id=hit.payload["id"],
     )
 
 

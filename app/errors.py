@@ -3,6 +3,7 @@
 RagError                      has an HTTP status and a code; the API renders it as a problem document
 ├── InvalidRequest            422 invalid_request
 ├── BodyTooLarge              413 body_too_large
+├── RequestTimeout            408 request_timeout
 ├── IndexNotReady             503 index_not_ready
 ├── ModelUnavailable          502 model_unavailable
 └── ModelTimeout              504 model_timeout
@@ -43,6 +44,12 @@ class BodyTooLarge(RagError):
     title = "Body too large"
 
 
+class RequestTimeout(RagError):
+    status = 408
+    code = "request_timeout"
+    title = "Request timeout"
+
+
 class IndexNotReady(RagError):
     status = 503
     code = "index_not_ready"
@@ -62,7 +69,16 @@ class ModelTimeout(RagError):
 
 
 class IndexingError(Exception):
-    """Building or opening an index failed; the text says what is wrong and what to do."""
+    """Building or opening an index failed; the text says what is wrong and what to do.
+
+    `/health` shows it to everybody, so it holds nothing of what a provider said; `reason` is for operators.
+    """
+
+    @property
+    def reason(self) -> str:
+        """The text, and what the provider said where that was the cause."""
+        said = self.__cause__.__cause__ if self.__cause__ else None
+        return f"{self} ({said})" if said else str(self)
 
 
 class NoDocuments(IndexingError):

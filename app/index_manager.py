@@ -6,13 +6,13 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from app.engine import RagQueryEngine
-from app.errors import IndexingCancelled, IndexingError, IndexLocked, IndexNotReady
+from app.errors import FingerprintMismatch, IndexingCancelled, IndexingError, IndexLocked, IndexNotReady
 from app.indexer import Indexer, Progress
-from app.schemas import DocumentRecord, HealthResponse, HealthStatus, IndexInfo
+from app.schemas import HealthResponse, HealthStatus, IndexInfo
 from app.snapshots import Snapshot, SnapshotStore
 
 logger = logging.getLogger(__name__)
@@ -36,16 +36,34 @@ class ServedIndex:
             embedding_model=manifest.embedding.model,
         )
 
-    async def read_documents(self) -> list[DocumentRecord]:
-        """From the disk, in a thread: they are not needed to answer, so loading does not wait for them."""
-        return await asyncio.to_thread(self.snapshot.read_documents)
+    async def documents_json(self) -> bytes:
+        """A JSON array of `DocumentRecord`.
+
+        Read in a thread when asked for: they are not needed to answer, so loading does not wait for them.
+        """
+        return await asyncio.to_thread(self.snapshot.documents_json)
 
 
-class _FirstBuild(Enum):
-    """What became of building an index where there was none."""
+async def _in_daemon_thread(step: Callable[[], object]) -> None:
+    """Run what may take long without keeping the process from ending, as `to_thread` does."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
 
-    POSSIBLE = auto()
-    FAILED = auto()
+    def finish(error: BaseException | None) -> None:
+        if not done.done():
+            done.set_result(None) if error is None else done.set_exception(error)
+
+    def work() -> None:
+        error: BaseException | None = None
+        try:
+            step()
+        except BaseException as raised:  # noqa: BLE001 - handed on to who waits, a panic of the engine, too
+            error = raised if isinstance(raised, Exception) else RuntimeError(repr(raised))
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(finish, error)
+
+    threading.Thread(target=work, daemon=True, name="index").start()
+    await done
 
 
 class IndexManager:
@@ -68,9 +86,10 @@ class IndexManager:
         self._indexer = indexer
         self._poll_s = poll_s
         self._served: ServedIndex | None = None
-        self._refused_id: str | None = None
-        self._first_build = _FirstBuild.POSSIBLE
+        self._unfit_id: str | None = None
+        self._first_build_failed = False
         self._stopping = threading.Event()
+        self._wake = asyncio.Event()
         self._status = HealthStatus.STARTING
         self._detail: str | None = "the index is being loaded"
 
@@ -107,46 +126,51 @@ class IndexManager:
         while not self._stopping.is_set():
             await self._attempt(self._build_first)
             await self._attempt(self._follow_current)
-            await asyncio.sleep(self._poll_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._poll_s)
 
     def stop(self) -> None:
-        """Refuse new requests, and let a running build end as soon as it can."""
+        """Refuse new requests, and let `run` return, after a running build as soon as that can end."""
         self._stopping.set()
+        self._wake.set()
 
     async def _attempt(self, step: Callable[[], object]) -> None:
         try:
-            await asyncio.to_thread(step)
+            await _in_daemon_thread(step)
         except IndexingError as error:
-            self._fail(str(error))
-        except Exception:
-            logger.exception("index: unexpected failure")
-            self._fail("the index could not be opened; the server's log has the reason")
+            self._fail(str(error), error.reason)
+        except Exception as error:  # noqa: BLE001 - the watch must go on, whatever an index does
+            self._fail("the index cannot be built or opened; the server's log has the reason", repr(error))
 
-    def _fail(self, detail: str) -> None:
+    def _fail(self, detail: str, reason: str) -> None:
         if detail != self._detail:
-            logger.error("index: %s", detail)
+            logger.error("index: %s", reason)
         self._status, self._detail = HealthStatus.FAILED, detail
 
     def _follow_current(self) -> None:
-        """Load the snapshot that `CURRENT` names, unless it is served already or was found unfit before."""
+        """Load the snapshot that `CURRENT` names, unless it is served already.
+
+        One that fails is tried again each time: a disk or a volume may come back. Only one of another
+        embedding model never will fit.
+        """
         snapshot_id = self._snapshots.current_id()
-        served_id = self._served.snapshot.manifest.id if self._served else None
-        if snapshot_id is None or snapshot_id in (served_id, self._refused_id):
+        if self._served is not None and snapshot_id == self._served.snapshot.manifest.id:
+            self._detail = None
             return
-        # Set before the attempt: a snapshot never changes, so one that is unfit stays so.
-        self._refused_id = snapshot_id
-        opened = self._open_index(self._snapshots.open(snapshot_id))
-        opened.engine.self_test()
-        self._served, self._refused_id, self._detail = opened, None, None
-        logger.info(
-            "index: serving %s, %d documents, %d chunks",
-            snapshot_id,
-            opened.info.documents,
-            opened.info.chunks,
-        )
+        if snapshot_id is None or snapshot_id == self._unfit_id:
+            return
+        try:
+            opened = self._open_index(self._snapshots.open(snapshot_id))
+            opened.engine.self_test()
+        except FingerprintMismatch:
+            self._unfit_id = snapshot_id
+            raise
+        self._served, self._unfit_id, self._detail = opened, None, None
+        info = opened.info
+        logger.info("index: serving %s, %d documents, %d chunks", info.id, info.documents, info.chunks)
 
     def _build_first(self) -> None:
-        if self._served is not None or self._first_build is _FirstBuild.FAILED:
+        if self._served is not None or self._first_build_failed:
             return
         if self._snapshots.current_id() is not None:
             return
@@ -157,8 +181,9 @@ class IndexManager:
             self._detail = "the first index is being built by another process"
         except IndexingCancelled:
             logger.info("index: the build was cancelled")
-        except IndexingError:
-            self._first_build = _FirstBuild.FAILED
+        except Exception:
+            # Not tried again by itself: a provider would be paid for the same each time.
+            self._first_build_failed = True
             raise
         else:
             logger.info("index: built %s in %.1f s", report.snapshot, report.seconds)

@@ -180,6 +180,8 @@ class Indexer:
                     model=self._embedding.model_name,
                     dimensions=len(batch[0].get_embedding()),
                 )
+            if any(len(node.get_embedding()) != fingerprint.dimensions for node in batch):
+                raise IndexingError("embedding failed: the model changed the length of its vectors")
             store.add(batch)
             done += len(batch)
             on_progress(Progress(Stage.EMBED, done, chunks.count))
@@ -193,9 +195,7 @@ class Indexer:
         try:
             vectors = self._embedding.get_text_embedding_batch(texts)
         except RagError as error:
-            raise IndexingError(
-                f"embedding failed: {error.detail} ({error.__cause__ or 'no further reason'})"
-            ) from error
+            raise IndexingError(f"embedding failed: {error.detail}") from error
         for node, vector in zip(batch, vectors, strict=True):
             node.embedding = vector
 

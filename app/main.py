@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -14,9 +14,12 @@ from fastapi_offline import FastAPIOffline
 from app.api import documents, health, query
 from app.assembly import make_index_manager
 from app.index_manager import IndexManager
-from app.middleware import BodyLimit, RequestId
-from app.problems import install_handlers
+from app.middleware import BodyLimit, InternalErrors, RequestId
+from app.problems import MEDIA_TYPE, install_handlers
 from app.settings import Settings, load_settings
+
+# For a build to end and clean up. One that hangs is left behind; the next cleans up after it.
+_STOP_GRACE_S = 3.0
 
 DESCRIPTION = "Ask your documents. Answers cite the passages they rest on."
 
@@ -43,6 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         watch = asyncio.create_task(manager.run())
         yield {"manager": manager}
         manager.stop()
+        await asyncio.wait({watch}, timeout=_STOP_GRACE_S)
         watch.cancel()
         with suppress(asyncio.CancelledError):
             await watch
@@ -52,8 +56,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="RAG service", description=DESCRIPTION, version="0.1.0", lifespan=lifespan, redoc_url=None
     )
     install_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(InternalErrors)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.request_timeout_s)
     app.add_middleware(RequestId)
     for module in (query, documents, health):
         app.include_router(module.router)
+    app.openapi = lambda: _documented(app)  # type: ignore[method-assign] # FastAPI's documented way
     return app
+
+
+def _documented(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's description of the API, with errors in one media type: it would add `application/json`."""
+    schema = FastAPI.openapi(app)
+    for path in schema["paths"].values():
+        for operation in path.values():
+            for response in operation["responses"].values():
+                if MEDIA_TYPE in response.get("content", {}):
+                    response["content"].pop("application/json", None)
+    return schema

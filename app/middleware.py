@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BodyTooLarge
-from app.problems import problem_response
+from app.errors import BodyTooLarge, RequestTimeout
+from app.problems import internal_error_response, problem_response
 from app.telemetry import request_id
 
 _WELL_FORMED_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -36,23 +37,49 @@ class RequestId:
         await self._app(scope, receive, send_with_id)
 
 
+class InternalErrors:
+    """Turns what nobody expected into a problem.
+
+    Starlette's own handler raises it again, which makes the server log it twice and drop the connection.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def send_and_see(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_see)
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise
+            await internal_error_response(error)(scope, receive, send)
+
+
 class BodyLimit:
     """Reads the body before the application does, and no more of it than is allowed.
 
     Reading it here, chunked bodies too, keeps the error from being taken for a failure to parse.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = await self._read(receive)
-        if body is None:
-            error = BodyTooLarge(f"the body is larger than MAX_BODY_BYTES ({self._max_bytes} bytes)")
+        try:
+            body = await self._read_in_time(receive)
+        except (BodyTooLarge, RequestTimeout) as error:
             # The rest of the body is still on its way: the connection cannot be used again.
             await problem_response(error, headers={"Connection": "close"})(scope, receive, send)
             return
@@ -63,8 +90,15 @@ class BodyLimit:
 
         await self._app(scope, replay, send)
 
-    async def _read(self, receive: Receive) -> Message | None:
-        """The whole body as one message, or what came instead of one; None if it is too large."""
+    async def _read_in_time(self, receive: Receive) -> Message:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._read(receive)
+        except TimeoutError:
+            raise RequestTimeout(f"the body did not arrive within {self._timeout_s:g} s") from None
+
+    async def _read(self, receive: Receive) -> Message:
+        """The whole body as one message, or what came instead of one."""
         parts: list[bytes] = []
         size = 0
         while True:
@@ -74,6 +108,6 @@ class BodyLimit:
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > self._max_bytes:
-                return None
+                raise BodyTooLarge(f"the body is larger than MAX_BODY_BYTES ({self._max_bytes} bytes)")
             if not message.get("more_body", False):
                 return {"type": "http.request", "body": b"".join(parts), "more_body": False}

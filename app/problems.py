@@ -58,7 +58,6 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RagError, _on_rag_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(Exception, _on_unexpected_error)
 
 
 async def _on_rag_error(_: Request, error: Exception) -> JSONResponse:
@@ -93,12 +92,14 @@ def _field_problem(error: dict[str, Any]) -> FieldProblem:
 
 async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
+    if error.status_code == 400:  # FastAPI's, for a body that its parser gives up on
+        return problem_response(InvalidRequest("body: not valid JSON"))
     code = _HTTP_CODES.get(error.status_code, "http_error")
     headers = dict(error.headers) if error.headers else None
     return _response(error.status_code, code, str(error.detail), str(error.detail), headers=headers)
 
 
-async def _on_unexpected_error(_: Request, error: Exception) -> JSONResponse:
+def internal_error_response(error: Exception) -> JSONResponse:
     logger.error("internal error", exc_info=error)
     return problem_response(
         RagError("something went wrong; the server's log has the reason under this request id")

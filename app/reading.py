@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from app.encodings import read_unless_utf8
+from app.pages import Page, clean, markdown_headings
+from app.pdf import pdf_pages
 from app.schemas import DocumentStatus
 
 if TYPE_CHECKING:
@@ -25,41 +28,24 @@ READABLE_SUFFIXES = TEXT_SUFFIXES | {
     *(".html", ".htm", ".xhtml", ".md", ".markdown", ".csv", ".tsv", ".eml", ".msg", ".json", ".xml"),
 }
 
+# Formats without a declaration of their encoding, or with one that kreuzberg does not heed.
+_HTML_SUFFIXES = {".html", ".htm", ".xhtml"}
+_MIME_TYPES = {
+    **dict.fromkeys(TEXT_SUFFIXES, "text/plain"),
+    **dict.fromkeys({".md", ".markdown"}, "text/markdown"),
+    **dict.fromkeys(_HTML_SUFFIXES, "text/html"),
+}
 # Put between slides by kreuzberg; letters and digits only, since anything else comes back escaped.
 _PAGE_MARK = "qz7pagebreak{page_num}qz7"
 _PAGE_MARK_PATTERN = re.compile(r"^qz7pagebreak(\d+)qz7$", re.MULTILINE)
 
 # kreuzberg renders an HTML page's <meta> as YAML front matter and reads that as Markdown again.
-_HTML_FRONT_MATTER = re.compile(r"\A---\n(?:[\w.:-]+: .*\n)*\n## [\w.:-]+: .*\n*")
-
-_FENCE = re.compile(r"^ {0,3}(```|~~~)")
-_ATX_HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
-_MARKUP = re.compile(r"[*_`]+|\\(?=[^\w\s])|!?\[([^\]]*)\]\([^)]*\)")
+_HTML_FRONT_MATTER = re.compile(r"\A---\n(?:meta-[\w.:-]+: .*\n)*\n## (?:title|meta-[\w.:-]+): .*\n*")
 
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OLE_ENCRYPTED_STREAM = "EncryptedPackage".encode("utf-16-le")
-_MAX_HEADING_CHARS = 120
-_MIN_RUNNING_PAGES = 3
-
-
-@dataclass(frozen=True)
-class Heading:
-    """A heading, at `start` to `end` in its page's text."""
-
-    start: int
-    end: int
-    level: int
-    title: str
-
-
-@dataclass(frozen=True)
-class Page:
-    """The text of a page or slide, or (with no number) of a whole document that has none."""
-
-    number: int | None
-    text: str
-    headings: tuple[Heading, ...] = ()
-    is_markdown: bool = True
+_MAX_NULS = 0.001
+_NOT_TEXT = "it holds binary data, not text"
 
 
 class UnreadableError(Exception):
@@ -96,11 +82,11 @@ def read_pages(path: Path) -> list[Page]:
         raise UnreadableError(DocumentStatus.EMPTY, "the file has 0 bytes")
     result = _extract(path)
     if suffix == ".pdf":
-        pages = _pdf_pages(result)
+        pages = pdf_pages(result)
     elif suffix in TEXT_SUFFIXES:
-        pages = [Page(None, _clean(result.content), is_markdown=False)]
+        pages = [Page(None, clean(result.content), is_markdown=False)]
     else:
-        pages = _markdown_pages(result, is_html=suffix in {".html", ".htm", ".xhtml"})
+        pages = _markdown_pages(result, is_html=suffix in _HTML_SUFFIXES)
     if not any(page.text.strip() for page in pages):
         if suffix == ".pdf":
             raise UnreadableError(
@@ -111,15 +97,38 @@ def read_pages(path: Path) -> list[Page]:
 
 
 def _extract(path: Path) -> ExtractionResult:
-    from kreuzberg import KreuzbergError, extract_file_sync  # noqa: PLC0415 - only a worker needs them
+    from kreuzberg import KreuzbergError, extract_bytes_sync, extract_file_sync  # noqa: PLC0415 - only a worker needs them
 
+    suffix = path.suffix.lower()
+    config = _config(suffix)
     try:
-        result = extract_file_sync(path, config=_config(path.suffix.lower()))
+        # UTF-8 is all that kreuzberg knows for these.
+        if suffix in _MIME_TYPES and (text := read_unless_utf8(path)) is not None:
+            result = extract_bytes_sync(text.encode(), _MIME_TYPES[suffix], config=config)
+        else:
+            with _named_in_utf8(path) as readable:
+                result = extract_file_sync(readable, config=config)
     except KreuzbergError as error:
         raise _explain(error, path) from None
-    if "\0" in result.content:
-        raise UnreadableError(DocumentStatus.UNREADABLE, "it holds binary data, not text")
+    except UnicodeError:
+        raise UnreadableError(DocumentStatus.UNREADABLE, _NOT_TEXT) from None
+    if result.content.count("\0") > _MAX_NULS * len(result.content):
+        raise UnreadableError(DocumentStatus.UNREADABLE, _NOT_TEXT)
     return result
+
+
+@contextmanager
+def _named_in_utf8(path: Path) -> Iterator[Path]:
+    """The path, or a link to it if its name is not UTF-8: kreuzberg takes no other."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with TemporaryDirectory(prefix="rag-") as folder:
+            link = Path(folder, f"document{path.suffix}")
+            link.symlink_to(path.resolve())
+            yield link
+    else:
+        yield path
 
 
 def _config(suffix: str) -> ExtractionConfig:
@@ -149,14 +158,8 @@ def _explain(error: Exception, path: Path) -> UnreadableError:
     return UnreadableError(DocumentStatus.UNREADABLE, f"not a valid {kind} file: {message[:200]}")
 
 
-def _clean(text: str) -> str:
-    """Line ends as \\n, nothing that UTF-8 cannot hold."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text.encode("utf-8", "ignore").decode("utf-8")
-
-
 def _markdown_pages(result: ExtractionResult, *, is_html: bool) -> list[Page]:
-    text = _clean(result.content)
+    text = clean(result.content)
     if is_html:
         text = _HTML_FRONT_MATTER.sub("", text)
     marks = list(_PAGE_MARK_PATTERN.finditer(text))
@@ -165,78 +168,3 @@ def _markdown_pages(result: ExtractionResult, *, is_html: bool) -> list[Page]:
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     slides = [(int(mark[1]), text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)]
     return [Page(number, slide, tuple(markdown_headings(slide))) for number, slide in slides]
-
-
-def markdown_headings(text: str) -> Iterator[Heading]:
-    """The ATX headings outside code fences (kreuzberg writes no other kind)."""
-    fence: str | None = None
-    offset = 0
-    for line in text.splitlines(keepends=True):
-        if marker := _FENCE.match(line):
-            fence = None if fence == marker[1] else fence or marker[1]
-        elif fence is None and (heading := _ATX_HEADING.match(line.rstrip("\n"))):
-            title = _MARKUP.sub(r"\1", heading[2]).strip()
-            if title:
-                yield Heading(offset, offset + len(line), len(heading[1]), title)
-        offset += len(line)
-
-
-def _pdf_pages(result: ExtractionResult) -> list[Page]:
-    """The pages' plain text, with headings found by layout.
-
-    kreuzberg's Markdown of a PDF drops lines and has no page numbers; its pages have both, and its document
-    structure knows which lines are set as headings.
-    """
-    contents = _without_running_lines(
-        {page["page_number"]: _clean(page["content"]) for page in result.pages or []}
-    )
-    candidates: dict[int, list[tuple[int, str]]] = {number: [] for number in contents}
-    for node in result.document["nodes"] if result.document else []:
-        number = node.get("page")
-        if node["content"]["node_type"] in {"heading", "title"} and number in candidates:
-            candidates[number].append((node["content"].get("level", 1), node["content"]["text"]))
-    return [
-        Page(number, text, tuple(_locate(text, candidates[number])), is_markdown=False)
-        for number, text in sorted(contents.items())
-    ]
-
-
-def _without_running_lines(contents: dict[int, str]) -> dict[int, str]:
-    """Drop page headers and footers: first or last lines that are the same, but for numbers, mostly."""
-    edges = {number: _edge_lines(text) for number, text in contents.items()}
-    seen = Counter(line for lines in edges.values() for line in set(lines.values()))
-    running = {line for line, pages in seen.items() if pages >= max(_MIN_RUNNING_PAGES, len(contents) / 2)}
-    return {
-        number: "\n".join(
-            line for place, line in enumerate(text.split("\n")) if edges[number].get(place) not in running
-        )
-        for number, text in contents.items()
-    }
-
-
-def _edge_lines(text: str) -> dict[int, str]:
-    """The first two and the last two lines with text, by their place, without numbers."""
-    filled = [(place, line) for place, line in enumerate(text.split("\n")) if line.strip()]
-    return {place: re.sub(r"\d+", "#", _one_line(line)) for place, line in filled[:2] + filled[-2:]}
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _locate(text: str, candidates: list[tuple[int, str]]) -> Iterator[Heading]:
-    """Find candidates as whole lines of the page, in order; what is not one is not a heading."""
-    position = 0
-    for level, raw in candidates:
-        title = _one_line(raw)
-        if not title or len(title) > _MAX_HEADING_CHARS:
-            continue
-        pattern = r"^[ \t]*" + r"\s+".join(map(re.escape, title.split())) + r"[ \t]*$"
-        found = re.compile(pattern, re.MULTILINE).search(text, position)
-        if found is None or not any(char.isalpha() for char in title):
-            continue
-        # A line that goes on in lower case is a sentence that happens to be set large.
-        if text[found.end() :].lstrip()[:1].islower():
-            continue
-        position = found.end()
-        yield Heading(found.start(), found.end(), level, title)

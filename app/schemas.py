@@ -11,8 +11,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StrictInt,
-    StrictStr,
     StringConstraints,
     model_validator,
 )
@@ -25,13 +23,17 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) or value is None else [value]
 
 
+# The constraint makes pydantic look at the text, and refuse what is no Unicode.
+_Text = Annotated[str, StringConstraints(strict=True, max_length=4096)]
+_Number = Annotated[int, Field(strict=True, ge=0, le=2**31)]
+
 Texts = Annotated[
-    list[StrictStr],
+    list[_Text],
     Field(min_length=1, max_length=100),
     BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
 ]
 Numbers = Annotated[
-    list[StrictInt],
+    list[_Number],
     Field(min_length=1, max_length=100),
     BeforeValidator(_as_list, json_schema_input_type=int | list[int]),
 ]

@@ -6,19 +6,10 @@ import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-# Of the service's contract, but not built yet. One that would do nothing must not look as if it did.
-NOT_SUPPORTED_YET = (
-    "API_KEYS",
-    "CORS_ORIGINS",
-    "DATABASE_URL",
-    "LOG_FORMAT",
-    "MAX_CONCURRENCY",
-    "RATE_LIMIT",
-)
 
 # Local servers want none, and the client refuses to start without one.
 PLACEHOLDER_API_KEY = "not-needed"
@@ -48,6 +39,15 @@ class LogLevel(StrEnum):
     ERROR = "ERROR"
 
 
+def _web_address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an address such as http://localhost:11434/v1")
+    if parts.username or parts.password:
+        raise ValueError("must not hold a password; a key goes into OPENAI_API_KEY")
+    return value
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -55,12 +55,28 @@ class SettingsError(Exception):
     """A setting is wrong; the text is one line that names it."""
 
 
+_SOURCES = SettingsConfigDict(
+    env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, case_sensitive=False
+)
+
+
+class NotSupportedYet(BaseSettings):
+    """Of the service's contract, but not built yet. One that would do nothing must not look as if it did."""
+
+    model_config = _SOURCES
+
+    api_keys: SecretStr | None = None
+    cors_origins: SecretStr | None = None
+    database_url: SecretStr | None = None
+    log_format: SecretStr | None = None
+    max_concurrency: SecretStr | None = None
+    rate_limit: SecretStr | None = None
+
+
 class Settings(BaseSettings):
     """Names, defaults and bounds; README.md has the table with what each is for."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, case_sensitive=False
-    )
+    model_config = _SOURCES
 
     documents_dir: Path = Path("documents")
     index_dir: Path = Path("index_storage")
@@ -73,7 +89,7 @@ class Settings(BaseSettings):
     request_timeout_s: Annotated[float, Field(gt=0)] = 60
 
     openai_api_key: SecretStr | None = None
-    openai_base_url: str | None = None
+    openai_base_url: Annotated[str, AfterValidator(_web_address)] | None = None
     llm_provider: LLMProvider = LLMProvider.AUTO
     llm_model: str = "gpt-4o-mini"
     embedding_provider: EmbeddingProvider = EmbeddingProvider.AUTO
@@ -84,8 +100,8 @@ class Settings(BaseSettings):
     min_score: Fraction = 0.15
     dense_weight: Fraction | None = None
 
-    chunk_size: Annotated[int, Field(ge=50, le=100_000)] = 1000
-    chunk_overlap: Annotated[int, Field(ge=0)] = 100
+    chunk_size: Annotated[int, Field(ge=50, le=20_000)] = 1000
+    chunk_overlap: Annotated[int, Field(ge=0)] | None = None
     chunk_unit: ChunkUnit = ChunkUnit.CHARACTERS
     parse_timeout_s: Annotated[float, Field(gt=0)] = 120
     parse_workers: Annotated[int, Field(ge=1, le=64)] = min(4, os.cpu_count() or 1)
@@ -95,9 +111,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.chunk_overlap >= self.chunk_size:
+        if self.overlap >= self.chunk_size:
             raise ValueError(
-                f"CHUNK_OVERLAP ({self.chunk_overlap}) must be less than CHUNK_SIZE ({self.chunk_size})"
+                f"CHUNK_OVERLAP ({self.overlap}) must be less than CHUNK_SIZE ({self.chunk_size})"
             )
         needs_openai = {
             "LLM_PROVIDER": self.llm_provider is LLMProvider.OPENAI,
@@ -111,8 +127,19 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def overlap(self) -> int:
+        """What neighbouring chunks may share: a tenth of their size, where nothing else is set."""
+        return self.chunk_size // 10 if self.chunk_overlap is None else self.chunk_overlap
+
+    @property
     def _openai_is_set(self) -> bool:
-        return self.openai_api_key is not None or self.openai_base_url is not None
+        return self._api_key is not None or self.openai_base_url is not None
+
+    @property
+    def _api_key(self) -> str | None:
+        """None also for one of spaces, which a template with nothing to fill in leaves."""
+        key = self.openai_api_key.get_secret_value().strip() if self.openai_api_key else ""
+        return key or None
 
     @property
     def uses_openai_llm(self) -> bool:
@@ -128,7 +155,7 @@ class Settings(BaseSettings):
 
     @property
     def api_key_or_placeholder(self) -> str:
-        return self.openai_api_key.get_secret_value() if self.openai_api_key else PLACEHOLDER_API_KEY
+        return self._api_key or PLACEHOLDER_API_KEY
 
 
 def load_settings() -> Settings:
@@ -138,12 +165,14 @@ def load_settings() -> Settings:
         SettingsError: one is wrong, or names what this version cannot do yet.
     """
     try:
-        settings = Settings()
+        settings, unsupported = Settings(), NotSupportedYet()
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
-    for name in NOT_SUPPORTED_YET:
-        if os.environ.get(name):
-            raise SettingsError(f"{name}: this version does not support it yet; unset it to start")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f".env: not in UTF-8 ({error.reason})") from None
+    for name, value in unsupported:
+        if value is not None:
+            raise SettingsError(f"{name.upper()}: this version does not support it yet; unset it to start")
     return settings
 
 

@@ -18,10 +18,10 @@ import re
 import secrets
 import shutil
 import socket
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -36,6 +36,7 @@ SCHEMA_VERSION = 1
 _MANIFEST = "manifest.json"
 _DOCUMENTS = "documents.jsonl"
 _STAGING = ".staging-"
+_TIME = "%Y%m%dT%H%M%SZ"
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 _REBUILD = "run make reindex"
 
@@ -66,14 +67,19 @@ class Manifest(BaseModel):
     files: dict[str, FileInfo] = {}
 
 
-@dataclass(frozen=True)
 class Snapshot:
-    path: Path
-    manifest: Manifest
+    """An opened snapshot. It can be read to its end, also if it is removed meanwhile."""
 
-    def read_documents(self) -> list[DocumentRecord]:
-        with (self.path / _DOCUMENTS).open(encoding="utf-8") as lines:
-            return [DocumentRecord.model_validate_json(line) for line in lines]
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._documents = os.open(path / _DOCUMENTS, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._documents)
+
+    def documents_json(self) -> bytes:
+        """A JSON array of `DocumentRecord`."""
+        lines = os.pread(self._documents, os.fstat(self._documents).st_size, 0)
+        return b"[" + b",".join(lines.splitlines()) + b"]"
 
 
 class Staging:
@@ -103,7 +109,7 @@ class SnapshotStore:
             SnapshotDamaged: `CURRENT` does not hold an id.
         """
         try:
-            snapshot_id = self._current.read_text().strip()
+            snapshot_id = self._current.read_bytes().decode("ascii", "replace").strip()
         except FileNotFoundError:
             return None
         if not _ID.fullmatch(snapshot_id):
@@ -162,7 +168,7 @@ class SnapshotStore:
     @contextmanager
     def stage(self) -> Iterator[Staging]:
         """A directory to write a snapshot into; removed unless it gets published. For the writer only."""
-        snapshot_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        snapshot_id = self._next_id()
         path = self._snapshots / f"{_STAGING}{snapshot_id}"
         path.mkdir()
         try:
@@ -190,8 +196,19 @@ class SnapshotStore:
         following.replace(self._current)
         _sync(self._root)
 
+    def _next_id(self) -> str:
+        """Later than all others, also within a second or after the clock was set back: ids tell the order."""
+        now = datetime.now(UTC)
+        if ids := self._ids():
+            newest = datetime.strptime(ids[-1].split("-")[0], _TIME).replace(tzinfo=UTC)
+            now = max(now, newest + timedelta(seconds=1))
+        return f"{now:{_TIME}}-{secrets.token_hex(3)}"
+
+    def _ids(self) -> list[str]:
+        return sorted(path.name for path in self._snapshots.iterdir() if _ID.fullmatch(path.name))
+
     def _prune(self, current: str) -> None:
-        ids = sorted(path.name for path in self._snapshots.iterdir() if _ID.fullmatch(path.name))
+        ids = self._ids()
         for snapshot_id in [other for other in ids if other != current][: -(self._keep - 1) or None]:
             shutil.rmtree(self._snapshots / snapshot_id, ignore_errors=True)
 

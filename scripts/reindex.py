@@ -33,6 +33,10 @@ def main() -> int:
     )
     arguments = parser.parse_args()
 
+    cancelled = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: _cancel(cancelled))
+
     from app.settings import SettingsError, load_settings  # noqa: PLC0415
 
     try:
@@ -45,18 +49,28 @@ def main() -> int:
     from app.errors import IndexingError  # noqa: PLC0415
     from app.progress import show_progress  # noqa: PLC0415
 
-    cancelled = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: cancelled.set())
-    signal.signal(signal.SIGTERM, lambda *_: cancelled.set())
     indexer = make_indexer(settings, make_embedding(settings))
     try:
         with show_progress(sys.stderr) as on_progress:
             report = indexer.build(on_progress, cancelled)
     except IndexingError as error:
+        print(f"Failed: {error.reason}", file=sys.stderr)
+        return FAILED
+    except OSError as error:
         print(f"Failed: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("Stopped at once; the served index is as it was", file=sys.stderr)
         return FAILED
     print(_as_json(report) if arguments.json else _as_text(report))
     return DONE_WITH_PROBLEMS if report.unread else DONE
+
+
+def _cancel(cancelled: threading.Event) -> None:
+    """End after what is being done; when asked a second time, at once."""
+    if cancelled.is_set():
+        raise KeyboardInterrupt
+    cancelled.set()
 
 
 def _as_text(report: Report) -> str:

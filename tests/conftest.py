@@ -14,7 +14,7 @@ import pytest
 from app.assembly import make_embedding, make_indexer
 from app.indexer import Report
 from app.main import create_app
-from app.settings import NOT_SUPPORTED_YET, Settings
+from app.settings import NotSupportedYet, Settings
 from tests.support.fake_provider import FakeProvider
 from tests.support.serving import ROOT, serve_in_thread, wait_for
 
@@ -26,10 +26,11 @@ SAMPLE_DOCUMENTS = ROOT / "documents"
 def _no_settings_from_outside() -> Iterator[None]:
     """A developer's environment and `.env` say nothing here, a real API key least of all."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [*Settings.model_fields, *NOT_SUPPORTED_YET]:
+        for name in [*Settings.model_fields, *NotSupportedYet.model_fields]:
             patch.delenv(name.upper(), raising=False)
             patch.delenv(name.lower(), raising=False)
-        patch.setitem(Settings.model_config, "env_file", None)
+        for each in (Settings, NotSupportedYet):
+            patch.setitem(each.model_config, "env_file", None)
         yield
 
 

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
 import httpx
 import pytest
 
+from app.main import create_app
+from app.settings import Settings
+from tests.support.serving import serve_in_thread
+
 QUESTION = "How long is parental leave?"
 OFF_TOPIC = "Who painted the ceiling of the Sistine Chapel?"
+
+
+ODD_BODIES = [
+    *(b'{"query": "\xff"}', b"[" * 200_000, b'{"query": "x", "top_k": ' + b"9" * 5000 + b"}"),
+    *(b'{"query": "a \\ud800 b"}', b'{"query": "x", "filters": {"document": "\\ud800"}}'),
+]
 
 
 def ask(client: httpx.Client, path: str = "/query", **body: Any) -> dict[str, Any]:
@@ -170,6 +181,7 @@ def test_odd_questions_are_answered_all_the_same(sample: httpx.Client, query: st
         ({"query": "x", "filters": {"author": "me"}}, "filters.author"),
         ({"query": "x", "filters": {"page": "three"}}, "filters.page"),
         ({"query": "x", "filters": {"document": []}}, "filters.document"),
+        ({"query": "x", "filters": {"page": 2**63}}, "filters.page"),
         ({"query": "x", "filters": "leave.pdf"}, "filters"),
         ({"query": "x", "question": "x"}, "body"),
         ([], "body"),
@@ -186,7 +198,9 @@ def test_a_wrong_field_is_named(sample: httpx.Client, body: Any, field: str) -> 
         assert problem["errors"][0]["field"] in problem["detail"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"null", b'"text"', b"\xff\xfe", b'{"query": "a \\ud800 b"}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"null", b'"text"', b"\xff\xfe", b'{"query": "a \\ud800 b"}', *ODD_BODIES]
+)
 def test_malformed_bodies_are_refused(sample: httpx.Client, content: bytes) -> None:
     response = sample.post("/query", content=content, headers={"Content-Type": "application/json"})
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
@@ -227,12 +241,45 @@ def test_unknown_paths_and_methods_are_problems_too(sample: httpx.Client) -> Non
     assert wrong.headers["allow"] == "POST"
 
 
+def test_what_nobody_expected_is_a_problem_and_keeps_the_connection(sample_settings: Settings) -> None:
+    """No inner text, the request id, and the next request on the same connection is answered."""
+    app = create_app(sample_settings)
+
+    @app.get("/fails")
+    async def fails() -> None:
+        raise RuntimeError("inner text")
+
+    with serve_in_thread(app) as url, httpx.Client(base_url=url) as client:
+        for _ in range(3):
+            response = client.get("/fails", headers={"X-Request-ID": "abc"})
+            assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+            assert response.json()["request_id"] == response.headers["x-request-id"] == "abc"
+            assert "inner text" not in response.text
+            assert response.headers.get("connection") != "close"
+
+
+@pytest.mark.parametrize("filling", ["-", " ", "a-", "[", "1", "_"])
+def test_no_question_takes_long_to_look_at(sample: httpx.Client, filling: str) -> None:
+    """Patterns that go back and forth over 8,000 characters would stop everything for seconds."""
+    question = "parental leave lasts weeks " + (filling * 8000)[:7900]
+    started = time.process_time()
+    assert ask(sample, query=question)["status"] in {"answered", "no_context"}
+    assert time.process_time() - started < 1.0
+
+
 def test_the_request_id_is_the_callers_or_new(sample: httpx.Client) -> None:
     """On every response, and in a problem's body."""
     given = sample.get("/nothing", headers={"X-Request-ID": "abc-123"})
     assert given.headers["x-request-id"] == given.json()["request_id"] == "abc-123"
     forged = sample.get("/health", headers={"X-Request-ID": "a b\tc"})
     assert re.fullmatch(r"[0-9a-f]{32}", forged.headers["x-request-id"])
+
+
+def test_the_openapi_document_says_what_errors_look_like(sample: httpx.Client) -> None:
+    document = sample.get("/openapi.json").json()
+    refused = document["paths"]["/query"]["post"]["responses"]["422"]["content"]
+    assert refused == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    assert {"type", "code", "request_id"} <= set(document["components"]["schemas"]["Problem"]["properties"])
 
 
 def test_the_examples_of_the_openapi_document_work(sample: httpx.Client) -> None:

@@ -14,7 +14,16 @@ from tests.support.serving import ROOT
 # Each may import from those before it, and modules of one row from each other if there is no circle.
 LAYERS: list[set[str]] = [
     {"app.settings", "app.errors", "app.schemas", "app.telemetry"},
-    {"app.reading", "app.bm25", "app.provider_errors", "app.embeddings", "app.synthesis"},
+    {
+        "app.pages",
+        "app.pdf",
+        "app.encodings",
+        "app.reading",
+        "app.bm25",
+        "app.provider_errors",
+        "app.embeddings",
+        "app.synthesis",
+    },
     {"app.documents", "app.chunking", "app.snapshots", "app.stores"},
     {"app.engine", "app.indexer", "app.progress"},
     {"app.index_manager"},

@@ -9,7 +9,7 @@ from llama_index.core.schema import MetadataMode, TextNode
 from app.chunking import Chunker, Chunking
 from app.documents import Document
 from app.embeddings.local import load_tokenizer
-from app.reading import Page, markdown_headings
+from app.pages import Page, markdown_headings
 from app.schemas import DocumentStatus
 from app.settings import ChunkUnit
 
@@ -118,6 +118,32 @@ def test_rows_keep_their_header() -> None:
         assert node.text.count("| Code |") == 1
     assert "WC-000" in nodes[0].text
     assert "WC-059" in nodes[-1].text
+
+
+def test_a_wide_header_is_not_repeated() -> None:
+    """It would be most of each chunk."""
+    header = "| " + " | ".join(f"Column {number}" for number in range(100)) + " |\n" + "| --- " * 100 + "|\n"
+    row = "| " + " | ".join(["7"] * 100) + " |\n"
+    nodes = split(markdown(header + row * 50), size=1000)
+    assert max(len(node.text) for node in nodes) <= 1000
+
+
+def test_long_texts_are_cut_in_blocks_and_nothing_is_lost() -> None:
+    """In blocks, because the time would grow with the square of the length; also without any blank."""
+    for text in ("word " * 60_000, "x" * 300_000, "A sentence with words.\n" * 12_000):
+        nodes = split(Page(None, text, is_markdown=False), overlap=0)
+        assert sum(len(node.text.replace(" ", "").replace("\n", "")) for node in nodes) == len(
+            text.replace(" ", "").replace("\n", "")
+        )
+        for node in nodes:
+            assert text[node.start_char_idx : node.end_char_idx] == node.text
+
+
+def test_a_large_table_keeps_its_header_everywhere() -> None:
+    header = "| Code | Meaning |\n| --- | --- |\n"
+    rows = "".join(f"| WC-{number:05} | Meaning {number} |\n" for number in range(20_000))
+    nodes = split(markdown(header + rows))
+    assert all(node.text.startswith(header) for node in nodes)
 
 
 def test_ids_are_stable_and_distinct() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from app.documents import Document, Reader, walk
 from app.errors import NoDocuments
-from app.reading import Page
+from app.pages import Page
 from app.schemas import DocumentStatus
 
 
@@ -46,8 +46,10 @@ def test_names_are_paths_below_the_folder(tmp_path: Path) -> None:
 def test_a_name_that_is_not_utf8_is_made_readable(tmp_path: Path) -> None:
     """Names are bytes; JSON is not."""
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("text")
-    (name,) = read_all(tmp_path)
-    assert name == "caf\\xe9.txt"
+    documents = read_all(tmp_path)
+    assert {name: document.status for name, document in documents.items()} == {
+        "caf\\xe9.txt": DocumentStatus.INDEXED
+    }
 
 
 def test_hidden_and_lock_files_are_passed_over(tmp_path: Path) -> None:
@@ -75,7 +77,44 @@ def test_links_may_not_lead_outside(tmp_path: Path) -> None:
     assert documents["bad.txt"].status is DocumentStatus.OUTSIDE
     assert documents["gone.txt"].status is DocumentStatus.UNREADABLE
     assert documents["loop.txt"].status is DocumentStatus.UNREADABLE
+    assert documents["folder"].status is DocumentStatus.OUTSIDE
     assert not any("secret" in page.text for document in documents.values() for page in document.pages)
+
+
+def test_folders_are_linked_inside_as_kubernetes_does(tmp_path: Path) -> None:
+    """A mounted ConfigMap: each file is a link into a hidden folder, which is a link, too."""
+    (tmp_path / "..2026_11_20").mkdir()
+    (tmp_path / "..2026_11_20" / "leave.md").write_text("text")
+    (tmp_path / "..data").symlink_to("..2026_11_20")
+    (tmp_path / "leave.md").symlink_to("..data/leave.md")
+    documents = read_all(tmp_path)
+    assert {name: document.status for name, document in documents.items()} == {
+        "leave.md": DocumentStatus.INDEXED
+    }
+
+
+def test_what_is_not_a_file_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    """Opening a pipe would wait for somebody to write into it."""
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "link.txt").symlink_to("pipe.txt")
+    documents = read_all(tmp_path)
+    assert {document.problem for document in documents.values()} == {"it is not a regular file"}
+    assert len(documents) == 2
+
+
+def test_control_characters_in_a_name_are_shown_escaped(tmp_path: Path) -> None:
+    """Raw, they would forge lines of a log."""
+    (tmp_path / "a\n2026 ERROR forged\x1b[31m.txt").write_text("text")
+    (name,) = read_all(tmp_path)
+    assert name == "a\\n2026 ERROR forged\\x1b[31m.txt"
+
+
+def test_a_folder_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    """Its documents would vanish from the index without a word."""
+    (tmp_path / "secret").mkdir(mode=0)
+    if os.access(tmp_path / "secret", os.R_OK):
+        pytest.skip("this user may read everything")
+    assert "cannot be opened" in (read_all(tmp_path)["secret"].problem or "")
 
 
 def test_a_missing_folder_says_which_setting(tmp_path: Path) -> None:

@@ -172,6 +172,36 @@ def test_a_damaged_index_is_not_ready_and_says_why(settings: MakeSettings, serve
     wait_for(lambda: client.get("/health").status_code == 200, "the new index to be served")
 
 
+def test_a_panic_of_the_engine_ends_nothing(settings: MakeSettings, serve: Serve) -> None:
+    """Damage that only the engine finds: it panics, health tells, and the next index is served."""
+    made = settings()
+    write(made, "leave.md", "Parental leave lasts 16 weeks.")
+    client = serve(made)
+    report = build(made)
+    for path in Path(made.index_dir, "snapshots", report.snapshot, "engine").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"\xff" * path.stat().st_size)
+    wait_for(lambda: "detail" in client.get("/health").json(), "the problem to be told")
+    assert client.post("/query", json=QUESTION).status_code == 200
+
+    newest = build(made).snapshot
+    wait_for(lambda: client.get("/health").json()["index"]["id"] == newest, "the next index")
+    assert "detail" not in client.get("/health").json()
+
+
+def test_what_comes_back_is_served_without_a_restart(settings: MakeSettings, serve: Serve) -> None:
+    """A volume that was mounted late."""
+    made = settings()
+    write(made, "leave.md", "Parental leave lasts 16 weeks.")
+    report = build(made)
+    terms = Path(made.index_dir, "snapshots", report.snapshot, "terms.npy")
+    terms.rename(made.index_dir / "aside")
+    client = serve(made, ready=False)
+    assert client.get("/health").json()["status"] == "failed"
+    (made.index_dir / "aside").rename(terms)
+    wait_for(lambda: client.get("/health").status_code == 200, "the index")
+
+
 def test_a_damaged_successor_does_not_replace_what_is_served(settings: MakeSettings, serve: Serve) -> None:
     """Queries go on being answered, and health says that something is wrong."""
     made = settings()
@@ -184,3 +214,6 @@ def test_a_damaged_successor_does_not_replace_what_is_served(settings: MakeSetti
     health = client.get("/health")
     assert (health.status_code, health.json()["index"]["id"]) == (200, first)
     assert client.post("/query", json=QUESTION).json()["index"] == first
+
+    (made.index_dir / "CURRENT").write_text(f"{first}\n")
+    wait_for(lambda: "detail" not in client.get("/health").json(), "the problem to be forgotten")

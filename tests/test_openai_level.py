@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,11 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
+from app.errors import IndexingError
 from app.settings import Settings
 from tests.conftest import build
 from tests.support.fake_provider import DIMENSIONS, FakeProvider, failing_with
-from tests.support.serving import run_reindex
+from tests.support.serving import run_reindex, wait_for
 
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
@@ -149,7 +151,7 @@ def test_wrong_vectors_never_reach_an_index(
     """Too few, misnumbered, of different lengths, not finite: the build ends, and publishes nothing."""
     settings = openai_settings()
     provider.distort = distort
-    with pytest.raises(Exception, match="embedding failed"):
+    with pytest.raises(IndexingError, match="embedding failed"):
         build(settings)
     assert not (settings.index_dir / "CURRENT").exists()
 
@@ -272,6 +274,31 @@ def test_an_index_of_another_model_is_refused_by_name(openai_settings: MakeSetti
     refused = client.post("/query", json=QUESTION)
     assert (refused.status_code, refused.json()["code"]) == (503, "index_not_ready")
     assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_health_says_nothing_of_what_the_provider_said(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Everybody may read it, and providers repeat parts of the key. The log has it."""
+    provider.embedding_fault = failing_with(401, "Incorrect API key provided: sk-planted")
+    client = serve(openai_settings(), ready=False)
+    wait_for(lambda: client.get("/health").json()["status"] == "failed", "the failure")
+    assert "sk-planted" not in client.get("/health").text + client.post("/query", json=QUESTION).text
+    assert "401" in client.get("/health").json()["detail"]
+    assert "sk-planted" in caplog.text
+
+
+def test_a_failed_first_build_is_not_paid_for_again(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
+    settings = openai_settings(embedding_batch_size=1)
+    changing = iter(range(1, 100))
+    provider.distort = lambda answer: answer["data"][0].update(embedding=[1.0] * next(changing))
+    client = serve(settings, ready=False)
+    wait_for(lambda: client.get("/health").json()["status"] == "failed", "the failure")
+    sent = len(provider.embedding_requests)
+    time.sleep(0.5)  # ten times the poll
+    assert len(provider.embedding_requests) == sent
 
 
 def test_reindex_says_why_the_provider_failed(provider: FakeProvider, openai_settings: MakeSettings) -> None:

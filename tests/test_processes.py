@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -71,7 +72,7 @@ def test_several_workers_serve_one_index(environment: dict[str, str], tmp_path: 
 def test_a_server_stops_in_the_middle_of_a_build(
     environment: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    """At once, with status 0, no traceback, no process left over; the next start builds anew."""
+    """Soon, with status 0, no traceback, no process left over; the next start builds anew."""
     for count in range(300):
         (tmp_path / "documents" / f"{count}.md").write_text(f"Text {count}.")
     with server_process(environment, tmp_path / "log") as server:
@@ -157,6 +158,62 @@ def test_ctrl_c_ends_a_reindex_and_changes_nothing(environment: dict[str, str], 
     assert "cancelled" in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "index" / "CURRENT").exists()
+
+
+def hanging_provider(environment: dict[str, str]) -> tuple[dict[str, str], socket.socket]:
+    """A provider that takes requests and never answers."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    return environment | {"OPENAI_BASE_URL": f"http://127.0.0.1:{listener.getsockname()[1]}/v1"}, listener
+
+
+def test_a_server_stops_while_the_provider_hangs(environment: dict[str, str], tmp_path: Path) -> None:
+    hanging, listener = hanging_provider(environment)
+    with listener, server_process(hanging, tmp_path / "log") as server:
+        listener.accept()
+        assert server.stop() == 0
+
+
+def test_a_second_ctrl_c_ends_a_reindex_at_once(environment: dict[str, str], tmp_path: Path) -> None:
+    hanging, listener = hanging_provider(environment)
+    with listener:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "scripts" / "reindex.py")],
+            env=clean_environment() | hanging,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        listener.accept()
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "Stopped at once" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "index" / "CURRENT").exists()
+
+
+def test_half_a_body_does_not_keep_a_server_from_stopping(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    with server_process(environment | {"REQUEST_TIMEOUT_S": "1"}, tmp_path / "log") as server:
+        server.wait_until_ready()
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(b"POST /query HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            assert b" 408 " in connection.recv(4096)
+            assert server.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["file", "below a file"])
+def test_an_index_dir_that_cannot_be_is_told_in_a_line(
+    environment: dict[str, str], tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" if kind == "file" else tmp_path / "file" / "sub"
+    done = run_reindex(environment | {"INDEX_DIR": str(folder)})
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert str(tmp_path / "file") in done.stderr
 
 
 def children_of(parent: int) -> list[int]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from fpdf import FPDF
 
-from app.reading import UnreadableError, markdown_headings, read_pages
+from app.pages import markdown_headings
+from app.reading import UnreadableError, read_pages
 from app.schemas import DocumentStatus
 from tests.conftest import SAMPLE_DOCUMENTS
 
@@ -72,6 +73,14 @@ def test_a_pdfs_running_lines_are_left_out() -> None:
     assert not any("page 3 of 4" in page.text for page in pages)
 
 
+def test_a_pdfs_paragraphs_are_whole_again() -> None:
+    """Lines end at the margin, not where sentences do."""
+    pages = read_pages(SAMPLE_DOCUMENTS / "policies" / "leave.pdf")
+    sentence = "It is open to birth parents and their partners alike, regardless of gender or marital status"
+    assert sentence in pages[2].text
+    assert "\nAdoption leave\n" in pages[2].text
+
+
 def test_slides_are_pages() -> None:
     pages = read_pages(SAMPLE_DOCUMENTS / "products" / "product-overview.pptx")
     assert [page.number for page in pages] == list(range(1, 8))
@@ -88,12 +97,36 @@ def test_headings_are_where_they_say() -> None:
 
 def test_markdown_headings_are_not_looked_for_in_code() -> None:
     fenced = "```sh\n# a comment\n```\n\n~~~\n# no\n```\n# no\n~~~\n"
-    text = f"# One\n\n{fenced}\n## Two `code` and *more* #\n\n#hashtag\n\n### [Three](x)\n"
+    longer = "````md\n```\n# no\n```\n````\n"
+    text = f"# One\n\n{fenced}{longer}\n## Two `code` and *more* #\n\n#hashtag\n\n### [Three](x)\n"
     assert [(heading.level, heading.title) for heading in markdown_headings(text)] == [
         (1, "One"),
         (2, "Two code and more"),
         (3, "Three"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "title"),
+    [
+        ("# snake_case_name", "snake_case_name"),
+        ("# C\\# and F\\#", "C# and F#"),
+        ("# _One_ __two__ #", "One two"),
+    ],
+)
+def test_headings_keep_what_is_not_markup(line: str, title: str) -> None:
+    assert [heading.title for heading in markdown_headings(f"{line}\n")] == [title]
+
+
+def test_a_paragraph_marked_as_a_heading_is_text() -> None:
+    """It would stand above each of its chunks."""
+    assert list(markdown_headings("# " + "word " * 1000)) == []
+
+
+def test_a_rule_and_a_heading_are_no_front_matter(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("<hr><h2>Warning: never open the lid</h2><p>Keep closed.</p>")
+    (read,) = read_pages(tmp_path / "page.html")
+    assert "Warning: never open the lid" in read.text
 
 
 def test_html_front_matter_is_not_taken_for_text(tmp_path: Path) -> None:
@@ -104,6 +137,37 @@ def test_html_front_matter_is_not_taken_for_text(tmp_path: Path) -> None:
     )
     (read,) = read_pages(page)
     assert read.text.strip() == "# Heading\n\nBody."
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "iso-8859-1", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html"])
+def test_other_encodings_than_utf8_are_found_out(tmp_path: Path, name: str, encoding: str) -> None:
+    """Old exports and Notepad's "Unicode"."""
+    text = "Die österreichische Urlaubsregelung für Beschäftigte gilt ab März.\n" * 20
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    (page,) = read_pages(tmp_path / name)
+    assert "österreichische Urlaubsregelung für Beschäftigte" in page.text
+    assert "\ufffd" not in page.text
+
+
+def test_other_alphabets_are_found_out(tmp_path: Path) -> None:
+    texts = {"cp1251": "Отпуск длится шестнадцать недель. ", "gb18030": "产假为十六周，须提前四周申请。"}
+    for encoding, text in texts.items():
+        (tmp_path / "a.txt").write_bytes((text * 5).encode(encoding))
+        assert text.strip() in read_pages(tmp_path / "a.txt")[0].text
+
+
+def test_tables_and_numbered_headings_of_a_pdf_are_kept(tmp_path: Path) -> None:
+    """Only what pages share is a page header or footer: not lines that differ in their numbers."""
+    pages = [
+        f"Handbook - page {number}\nArticle {number * 7}\n2006 {number}235 99\n1999 81 17\nTotal: {number}00"
+        for number in range(1, 6)
+    ]
+    read = read_pages(make_pdf(tmp_path / "table.pdf", pages))
+    for number, page in enumerate(read, start=1):
+        for kept in (f"Article {number * 7}", f"2006 {number}235 99", f"Total: {number}00"):
+            assert kept in page.text
+        assert "Handbook" not in page.text
 
 
 def test_an_empty_file_is_empty(tmp_path: Path) -> None:

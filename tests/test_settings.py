@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import NOT_SUPPORTED_YET, Settings, SettingsError, load_settings
+from app.settings import NotSupportedYet, Settings, SettingsError, load_settings
 from tests.support.serving import ROOT, clean_environment, run_reindex
 
 
@@ -42,9 +42,10 @@ def test_a_key_or_an_address_turns_the_provider_on(monkeypatch: pytest.MonkeyPat
     assert settings.uses_openai_embeddings
 
 
-def test_an_empty_key_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", ["", "  "])
+def test_an_empty_key_is_none(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     """As compose files and CI write a variable that is not set."""
-    monkeypatch.setenv("OPENAI_API_KEY", "")
+    monkeypatch.setenv("OPENAI_API_KEY", key)
     assert not load_settings().uses_openai_llm
 
 
@@ -60,6 +61,8 @@ def test_an_empty_key_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("EMBEDDING_PROVIDER", "openai"),
         ("REQUEST_TIMEOUT_S", "0"),
         ("LOG_LEVEL", "loud"),
+        ("OPENAI_BASE_URL", "localhost:11434"),
+        ("OPENAI_BASE_URL", "http://user:planted@localhost/v1"),
     ],
 )
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -67,14 +70,37 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
     with pytest.raises(SettingsError, match=name) as error:
         load_settings()
     assert "\n" not in str(error.value)
+    assert "planted" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", NOT_SUPPORTED_YET)
+@pytest.mark.parametrize("name", NotSupportedYet.model_fields)
 def test_what_is_not_supported_yet_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Above all API_KEYS: a service that ignores it would look protected."""
-    monkeypatch.setenv(name, "1")
-    with pytest.raises(SettingsError, match=name):
-        load_settings()
+    for spelling in (name, name.upper()):
+        with monkeypatch.context() as patch:
+            patch.setenv(spelling, "1")
+            with pytest.raises(SettingsError, match=name.upper()):
+                load_settings()
+
+
+def test_what_is_not_supported_yet_is_refused_in_a_dotenv_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("API_KEYS=planted-secret\n")
+    done = start_with({}, tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Wrong setting: API_KEYS")
+    assert "planted-secret" not in done.stderr
+
+
+def test_a_dotenv_file_in_another_encoding_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"LLM_MODEL=caf\xe9\n")
+    done = start_with({}, tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert ".env" in done.stderr
+
+
+def test_the_overlap_follows_the_size() -> None:
+    assert Settings(chunk_size=200).overlap == 20
+    assert Settings(chunk_size=200, chunk_overlap=0).overlap == 0
 
 
 def test_a_wrong_value_stops_the_server_with_one_line(tmp_path: Path) -> None:
@@ -85,6 +111,12 @@ def test_a_wrong_value_stops_the_server_with_one_line(tmp_path: Path) -> None:
         "Wrong setting: TOP_K: Input should be a valid integer, unable to parse string as an integer"
         " (it is 'many')"
     ]
+
+
+def test_a_host_that_is_none_is_named(tmp_path: Path) -> None:
+    done = start_with({"HOST": "999.1.1.1"}, tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Wrong setting: HOST: '999.1.1.1'")
 
 
 def test_a_wrong_value_stops_reindex_with_one_line() -> None:

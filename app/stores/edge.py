@@ -7,11 +7,13 @@ everything in one JSON file and scores in Python (benchmarks/README.md).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import qdrant_edge as qdrant
 from llama_index.core.schema import BaseNode, MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
@@ -26,7 +28,7 @@ from pydantic import PrivateAttr
 
 from app.bm25 import DEFAULT_AVERAGE_LENGTH, Bm25Encoder, TermStatistics
 from app.stores.edge_filters import payload_filter
-from app.stores.fusion import fuse
+from app.stores.fusion import Ranking, fuse
 
 # Of its files' format; the package is pinned to it.
 ENGINE_VERSION = f"qdrant-edge-py {version('qdrant-edge-py')}"
@@ -37,18 +39,28 @@ _STORE_FILE = "store.json"
 
 _DENSE = "dense"
 _BM25 = "bm25"
-_INDEXED_FIELDS = {
-    "ref_doc_id": qdrant.PayloadSchemaType.Keyword,
-    "metadata.document": qdrant.PayloadSchemaType.Keyword,
-    "metadata.format": qdrant.PayloadSchemaType.Keyword,
-    "metadata.heading": qdrant.PayloadSchemaType.Keyword,
-    "metadata.page": qdrant.PayloadSchemaType.Integer,
+# Left on disk, memory-mapped, instead of being read when a shard is loaded: at 100,000 chunks that takes
+# 40 ms instead of 400, and searches are as fast (0.04 ms with a filter).
+_ON_DISK = qdrant.Memory.Cold
+_INDEXED_FIELDS: dict[str, qdrant.KeywordIndexParams | qdrant.IntegerIndexParams] = {
+    "ref_doc_id": qdrant.KeywordIndexParams(memory=_ON_DISK),
+    "metadata.document": qdrant.KeywordIndexParams(memory=_ON_DISK),
+    "metadata.format": qdrant.KeywordIndexParams(memory=_ON_DISK),
+    "metadata.heading": qdrant.KeywordIndexParams(memory=_ON_DISK),
+    "metadata.page": qdrant.IntegerIndexParams(memory=_ON_DISK),
 }
 
-# Of each ranking, before they are fused. 200 instead changes no figure of the benchmarks' quality table.
+# Of each ranking, before they are fused.
 _CANDIDATES = 100
 # Recall@10 is 0.99 at 1,000,000 chunks, against 0.81 at 64.
 _HNSW_EF = 256
+
+
+class Hit(NamedTuple):
+    """What a search found: the payload has `id`, `text`, `metadata`, `ref_doc_id`, `start` and `end`."""
+
+    score: float
+    payload: dict[str, Any]
 
 
 class EdgeVectorStore(BasePydanticVectorStore):
@@ -91,7 +103,10 @@ class EdgeVectorStore(BasePydanticVectorStore):
         engine.mkdir(parents=True)
         config = qdrant.EdgeConfig(
             vectors={_DENSE: qdrant.EdgeVectorParams(size=dimensions, distance=qdrant.Distance.Cosine)},
-            sparse_vectors={_BM25: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)},
+            sparse_vectors={
+                _BM25: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf, memory=_ON_DISK)
+            },
+            id_tracker_memory=_ON_DISK,
             # With a log, a second process could not load the shard.
             wal_enabled=False,
         )
@@ -102,10 +117,15 @@ class EdgeVectorStore(BasePydanticVectorStore):
 
     @classmethod
     def open(cls, path: Path, **fields: Any) -> EdgeVectorStore:
-        """The store that was saved in `path`; changes no file there."""
+        """The store that was saved in `path`; changes no file there.
+
+        Raises:
+            RuntimeError: the engine cannot make sense of its files.
+        """
         about = json.loads((path / _STORE_FILE).read_text())
         terms = TermStatistics.load(path / _TERMS_FILE, about["chunks"])
-        shard = qdrant.EdgeShard.load(str(path / _ENGINE_DIR))
+        with _panics_as_errors():
+            shard = qdrant.EdgeShard.load(str(path / _ENGINE_DIR))
         return cls(path, shard, Bm25Encoder(about["average_length"]), terms, **fields)
 
     def save(self) -> None:
@@ -138,11 +158,12 @@ class EdgeVectorStore(BasePydanticVectorStore):
 
     def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
         """Add nodes, which carry their embeddings; one whose id is known is replaced."""
+        nodes = list({node.node_id: node for node in nodes}.values())
         texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
         sparse = [self._encoder.encode_document(text) for text in texts]
-        self._forget_terms([node.node_id for node in nodes])
+        self._forget_terms([_point(node.node_id) for node in nodes])
         points = [
-            qdrant.Point(node.node_id, {_DENSE: node.get_embedding(), _BM25: words}, _payload(node))
+            qdrant.Point(_point(node.node_id), {_DENSE: node.get_embedding(), _BM25: words}, _payload(node))
             for node, words in zip(nodes, sparse, strict=True)
         ]
         self._shard.update(qdrant.UpdateOperation.upsert_points(points))
@@ -158,19 +179,23 @@ class EdgeVectorStore(BasePydanticVectorStore):
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any
     ) -> None:
-        wanted = payload_filter(filters) or qdrant.Filter()
-        if node_ids is not None:
-            wanted = qdrant.Filter(must=[wanted, qdrant.HasIdCondition(set(node_ids))])
-        self._delete_matching(wanted)
+        """Delete the nodes that have one of the ids and match the filters, as far as these are given.
+
+        Raises:
+            ValueError: neither is: `clear` deletes everything.
+        """
+        if node_ids is None and filters is None:
+            raise ValueError("give node_ids or filters; clear() deletes everything")
+        self._delete_matching(_selection(node_ids, filters))
 
     def clear(self) -> None:
         self._delete_matching(qdrant.Filter())
 
     def _delete_matching(self, wanted: qdrant.Filter) -> None:
-        ids = [str(record.id) for record in self._scroll(wanted)]
-        self._forget_terms(ids)
-        if ids:
-            self._shard.update(qdrant.UpdateOperation.delete_points(list(ids)))
+        points = [int(record.id) for record in self._scroll(wanted)]
+        self._forget_terms(points)
+        if points:
+            self._shard.update(qdrant.UpdateOperation.delete_points(list(points)))
 
     def _scroll(self, wanted: qdrant.Filter, *, with_payload: bool = False) -> Iterator[qdrant.Record]:
         offset = None
@@ -183,8 +208,8 @@ class EdgeVectorStore(BasePydanticVectorStore):
             if offset is None:
                 return
 
-    def _forget_terms(self, ids: Sequence[str]) -> None:
-        for record in self._shard.retrieve(list(ids), with_payload=False, with_vector=[_BM25]):
+    def _forget_terms(self, points: list[int]) -> None:
+        for record in self._shard.retrieve(list(points), with_payload=False, with_vector=[_BM25]):
             if isinstance(record.vector, dict) and isinstance(
                 words := record.vector.get(_BM25), qdrant.SparseVector
             ):
@@ -193,30 +218,34 @@ class EdgeVectorStore(BasePydanticVectorStore):
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        wanted = payload_filter(filters) or qdrant.Filter()
-        if node_ids is not None:
-            wanted = qdrant.Filter(must=[wanted, qdrant.HasIdCondition(set(node_ids))])
-        return [_node(record) for record in self._scroll(wanted, with_payload=True)]
+        records = self._scroll(_selection(node_ids, filters), with_payload=True)
+        return [_node(record.payload or {}) for record in records]
+
+    def find(self, query: VectorStoreQuery) -> list[Hit]:
+        """As `query`, without LlamaIndex's nodes: making five takes 0.4 ms, half as long as the search."""
+        with _panics_as_errors():
+            ranked = self._rank(query)
+            points = [point for point, _ in ranked]
+            records = self._shard.retrieve(points, with_payload=True, with_vector=False)
+        payloads = {int(record.id): record.payload or {} for record in records}
+        return [Hit(score, payloads[point]) for point, score in ranked]
+
+    async def afind(self, query: VectorStoreQuery) -> list[Hit]:
+        """As `find`, in a thread: the engine computes for over a millisecond, without Python's lock."""
+        return await asyncio.to_thread(self.find, query)
 
     def query(self, query: VectorStoreQuery, **_: Any) -> VectorStoreQueryResult:
-        ranked = self._rank(query)
-        records = {
-            str(record.id): record
-            for record in self._shard.retrieve(
-                [chunk for chunk, _ in ranked], with_payload=True, with_vector=False
-            )
-        }
+        hits = self.find(query)
         return VectorStoreQueryResult(
-            nodes=[_node(records[chunk]) for chunk, _ in ranked],
-            similarities=[score for _, score in ranked],
-            ids=[chunk for chunk, _ in ranked],
+            nodes=[_node(hit.payload) for hit in hits],
+            similarities=[hit.score for hit in hits],
+            ids=[hit.payload["id"] for hit in hits],
         )
 
     async def aquery(self, query: VectorStoreQuery, **_: Any) -> VectorStoreQueryResult:
-        """As `query`, in a thread: the engine computes for more than a millisecond, without Python's lock."""
         return await asyncio.to_thread(self.query, query)
 
-    def _rank(self, query: VectorStoreQuery) -> list[tuple[str, float]]:
+    def _rank(self, query: VectorStoreQuery) -> Ranking:
         limit = query.hybrid_top_k or query.similarity_top_k
         candidates = max(limit, _CANDIDATES)
         if query.mode is VectorStoreQueryMode.DEFAULT:
@@ -233,7 +262,7 @@ class EdgeVectorStore(BasePydanticVectorStore):
 
     def _rankings(
         self, query: VectorStoreQuery, limit: int, *, dense: bool = False, words: bool = False
-    ) -> list[list[tuple[str, float]]]:
+    ) -> list[Ranking]:
         """The dense ranking (cosines) and BM25's (over its bound), as asked for, in one engine call."""
         wanted = _wanted(query)
         searches = []
@@ -248,9 +277,20 @@ class EdgeVectorStore(BasePydanticVectorStore):
             scales.append(1.0 / max(self._terms.score_bound(terms.indices), 1e-9))
         found = self._shard.query_batch(qdrant.QueryBatchRequest(searches))
         return [
-            [(str(point.id), point.score * scale) for point in points]
+            [(point.id, point.score * scale) for point in points]
             for points, scale in zip(found, scales, strict=True)
         ]
+
+
+@contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    """On damaged files the engine panics, with what is no `Exception` and would pass every handler."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":
+            raise RuntimeError(f"the engine cannot make sense of its files: {error}") from error
+        raise
 
 
 def _search(
@@ -264,14 +304,29 @@ def _wanted(query: VectorStoreQuery) -> qdrant.Filter | None:
     if (by_payload := payload_filter(query.filters)) is not None:
         conditions.append(by_payload)
     if query.node_ids:
-        conditions.append(qdrant.HasIdCondition(set(query.node_ids)))
+        conditions.append(_ids(query.node_ids))
     if query.doc_ids:
         conditions.append(qdrant.FieldCondition("ref_doc_id", match=qdrant.MatchAny(list(query.doc_ids))))
     return qdrant.Filter(must=conditions) if conditions else None
 
 
+def _point(node_id: str) -> int:
+    """The engine's ids are numbers or UUIDs, LlamaIndex's any text; numbers are fastest to handle."""
+    return int.from_bytes(hashlib.blake2b(node_id.encode(), digest_size=8).digest(), "big")
+
+
+def _ids(node_ids: list[str]) -> qdrant.HasIdCondition:
+    return qdrant.HasIdCondition({_point(node_id) for node_id in node_ids})
+
+
+def _selection(node_ids: list[str] | None, filters: MetadataFilters | None) -> qdrant.Filter:
+    wanted = payload_filter(filters) or qdrant.Filter()
+    return wanted if node_ids is None else qdrant.Filter(must=[wanted, _ids(node_ids)])
+
+
 def _payload(node: BaseNode) -> dict[str, Any]:
     return {
+        "id": node.node_id,
         "text": node.get_content(MetadataMode.NONE),
         "ref_doc_id": node.ref_doc_id,
         "start": getattr(node, "start_char_idx", None),
@@ -280,10 +335,9 @@ def _payload(node: BaseNode) -> dict[str, Any]:
     }
 
 
-def _node(record: qdrant.Record) -> TextNode:
-    payload = record.payload or {}
+def _node(payload: dict[str, Any]) -> TextNode:
     node = TextNode(
-        id_=str(record.id),
+        id_=payload["id"],
         text=payload["text"],
         start_char_idx=payload["start"],
         end_char_idx=payload["end"],

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-Ranking = list[tuple[str, float]]
+from typing import Any
+
+# Ids of points or chunks with their scores, best first.
+Ranking = list[tuple[Any, float]]
 
 
 def fuse(dense: Ranking, words: Ranking, *, dense_weight: float) -> Ranking:

@@ -11,11 +11,14 @@ from app.schemas import Citation, Usage
 
 NO_CONTEXT_ANSWER = "I found nothing in the documents that answers this question."
 
-_MARKERS = re.compile(r"[ \t]*\[(\d+(?:\s*,\s*\d+)*)\]")
+# Every repetition is bounded: a model may send thousands of blanks or digits.
+_MARKERS = re.compile(r"[ \t]{0,4}\[(\d{1,4}(?:\s{0,3},\s{0,3}\d{1,4}){0,50})\]")
 
 
 @dataclass(frozen=True)
 class Synthesis:
+    """An answer, whose markers all name a passage."""
+
     text: str
     usage: Usage | None
 

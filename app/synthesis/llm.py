@@ -11,7 +11,7 @@ from llama_index.llms.openai import OpenAI
 from app.errors import ModelUnavailable
 from app.provider_errors import provider_errors
 from app.schemas import Citation, Usage
-from app.synthesis.contract import Synthesis
+from app.synthesis.contract import Synthesis, resolve_markers
 
 _SYSTEM_PROMPT = """\
 You answer questions from the numbered passages that come with them, and from nothing else.
@@ -56,7 +56,7 @@ class LLMSynthesizer:
             usage = _usage(response.raw)
         if not text:
             raise ModelUnavailable("the model sent an empty answer")
-        return Synthesis(text, usage)
+        return Synthesis(resolve_markers(text, passages), usage)
 
 
 def _messages(question: str, passages: Sequence[Citation]) -> list[ChatMessage]:

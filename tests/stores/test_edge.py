@@ -207,6 +207,34 @@ def test_a_vector_index_sits_on_it(tmp_path: Path) -> None:
     assert found[0].node.get_content() == "Hotels cost at most 165 euros a night."
 
 
+def test_ids_may_be_any_text(tmp_path: Path) -> None:
+    """The engine knows numbers and UUIDs; LlamaIndex lets everybody choose."""
+    store = EdgeVectorStore.create(tmp_path / "store", dimensions=DIMENSIONS)
+    vector = EMBEDDING.get_text_embedding("text")
+    ids = ["chapter 1", "7", "日本", "a" * 500]
+    assert store.add([TextNode(id_=one, text=one, embedding=vector) for one in ids]) == ids
+    assert {node.node_id for node in store.get_nodes()} == set(ids)
+    store.delete_nodes(["7", "日本"])
+    assert {node.node_id for node in store.get_nodes()} == {"chapter 1", "a" * 500}
+
+
+def test_everything_is_deleted_only_by_its_name(store: EdgeVectorStore) -> None:
+    """Not by a call that forgot to say what."""
+    with pytest.raises(ValueError, match="clear"):
+        store.delete_nodes()
+    assert store.chunk_count == 5
+    store.clear()
+    assert store.chunk_count == 0
+    assert store.query(ask("leave")).nodes == []
+
+
+def test_a_node_twice_in_one_call_is_one(tmp_path: Path) -> None:
+    store = EdgeVectorStore.create(tmp_path / "store", dimensions=DIMENSIONS)
+    node = nodes()[0]
+    store.add([node, node])
+    assert store.chunk_count == len(store.get_nodes()) == 1
+
+
 def test_queries_from_many_threads_agree(store: EdgeVectorStore) -> None:
     query = ask("How long is parental leave?")
     expected = store.query(query).ids

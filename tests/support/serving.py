@@ -122,7 +122,9 @@ def run_reindex(environment: dict[str, str], *arguments: str) -> subprocess.Comp
 
 def clean_environment() -> dict[str, str]:
     """The environment without any setting of ours, so that a developer's own never leak into a test."""
-    from app.settings import NOT_SUPPORTED_YET, Settings  # noqa: PLC0415 - imported late: it is under test
+    from app.settings import NotSupportedYet, Settings  # noqa: PLC0415 - imported late: it is under test
 
-    ours = {name.upper() for name in Settings.model_fields} | set(NOT_SUPPORTED_YET)
+    ours = {name.upper() for name in Settings.model_fields} | {
+        name.upper() for name in NotSupportedYet.model_fields
+    }
     return {name: value for name, value in os.environ.items() if name.upper() not in ours}

@@ -1,0 +1,44 @@
+"""Texts that are not in UTF-8."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+_ENCODING_SAMPLE_BYTES = 1 << 18
+# What Windows and the web wrote before UTF-8. Without this choice texts are taken for those of DOS.
+_ENCODINGS = (
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256"),
+    *("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"),
+)
+
+
+def read_unless_utf8(path: Path) -> str | None:
+    """The text of a file in another encoding than UTF-8; None if it is in that.
+
+    Raises:
+        UnicodeError: it is in no encoding that could be found out.
+    """
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace")
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode(_guess_encoding(content), "replace")
+    return None
+
+
+def _guess_encoding(content: bytes) -> str:
+    from charset_normalizer import from_bytes  # noqa: PLC0415 - rarely needed
+
+    matches = from_bytes(content[:_ENCODING_SAMPLE_BYTES], cp_isolation=[*_ENCODINGS])
+    # Where several fit as well, as with a short text, the most frequent does.
+    ranked = [
+        (match.chaos, -match.coherence, encoding != "cp1252", encoding)
+        for match in matches
+        for encoding in match.could_be_from_charset
+    ]
+    if not ranked:
+        raise UnicodeError("in no encoding that is known here")
+    return min(ranked)[-1]
