@@ -1,0 +1,158 @@
+"""Does it find the right passages and quote the right answers? Asked over HTTP, with no key set."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from statistics import fmean
+from typing import Any
+
+from app.embeddings.local import LocalEmbedding
+from benchmarks import datasets
+from benchmarks.datasets import ROOT, Search, Squad
+from benchmarks.naive import NaiveIndex
+from benchmarks.report import Report
+from benchmarks.service import Client, serve, serve_files, written
+
+_TOP_K = 50
+_SEED = 20261120
+
+
+def measure() -> Report:
+    report = Report("quality")
+    _scifact(report)
+    for language, bar in (("zh", 0.90), ("th", None), ("ar", None)):
+        _xquad(report, language, bar)
+    squad = datasets.squad2()
+    _squad_found(report, squad)
+    _squad_declined(report, squad)
+    _sample(report)
+    return report.save()
+
+
+def _scifact(report: Report) -> None:
+    search = datasets.scifact()
+    files = {f"{name}.md": f"# {title}\n\n{text}\n" for name, (title, text) in search.documents.items()}
+    with written(files) as folder:
+        with serve(folder) as client:
+            rankings = _rankings(client, search)
+        naive = _naive_rankings(folder, search)
+    report.add("SciFact nDCG@10", fmean(_ndcg(*each, 10) for each in rankings), at_least=0.68)
+    report.add("SciFact nDCG@10, naive", fmean(_ndcg(*each, 10) for each in naive))
+    report.add("SciFact recall@10", fmean(_recall(*each, 10) for each in rankings))
+    report.add("SciFact recall@50 passages", fmean(_recall(*each, _TOP_K) for each in rankings))
+
+
+def _xquad(report: Report, language: str, bar: float | None) -> None:
+    search = datasets.xquad(language)
+    with serve_files({f"{name}.txt": text for name, (_, text) in search.documents.items()}) as client:
+        rankings = _rankings(client, search)
+    hits = fmean(_recall(*each, 1) for each in rankings)
+    report.add(f"XQuAD {language} hit@1", hits, at_least=bar)
+
+
+def _squad_found(report: Report, squad: Squad) -> None:
+    sample = random.Random(_SEED).sample(squad.questions, 800)
+    with serve_files({f"{name}.txt": text for name, text in squad.paragraphs.items()}) as client:
+        hits = [_documents(client.retrieve(each.text, 5))[0] == each.paragraph for each in squad.questions]
+        answers = [client.query(each.text)["answer"] for each in sample]
+    report.add(f"SQuAD 2.0 hit@1, {len(squad.questions)} questions", fmean(hits))
+    contained = [_contains(answer, asked.answers) for answer, asked in zip(answers, sample, strict=True)]
+    report.add("SQuAD 2.0 answer contains a gold answer, 800 questions", fmean(contained))
+    report.add("SQuAD 2.0 mean length of an answer", fmean(map(len, answers)), "characters")
+
+
+def _squad_declined(report: Report, squad: Squad) -> None:
+    """Every other article is indexed; the questions on the rest are off topic, but share words with it."""
+    indexed = {
+        f"{name}.txt": text for name, text in squad.paragraphs.items() if squad.articles[name] % 2 == 0
+    }
+    drawn = random.Random(_SEED)
+    on_topic = drawn.sample([each for each in squad.questions if each.article % 2 == 0], 500)
+    off_topic = drawn.sample([each for each in squad.questions if each.article % 2 == 1], 500)
+    with serve_files(indexed) as client:
+        answered = fmean(_is_answered(client.query(each.text)) for each in on_topic)
+        declined = 1 - fmean(_is_answered(client.query(each.text)) for each in off_topic)
+    report.add("SQuAD 2.0, half indexed: on-topic questions answered", answered)
+    report.add("SQuAD 2.0, half indexed: off-topic questions declined", declined)
+
+
+def _sample(report: Report) -> None:
+    asked = datasets.sample_questions("questions.jsonl")
+    off_topic = datasets.sample_questions("off_topic.jsonl")
+    with serve(ROOT / "documents") as client:
+        found = [client.retrieve(each["question"], 5) for each in asked]
+        answers = [client.query(each["question"])["answer"] for each in asked]
+        declined = [not _is_answered(client.query(each["question"])) for each in off_topic]
+    pairs = list(zip(asked, found, strict=True))
+    report.add(
+        "sample corpus: gold document first",
+        fmean(passages[0]["document"] == each["document"] for each, passages in pairs),
+    )
+    report.add(
+        "sample corpus: gold document in the top 5",
+        fmean(
+            any(passage["document"] == each["document"] for passage in passages) for each, passages in pairs
+        ),
+    )
+    paged = [(each, passages) for each, passages in pairs if each["page"] is not None]
+    report.add(
+        f"sample corpus: gold page in the top 5, {len(paged)} questions",
+        fmean(
+            any((hit["document"], hit["page"]) == (each["document"], each["page"]) for hit in passages)
+            for each, passages in paged
+        ),
+    )
+    contained = [_contains(answer, [each["answer"]]) for answer, each in zip(answers, asked, strict=True)]
+    report.add("sample corpus: answer contains the gold answer", fmean(contained))
+    report.add("sample corpus: off-topic questions declined", fmean(declined))
+
+
+def _rankings(client: Client, search: Search) -> list[tuple[list[str], dict[str, int]]]:
+    """For each judged query: the documents of its passages, best first, and the relevant ones' grades."""
+    return [
+        (_documents(client.retrieve(search.queries[query], _TOP_K)), grades)
+        for query, grades in search.relevant.items()
+    ]
+
+
+def _naive_rankings(folder: Path, search: Search) -> list[tuple[list[str], dict[str, int]]]:
+    retriever = NaiveIndex.of_documents(folder, LocalEmbedding()).retriever(_TOP_K)
+    return [
+        (
+            _documents([hit.node.metadata for hit in retriever.retrieve(search.queries[query])], "file_name"),
+            grades,
+        )
+        for query, grades in search.relevant.items()
+    ]
+
+
+def _documents(passages: list[dict[str, Any]], field: str = "document") -> list[str]:
+    names = (PurePosixPath(passage[field]).stem for passage in passages)
+    return list(dict.fromkeys(names))
+
+
+def _ndcg(ranking: list[str], grades: dict[str, int], depth: int) -> float:
+    gain = sum(grades.get(name, 0) / math.log2(rank + 2) for rank, name in enumerate(ranking[:depth]))
+    best = sorted(grades.values(), reverse=True)[:depth]
+    return gain / sum(grade / math.log2(rank + 2) for rank, grade in enumerate(best))
+
+
+def _recall(ranking: list[str], grades: dict[str, int], depth: int) -> float:
+    relevant = {name for name, grade in grades.items() if grade > 0}
+    return len(relevant & set(ranking[:depth])) / len(relevant)
+
+
+def _contains(answer: str, golds: Iterable[str]) -> bool:
+    text = _normal(answer)
+    return any(_normal(gold) in text for gold in golds)
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _is_answered(response: dict[str, Any]) -> bool:
+    return bool(response["status"] == "answered")
