@@ -1,0 +1,68 @@
+"""Quoted answers: what is quoted, and how it is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.embeddings.local import LocalEmbedding
+from app.schemas import Citation
+from app.synthesis.extractive import ExtractiveSynthesizer
+
+SYNTHESIZER = ExtractiveSynthesizer(LocalEmbedding())
+
+
+def passage(text: str, document: str = "a.md", marker: int = 1) -> Citation:
+    return Citation(
+        marker=marker, document=document, page=None, heading=None, text=text, score=0.5, chunk_id=str(marker)
+    )
+
+
+def quote(question: str, *passages: Citation) -> str:
+    return SYNTHESIZER.quote(question, passages)
+
+
+def test_the_best_sentence_comes_first_with_its_marker() -> None:
+    answer = quote(
+        "How long is parental leave?",
+        passage("Trains are booked in second class. The office is closed on Sundays."),
+        passage("It is paid in full. Parental leave lasts 16 weeks.", marker=2),
+    )
+    assert answer.startswith("Parental leave lasts 16 weeks. [2]")
+
+
+def test_a_row_is_quoted_alone_and_by_its_code() -> None:
+    """Not the header, not the rule, and also if a text line stands directly above the table."""
+    table = "Codes:\n| Code | Meaning |\n| --- | --- |\n| WC-04 | Too dry |\n| WC-05 | Too humid |"
+    answer = quote("What does WC-05 mean?", passage(table))
+    assert answer.startswith("WC-05 | Too humid [1]")
+    assert "---" not in answer
+    assert "Meaning" not in answer
+
+
+def test_rows_without_a_header_are_all_there() -> None:
+    rows = "| Rome | 100 |\n| Oslo | 200 |\n| Bern | 300 |"
+    assert quote("What about Rome?", passage(rows)).startswith("Rome | 100 [1]")
+
+
+def test_a_footnotes_mark_is_not_taken_for_a_marker() -> None:
+    """It would send the reader to another passage."""
+    answer = quote("How long is leave?", passage("Leave lasts 16 weeks [2]."), passage("Other.", marker=2))
+    assert "Leave lasts 16 weeks (2). [1]" in answer
+
+
+@pytest.mark.parametrize(
+    ("document", "text", "quoted"),
+    [
+        ("a.txt", "Keys are in C:\\Users\\me\\.ssh there.", "Keys are in C:\\Users\\me\\.ssh there."),
+        ("a.md", "It costs 5 \\* 3 euros.", "It costs 5 * 3 euros."),
+    ],
+)
+def test_only_markdown_is_unescaped(document: str, text: str, quoted: str) -> None:
+    assert quoted in quote("Where are the keys, what does it cost?", passage(text, document))
+
+
+@pytest.mark.parametrize("filling", ["-", " ", "a-", "[", "1", "_", "|", "\n", "."])
+def test_no_text_is_looked_at_again_and_again(filling: str) -> None:
+    """A pattern that goes back and forth over these would not end before the test's time limit."""
+    long = filling * (200_000 // len(filling))
+    assert quote(f"leave {long}", passage(f"Leave lasts 16 weeks. {long}"))
