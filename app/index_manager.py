@@ -181,8 +181,8 @@ class IndexManager:
             self._detail = "the first index is being built by another process"
         except IndexingCancelled:
             logger.info("index: the build was cancelled")
-        except Exception:
-            # Not tried again by itself: a provider would be paid for the same each time.
+        except Exception:  # whichever: noted, and raised again
+            # A build is not tried again by itself: a provider would be paid for the same each time.
             self._first_build_failed = True
             raise
         else:

@@ -56,7 +56,7 @@ class InternalErrors:
 
         try:
             await self._app(scope, receive, send_and_see)
-        except Exception as error:
+        except Exception as error:  # the request's boundary: what got here, nobody else has answered
             if started or scope["type"] != "http":
                 raise
             await internal_error_response(error)(scope, receive, send)

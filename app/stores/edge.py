@@ -117,7 +117,7 @@ class EdgeVectorStore(BasePydanticVectorStore):
 
     @classmethod
     def open(cls, path: Path, **fields: Any) -> EdgeVectorStore:
-        """The store that was saved in `path`; changes no file there.
+        """The store that was saved in `path`; every file there keeps its content.
 
         Raises:
             RuntimeError: the engine cannot make sense of its files.
@@ -287,7 +287,7 @@ def _panics_as_errors() -> Iterator[None]:
     """On damaged files the engine panics, with what is no `Exception` and would pass every handler."""
     try:
         yield
-    except BaseException as error:
+    except BaseException as error:  # the panic's class cannot be imported; all else is raised again
         if type(error).__name__ == "PanicException":
             raise RuntimeError(f"the engine cannot make sense of its files: {error}") from error
         raise
