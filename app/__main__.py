@@ -40,6 +40,8 @@ def main() -> int:
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
+        loop="uvloop",
+        http="httptools",
         log_config=log_config(settings.log_level),
         server_header=False,
         # Every request has ended by then; what has not is a connection that nothing comes through any more.

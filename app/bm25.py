@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import qdrant_edge as qdrant
 
+from app.embeddings.words import WordMemo
+
 K = 1.2
 B = 0.75
 # Before a corpus is known. Chunks of the default size have 100 to 200 tokens.
@@ -30,12 +32,22 @@ class Bm25Encoder:
     def __init__(self, average_length: float = DEFAULT_AVERAGE_LENGTH) -> None:
         self.average_length = average_length
         self._model = _model(b=B, average_length=average_length)
+        self._words = WordMemo(lambda word: self._model.embed_query(word).indices)
 
     def encode_document(self, text: str) -> qdrant.SparseVector:
         return self._model.embed_document(text)
 
     def encode_query(self, text: str) -> qdrant.SparseVector:
-        return self._model.embed_query(text)
+        terms = sorted(self.terms(text))
+        return qdrant.SparseVector(terms, [1.0] * len(terms))
+
+    def terms(self, text: str) -> set[int]:
+        """The ids of the text's terms."""
+        # A blank is a bound, whatever is around it, unless another script is: the tokenizer reads "factor 1α"
+        # otherwise than "1α".
+        if text.isascii():
+            return set(self._words.of(text.split(" ")))
+        return set(self._model.embed_query(text).indices)
 
 
 class LengthCounter:
@@ -71,7 +83,8 @@ class TermStatistics:
 
     @classmethod
     def load(cls, path: Path, chunks: int) -> TermStatistics:
-        return cls(chunks, np.load(path, mmap_mode="r", allow_pickle=False))
+        # As a plain array: slicing a `memmap` takes longer than searching it.
+        return cls(chunks, np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)))
 
     def save(self, path: Path) -> None:
         frequencies = Counter(dict(zip(*self._saved.tolist(), strict=True)))
@@ -95,15 +108,18 @@ class TermStatistics:
         A score over its bound is comparable between queries and corpora: unlike a bare BM25 score it also
         falls when the query's rare words are missing, which is what makes `no_context` possible.
         """
-        return _WEIGHT_BOUND * sum(self._inverse_frequency(term) for term in terms)
+        return _WEIGHT_BOUND * sum(map(self._inverse_frequency, self._frequencies(list(terms))))
 
-    def _inverse_frequency(self, term: int) -> float:
+    def _inverse_frequency(self, frequency: int) -> float:
         """As the engine computes it."""
-        frequency = self._frequency(term)
         return math.log(1 + (self.chunks - frequency + 0.5) / (frequency + 0.5))
 
-    def _frequency(self, term: int) -> int:
+    def _frequencies(self, terms: list[int]) -> list[int]:
         ids, counts = self._saved
-        place = int(np.searchsorted(ids, np.uint32(term)))
-        saved = int(counts[place]) if place < len(ids) and ids[place] == term else 0
-        return saved + self._changes[term]
+        wanted = np.array(terms, dtype=np.uint32)
+        places = np.searchsorted(ids, wanted).tolist()
+        ends = np.searchsorted(ids, wanted, side="right").tolist()
+        return [
+            (int(counts[place]) if place < end else 0) + self._changes.get(term, 0)
+            for term, place, end in zip(terms, places, ends, strict=True)
+        ]

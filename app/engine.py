@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from llama_index.core import VectorStoreIndex
 from llama_index.core.async_utils import asyncio_run
 from llama_index.core.base.base_query_engine import BaseQueryEngine
-from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.response.schema import Response
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import (
@@ -23,6 +21,9 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
+from app.deadline import start_deadline, until_deadline
+from app.embeddings.fingerprint import Fingerprint
+from app.embeddings.query import QueryEmbedder
 from app.errors import ModelTimeout, ModelUnavailable
 from app.schemas import (
     AnswerStatus,
@@ -33,9 +34,17 @@ from app.schemas import (
     RetrievalTimings,
     RetrieveResponse,
     Timings,
+    Usage,
 )
 from app.stores.edge import EdgeVectorStore, Hit
-from app.synthesis.contract import NO_CONTEXT_ANSWER, Synthesis, Synthesizer
+from app.synthesis.contract import (
+    NO_CONTEXT_ANSWER,
+    NO_CONVERSATION,
+    Conversation,
+    Standalone,
+    Synthesis,
+    Synthesizer,
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class Stopwatch:
     def stage(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self.stages[name] = _milliseconds(started)
+        self.stages[name] += _milliseconds(started)
 
     def timings(self) -> Timings:
         return Timings(**self.stages, total=_milliseconds(self._started))
@@ -77,8 +86,36 @@ def _milliseconds(started: float) -> float:
     return round((time.perf_counter() - started) * 1000, 3)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What was retrieved for an answer: nothing, if it is not relevant."""
+
+    citations: list[Citation]
+    sources: list[str]
+    index: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A whole answer.
+
+    Attributes:
+        finish_reason: as OpenAI names it.
+    """
+
+    response: QueryResponse
+    finish_reason: str
+
+
+# Of a streamed answer: what was found, then pieces of the text, then the whole.
+Part = Found | str | Answered
+
+
 class RagQueryEngine(BaseQueryEngine):
-    """Answers from one snapshot; shared by all requests, and never changed."""
+    """Answers from one snapshot; shared by all requests, and never changed.
+
+    What it raises where a provider is asked is ModelUnavailable and ModelTimeout.
+    """
 
     def __init__(
         self,
@@ -86,8 +123,8 @@ class RagQueryEngine(BaseQueryEngine):
         snapshot_id: str,
         index: VectorStoreIndex,
         store: EdgeVectorStore,
-        embedding: BaseEmbedding,
-        dimensions: int,
+        embedder: QueryEmbedder,
+        fingerprint: Fingerprint,
         synthesizer: Synthesizer,
         retrieval: Retrieval,
         timeout_s: float,
@@ -96,71 +133,89 @@ class RagQueryEngine(BaseQueryEngine):
         self.index = index
         self._store = store
         self._snapshot_id = snapshot_id
-        self._embedding = embedding
-        self._dimensions = dimensions
+        self._embedder = embedder
+        self._fingerprint = fingerprint
         self._synthesizer = synthesizer
         self._retrieval = retrieval
         self._timeout_s = timeout_s
 
-    async def answer(self, request: QueryRequest) -> QueryResponse:
-        """Answer a question, or say that nothing was found.
-
-        Raises:
-            ModelUnavailable, ModelTimeout: the model provider failed, or the time was up.
-        """
+    async def answer(self, request: QueryRequest, conversation: Conversation = NO_CONVERSATION) -> Answered:
+        """Answer a question, or say that nothing was found."""
+        start_deadline(self._timeout_s)
         watch = Stopwatch()
-        async with self._deadline():
-            passages = await self._find(request, watch)
-            if not passages or passages[0].score < self._retrieval.min_score:
-                passages, synthesis = [], Synthesis(NO_CONTEXT_ANSWER, usage=None)
-            else:
-                with watch.stage("generate"):
-                    synthesis = await self._synthesizer.synthesize(request.query, passages)
-        return QueryResponse(
-            answer=synthesis.text,
-            status=AnswerStatus.ANSWERED if passages else AnswerStatus.NO_CONTEXT,
-            sources=list(dict.fromkeys(passage.document for passage in passages)),
-            citations=passages,
-            model=self._synthesizer.model,
-            index=self._snapshot_id,
-            usage=synthesis.usage,
-            timings_ms=watch.timings(),
-        )
+        question = await self._standalone(request.query, conversation, watch)
+        found = await self._find_relevant(request, question.text, watch)
+        synthesis = self._nothing_found()
+        if found.citations:
+            with watch.stage("generate"), _after_retrieval():
+                synthesis = await self._synthesizer.synthesize(question.text, found.citations, conversation)
+        return self._answered(found, synthesis, question, watch)
+
+    async def stream(
+        self, request: QueryRequest, conversation: Conversation = NO_CONVERSATION
+    ) -> AsyncGenerator[Part]:
+        """As `answer`: first what was found, then pieces of the text as they are made, then the whole.
+
+        Closing it early ends what is being done for it, at the provider too.
+        """
+        start_deadline(self._timeout_s)
+        watch = Stopwatch()
+        question = await self._standalone(request.query, conversation, watch)
+        found = await self._find_relevant(request, question.text, watch)
+        yield found
+        synthesis = self._nothing_found()
+        if not found.citations:
+            yield synthesis.text
+        else:
+            parts = self._synthesizer.stream(question.text, found.citations, conversation)
+            with watch.stage("generate"), _after_retrieval():
+                async with aclosing(parts):
+                    async for part in parts:
+                        if isinstance(part, Synthesis):
+                            synthesis = part
+                        else:
+                            yield part
+        yield self._answered(found, synthesis, question, watch)
 
     async def search(self, request: QueryRequest) -> RetrieveResponse:
-        """The passages for a question, however low they score.
-
-        Raises:
-            ModelUnavailable, ModelTimeout: the embedding model failed, or the time was up.
-        """
+        """The passages for a question, however low they score."""
+        start_deadline(self._timeout_s)
         watch = Stopwatch()
-        async with self._deadline():
-            passages = await self._find(request, watch)
+        passages = await self._find(request, request.query, watch)
         return RetrieveResponse(
             citations=passages, index=self._snapshot_id, timings_ms=watch.retrieval_timings()
         )
 
     def self_test(self) -> None:
         """Ask the store something; raises what it raises if the index cannot be searched."""
-        probe = [1.0] * self._dimensions
+        probe = [1.0] * self._fingerprint.dimensions
         self._store.find(self._store_query("test", probe, 1, None))
 
-    async def _find(self, request: QueryRequest, watch: Stopwatch) -> list[Citation]:
+    async def _standalone(self, question: str, conversation: Conversation, watch: Stopwatch) -> Standalone:
+        if not conversation.history:
+            return Standalone(question)
+        with watch.stage("generate"):
+            return await self._synthesizer.standalone(question, conversation)
+
+    async def _find_relevant(self, request: QueryRequest, question: str, watch: Stopwatch) -> Found:
+        passages = await self._find(request, question, watch)
+        if not passages or passages[0].score < self._retrieval.min_score:
+            passages = []
+        sources = list(dict.fromkeys(passage.document for passage in passages))
+        return Found(passages, sources, self._snapshot_id)
+
+    async def _find(self, request: QueryRequest, question: str, watch: Stopwatch) -> list[Citation]:
         with watch.stage("embed"):
-            vector = await self._embed(request.query)
+            vector = await self._embedder.embed(question, self._fingerprint)
         with watch.stage("retrieve"):
             top_k = request.top_k or self._retrieval.top_k
-            query = self._store_query(request.query, vector, top_k, request.filters)
-            hits = await self._store.afind(query)
+            query = self._store_query(question, vector, top_k, request.filters)
+            try:
+                async with until_deadline():
+                    hits = await self._store.afind(query)
+            except TimeoutError as error:
+                raise ModelTimeout("the retrieval did not end within REQUEST_TIMEOUT_S") from error
             return [_citation(marker, hit) for marker, hit in enumerate(hits, start=1)]
-
-    async def _embed(self, text: str) -> list[float]:
-        vector = await self._embedding.aget_query_embedding(text)
-        if len(vector) != self._dimensions:
-            raise ModelUnavailable(
-                f"the embedding model returned {len(vector)} dimensions, and the index has {self._dimensions}"
-            )
-        return vector
 
     def _store_query(
         self, text: str, vector: list[float], top_k: int, filters: Filters | None
@@ -174,18 +229,28 @@ class RagQueryEngine(BaseQueryEngine):
             filters=_metadata_filters(filters),
         )
 
-    @asynccontextmanager
-    async def _deadline(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                yield
-        except TimeoutError as error:
-            raise ModelTimeout(f"no answer within REQUEST_TIMEOUT_S ({self._timeout_s:g} s)") from error
+    def _nothing_found(self) -> Synthesis:
+        return Synthesis(NO_CONTEXT_ANSWER, self._synthesizer.model)
+
+    def _answered(
+        self, found: Found, synthesis: Synthesis, question: Standalone, watch: Stopwatch
+    ) -> Answered:
+        response = QueryResponse(
+            answer=synthesis.text,
+            status=AnswerStatus.ANSWERED if found.citations else AnswerStatus.NO_CONTEXT,
+            sources=found.sources,
+            citations=found.citations,
+            model=synthesis.model,
+            index=self._snapshot_id,
+            usage=_sum(question.usage, synthesis.usage),
+            timings_ms=watch.timings(),
+        )
+        return Answered(response, synthesis.finish_reason)
 
     async def _aquery(self, query_bundle: QueryBundle) -> Response:
         """LlamaIndex's way in: the same answer, as its `Response`."""
         request = QueryRequest(query=query_bundle.query_str)
-        answered = await self.answer(request)
+        answered = (await self.answer(request)).response
         nodes = [
             NodeWithScore(node=self._store.get_nodes([citation.chunk_id])[0], score=citation.score)
             for citation in answered.citations
@@ -200,6 +265,26 @@ class RagQueryEngine(BaseQueryEngine):
 
     def _get_prompt_modules(self) -> dict[str, Any]:
         return {}
+
+
+@contextmanager
+def _after_retrieval() -> Iterator[None]:
+    """Say that only the answer is missing, since the passages can still be had."""
+    try:
+        yield
+    except (ModelUnavailable, ModelTimeout) as error:
+        detail = f"{error.detail}; retrieval works: POST /retrieve gives the passages"
+        raise type(error)(detail) from error.__cause__
+
+
+def _sum(*usages: Usage | None) -> Usage | None:
+    known = [usage for usage in usages if usage is not None]
+    if not known:
+        return None
+    return Usage(
+        prompt_tokens=sum(usage.prompt_tokens for usage in known),
+        completion_tokens=sum(usage.completion_tokens for usage in known),
+    )
 
 
 def _citation(marker: int, hit: Hit) -> Citation:

@@ -2,8 +2,10 @@
 
 RagError                      has an HTTP status and a code; the API renders it as a problem document
 ├── InvalidRequest            422 invalid_request
+├── ModelNotFound             404 model_not_found (the OpenAI API's)
 ├── BodyTooLarge              413 body_too_large
 ├── RequestTimeout            408 request_timeout
+├── Overloaded                503 overloaded
 ├── IndexNotReady             503 index_not_ready
 ├── ModelUnavailable          502 model_unavailable
 └── ModelTimeout              504 model_timeout
@@ -38,6 +40,12 @@ class InvalidRequest(RagError):
     title = "Invalid request"
 
 
+class ModelNotFound(RagError):
+    status = 404
+    code = "model_not_found"
+    title = "Model not found"
+
+
 class BodyTooLarge(RagError):
     status = 413
     code = "body_too_large"
@@ -48,6 +56,12 @@ class RequestTimeout(RagError):
     status = 408
     code = "request_timeout"
     title = "Request timeout"
+
+
+class Overloaded(RagError):
+    status = 503
+    code = "overloaded"
+    title = "Overloaded"
 
 
 class IndexNotReady(RagError):

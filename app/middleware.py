@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BodyTooLarge, RequestTimeout
-from app.problems import internal_error_response, problem_response
+from app.problems import as_internal_error, error_response
 from app.telemetry import request_id
 
 _WELL_FORMED_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -59,7 +59,7 @@ class InternalErrors:
         except Exception as error:  # the request's boundary: what got here, nobody else has answered
             if started or scope["type"] != "http":
                 raise
-            await internal_error_response(error)(scope, receive, send)
+            await error_response(scope["path"], as_internal_error(error))(scope, receive, send)
 
 
 class BodyLimit:
@@ -81,7 +81,8 @@ class BodyLimit:
             body = await self._read_in_time(receive)
         except (BodyTooLarge, RequestTimeout) as error:
             # The rest of the body is still on its way: the connection cannot be used again.
-            await problem_response(error, headers={"Connection": "close"})(scope, receive, send)
+            refusal = error_response(scope["path"], error, headers={"Connection": "close"})
+            await refusal(scope, receive, send)
             return
         unread = [body]
 
@@ -111,3 +112,54 @@ class BodyLimit:
                 raise BodyTooLarge(f"the body is larger than MAX_BODY_BYTES ({self._max_bytes} bytes)")
             if not message.get("more_body", False):
                 return {"type": "http.request", "body": b"".join(parts), "more_body": False}
+
+
+class CancelOnDisconnect:
+    """Ends a request's work when its client goes away; a stream's and an ordinary one's alike.
+
+    Below `BodyLimit`, which gives the whole body as one message.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not is_work(scope):
+            await self._app(scope, receive, send)
+            return
+        unread = [await receive()]
+        work = asyncio.current_task()
+        assert work is not None  # noqa: S101 - a coroutine runs in a task
+        answered = gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            # A server says so too when the answer has been sent.
+            if not answered:
+                gone = True
+                work.cancel()
+
+        async def replay() -> Message:
+            return unread.pop() if unread else await receive()
+
+        async def send_and_see(message: Message) -> None:
+            nonlocal answered
+            answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        watcher = asyncio.create_task(watch())
+        try:
+            await self._app(scope, replay, send_and_see)
+        except asyncio.CancelledError:
+            if not gone:
+                raise
+            work.uncancel()
+        finally:
+            watcher.cancel()
+
+
+def is_work(scope: Scope) -> bool:
+    """Whether a request is more than a question of how things are, as a probe's is."""
+    return bool(scope["type"] == "http" and scope["method"] == "POST")

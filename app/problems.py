@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents."""
+"""Errors over HTTP: RFC 9457 problem documents, or OpenAI's shape below `/v1/`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from app import openai_errors
 from app.errors import InvalidRequest, RagError
 from app.schemas import FieldProblem, Problem
 from app.telemetry import request_id
@@ -21,37 +22,34 @@ MEDIA_TYPE = "application/problem+json"
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-def problem_response(
-    error: RagError, *, errors: list[FieldProblem] | None = None, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    if error.retry_after_s is not None:
-        headers = {**(headers or {}), "Retry-After": str(error.retry_after_s)}
-    return _response(error.status, error.code, error.title, error.detail, errors, headers)
-
-
-def _response(
-    status: int,
-    code: str,
-    title: str,
-    detail: str,
+def error_response(
+    path: str,
+    error: RagError,
+    *,
     errors: list[FieldProblem] | None = None,
     headers: dict[str, str] | None = None,
-) -> JSONResponse:
+) -> Response:
+    """An error as the clients of a path expect it: as a problem document, or in OpenAI's shape."""
+    headers = {**(headers or {}), "X-Request-ID": request_id.get()}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if path.startswith(openai_errors.PREFIX):
+        content = openai_errors.openai_error_json(error, errors, request_id.get())
+        return Response(content, openai_errors.openai_status(error), headers, "application/json")
+    return Response(problem_json(error, errors), error.status, headers, MEDIA_TYPE)
+
+
+def problem_json(error: RagError, errors: list[FieldProblem] | None = None) -> bytes:
     problem = Problem(
-        type=f"urn:rag-service:problem:{code}",
-        title=title,
-        status=status,
-        code=code,
-        detail=detail,
+        type=f"urn:rag-service:problem:{error.code}",
+        title=error.title,
+        status=error.status,
+        code=error.code,
+        detail=error.detail,
         request_id=request_id.get(),
         errors=errors,
     )
-    return JSONResponse(
-        problem.model_dump(exclude_none=True),
-        status_code=status,
-        media_type=MEDIA_TYPE,
-        headers={**(headers or {}), "X-Request-ID": request_id.get()},
-    )
+    return problem.model_dump_json(exclude_none=True).encode()
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -60,19 +58,23 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_error)
 
 
-async def _on_rag_error(_: Request, error: Exception) -> JSONResponse:
+async def _on_rag_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RagError)  # noqa: S101 - tells the type checker what it was registered for
+    log_error(error)
+    return error_response(request.url.path, error)
+
+
+def log_error(error: RagError) -> None:
     if error.status >= 500:
         # The cause holds what the provider said, which the client does not get to see.
         logger.warning("%s: %s (cause: %s)", error.code, error.detail, error.__cause__ or "none")
-    return problem_response(error)
 
 
-async def _on_validation_error(_: Request, error: Exception) -> JSONResponse:
+async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
     errors = [_field_problem(one) for one in error.errors()]
     detail = "; ".join(f"{one.field}: {one.message}" for one in errors)
-    return problem_response(InvalidRequest(detail), errors=errors)
+    return error_response(request.url.path, InvalidRequest(detail), errors=errors)
 
 
 def _field_problem(error: dict[str, Any]) -> FieldProblem:
@@ -90,17 +92,17 @@ def _field_problem(error: dict[str, Any]) -> FieldProblem:
     return FieldProblem(field=".".join(where), message=message)
 
 
-async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
     if error.status_code == 400:  # FastAPI's, for a body that its parser gives up on
-        return problem_response(InvalidRequest("body: not valid JSON"))
-    code = _HTTP_CODES.get(error.status_code, "http_error")
-    headers = dict(error.headers) if error.headers else None
-    return _response(error.status_code, code, str(error.detail), str(error.detail), headers=headers)
+        return error_response(request.url.path, InvalidRequest("body: not valid JSON"))
+    known = RagError(str(error.detail))
+    known.status, known.title = error.status_code, str(error.detail)
+    known.code = _HTTP_CODES.get(error.status_code, "http_error")
+    return error_response(request.url.path, known, headers=dict(error.headers) if error.headers else None)
 
 
-def internal_error_response(error: Exception) -> JSONResponse:
+def as_internal_error(error: Exception) -> RagError:
+    """What nobody expected: the log gets all of it, the client the request's id."""
     logger.error("internal error", exc_info=error)
-    return problem_response(
-        RagError("something went wrong; the server's log has the reason under this request id")
-    )
+    return RagError("something went wrong; the server's log has the reason under this request id")

@@ -109,6 +109,14 @@ class Usage(BaseModel):
     completion_tokens: int
 
 
+class CitationsEvent(BaseModel):
+    """The first event of a stream: what the answer will rest on."""
+
+    citations: list[Citation]
+    sources: list[str]
+    index: str
+
+
 class RetrievalTimings(BaseModel):
     """Milliseconds."""
 

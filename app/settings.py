@@ -27,6 +27,11 @@ class EmbeddingProvider(StrEnum):
     LOCAL = "local"
 
 
+class DegradedAnswers(StrEnum):
+    NONE = "none"
+    EXTRACTIVE = "extractive"
+
+
 class ChunkUnit(StrEnum):
     CHARACTERS = "characters"
     TOKENS = "tokens"
@@ -69,7 +74,6 @@ class NotSupportedYet(BaseSettings):
     cors_origins: SecretStr | None = None
     database_url: SecretStr | None = None
     log_format: SecretStr | None = None
-    max_concurrency: SecretStr | None = None
     rate_limit: SecretStr | None = None
 
 
@@ -87,11 +91,15 @@ class Settings(BaseSettings):
     log_level: LogLevel = LogLevel.INFO
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     request_timeout_s: Annotated[float, Field(gt=0)] = 60
+    stream_idle_timeout_s: Annotated[float, Field(gt=0)] = 20
+    max_concurrency: Annotated[int, Field(ge=1)] = 256
+    max_queue: Annotated[int, Field(ge=0)] = 1024
 
     openai_api_key: SecretStr | None = None
     openai_base_url: Annotated[str, AfterValidator(_web_address)] | None = None
     llm_provider: LLMProvider = LLMProvider.AUTO
     llm_model: str = "gpt-4o-mini"
+    degraded_answers: DegradedAnswers = DegradedAnswers.NONE
     embedding_provider: EmbeddingProvider = EmbeddingProvider.AUTO
     embedding_model: str = "text-embedding-3-small"
     embedding_batch_size: Annotated[int, Field(ge=1, le=2048)] = 100

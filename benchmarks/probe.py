@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from app.assembly import make_index_manager
+from app.assembly import make_index_manager, make_provider
 from app.embeddings.local import LocalEmbedding
 from app.schemas import QueryRequest
 from app.settings import Settings, load_settings
@@ -65,12 +65,12 @@ def run_probe(side: str, index: Path, questions: list[str]) -> Probe:
 
 
 async def _probe_service(settings: Settings, questions: list[str]) -> Probe:
-    manager = make_index_manager(settings)
+    manager = make_index_manager(settings, make_provider(settings))
     before = _memory()
     started = time.perf_counter()
     await manager.start()
     engine = manager.current.engine
-    answered = await engine.answer(QueryRequest(query=questions[0]))
+    answered = (await engine.answer(QueryRequest(query=questions[0]))).response
     first = _since(started)
     assert answered.citations, "the first question must be answered, not declined"
     times = []

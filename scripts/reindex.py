@@ -45,11 +45,11 @@ def main() -> int:
         print(f"Wrong setting: {error}", file=sys.stderr)
         return WRONG_USAGE
 
-    from app.assembly import make_embedding, make_indexer  # noqa: PLC0415
+    from app.assembly import make_indexer  # noqa: PLC0415
     from app.errors import IndexingError  # noqa: PLC0415
     from app.progress import show_progress  # noqa: PLC0415
 
-    indexer = make_indexer(settings, make_embedding(settings))
+    indexer = make_indexer(settings)
     try:
         with show_progress(sys.stderr) as on_progress:
             report = indexer.build(on_progress, cancelled)

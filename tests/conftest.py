@@ -11,12 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from app.assembly import make_embedding, make_indexer
+from app.assembly import make_indexer
 from app.indexer import Report
 from app.main import create_app
 from app.settings import NotSupportedYet, Settings
 from tests.support.fake_provider import FakeProvider
+from tests.support.faulty_provider import FaultyProvider, serve_provider
 from tests.support.serving import ROOT, serve_in_thread, wait_for
+from tests.support.watched import WatchedService, serve_watched
 
 DATA = ROOT.parent / "shared" / "data"
 SAMPLE_DOCUMENTS = ROOT / "documents"
@@ -43,8 +45,7 @@ def shared_data() -> Path:
 
 def build(settings: Settings) -> Report:
     """Build an index in this process."""
-    indexer = make_indexer(settings, make_embedding(settings))
-    return indexer.build(lambda _: None, threading.Event())
+    return make_indexer(settings).build(lambda _: None, threading.Event())
 
 
 @pytest.fixture
@@ -133,9 +134,9 @@ def openai_settings(
 
 
 @pytest.fixture(scope="session")
-def _openai_server(
+def _openai_index(
     _provider_server: tuple[FakeProvider, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[httpx.Client]:
+) -> Settings:
     folder = tmp_path_factory.mktemp("openai_level")
     write_two_documents(folder)
     settings = Settings(
@@ -144,14 +145,87 @@ def _openai_server(
         **_provider_values(_provider_server[1]),
     )
     build(settings)
-    with serve_in_thread(create_app(settings)) as url, httpx.Client(base_url=url, timeout=30) as client:
-        yield client
+    return settings
 
 
 @pytest.fixture
-def openai_level(_openai_server: httpx.Client, provider: FakeProvider) -> httpx.Client:
-    """A server over the same two documents, whose models are the fake provider's (as if just started)."""
-    return _openai_server
+def openai_level(_openai_index: Settings, provider: FakeProvider) -> Iterator[httpx.Client]:
+    """A server over the same two documents, whose models are the fake provider's; both as if just started.
+
+    It remembers what a provider did: questions' embeddings, and failures in a row.
+    """
+    with (
+        serve_in_thread(create_app(_openai_index)) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
+        provider.reset()
+        yield client
+
+
+@pytest.fixture(scope="session")
+def _faulty_server() -> Iterator[tuple[FaultyProvider, str]]:
+    provider = FaultyProvider()
+    with serve_provider(provider) as url:
+        yield provider, url
+
+
+@pytest.fixture
+def faulty(_faulty_server: tuple[FaultyProvider, str]) -> FaultyProvider:
+    """The provider that can fail in every way, as if just started."""
+    _faulty_server[0].reset()
+    return _faulty_server[0]
+
+
+@pytest.fixture(scope="session")
+def faulty_settings(
+    _faulty_server: tuple[FaultyProvider, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Settings]:
+    """Settings with that provider and an index of two documents, for one request at a time."""
+    folder = tmp_path_factory.mktemp("faulty")
+    write_two_documents(folder)
+    defaults = _provider_values(_faulty_server[1]) | {
+        "documents_dir": folder,
+        "index_dir": tmp_path_factory.mktemp("faulty_index"),
+        "index_poll_s": 60,
+        "request_timeout_s": 10,
+        "max_concurrency": 1,
+        "max_queue": 0,
+    }
+    build(Settings(**defaults))
+
+    def make(**values: Any) -> Settings:
+        return Settings(**defaults | values)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _faulty_services() -> Iterator[dict[str, tuple[WatchedService, ExitStack]]]:
+    services: dict[str, tuple[WatchedService, ExitStack]] = {}
+    yield services
+    for _, stack in services.values():
+        stack.close()
+
+
+@pytest.fixture
+def serve_faulty(
+    faulty: FaultyProvider,
+    faulty_settings: Callable[..., Settings],
+    _faulty_services: dict[str, tuple[WatchedService, ExitStack]],
+) -> Callable[..., WatchedService]:
+    """A server with given settings, whose models fail. One that was found clean is used again."""
+
+    def get(**values: Any) -> WatchedService:
+        key = repr(sorted(values.items()))
+        service, stack = _faulty_services.pop(key, (None, ExitStack()))
+        if service is None or not service.clean:
+            stack.close()
+            service = stack.enter_context(serve_watched(create_app(faulty_settings(**values)), faulty))
+        _faulty_services[key] = service, stack
+        service.note_idle()
+        return service
+
+    return get
 
 
 def _provider_values(url: str) -> dict[str, Any]:

@@ -269,6 +269,8 @@ def test_the_openapi_document_says_what_errors_look_like(sample: httpx.Client) -
     document = sample.get("/openapi.json").json()
     refused = document["paths"]["/query"]["post"]["responses"]["422"]["content"]
     assert refused == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for operation in (path.get("post", {}) for path in document["paths"].values() if path):
+        assert "HTTPValidationError" not in str(operation)
     assert {"type", "code", "request_id"} <= set(document["components"]["schemas"]["Problem"]["properties"])
 
 

@@ -13,21 +13,21 @@ from tests.support.serving import ROOT
 
 # Each may import from those before it, and modules of one row from each other if there is no circle.
 LAYERS: list[set[str]] = [
-    {"app.settings", "app.errors", "app.schemas", "app.telemetry"},
+    {"app.settings", "app.errors", "app.schemas", "app.chat_schemas", "app.telemetry", "app.deadline"},
     {
         "app.pages",
         "app.pdf",
         "app.encodings",
         "app.reading",
         "app.bm25",
-        "app.provider_errors",
+        "app.provider",
         "app.embeddings",
         "app.synthesis",
     },
     {"app.documents", "app.chunking", "app.snapshots", "app.stores"},
     {"app.engine", "app.indexer", "app.progress"},
     {"app.index_manager"},
-    {"app.problems", "app.middleware", "app.api"},
+    {"app.openai_errors", "app.problems", "app.middleware", "app.admission", "app.api"},
     {"app.assembly"},
     {"app.main", "app.__main__"},
 ]

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+import qdrant_edge as qdrant
 
 from app.bm25 import Bm25Encoder, K, LengthCounter, TermStatistics
 
@@ -28,6 +29,28 @@ def test_languages_without_spaces_are_split() -> None:
     """Whole sentences as one word would never match a question."""
     question = set(Bm25Encoder().encode_query("苹果").indices)
     assert question & set(Bm25Encoder().encode_document(TEXTS[3]).indices)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The dog's 3,000.50 e-mails (U.S.A.) cost $5: foo.bar@x.com, snake_case camelCase C++ it's",
+        "Die Donaudampfschifffahrtsgesellschaft hat ihre Krankenversicherung gewechselt",
+        "two  blanks, a\ttab\nand\x0bcontrol\x1echaracters\x00",
+        "la señora está à Zürich, ИСТАНБУЛ İstanbul ﬁn",
+        "hypoxia-inducible factor 1α and synthase kinase 3β",
+        "苹果很好吃 and 육아휴직 กินข้าว",
+        "",
+    ],
+)
+def test_terms_are_those_of_the_whole_text(text: str) -> None:
+    """Also where they are looked up word by word."""
+    whole = qdrant.Bm25(qdrant.Bm25Config(tokenizer=qdrant.TokenizerType.Multilingual)).embed_query(text)
+    encoder = Bm25Encoder()
+    for _ in range(2):
+        assert encoder.terms(text) == set(whole.indices)
+        query = encoder.encode_query(text)
+        assert (query.indices, query.values) == (whole.indices, whole.values)
 
 
 def test_the_bound_is_the_best_score_that_there_could_be() -> None:

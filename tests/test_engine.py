@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from llama_index.core.base.response.schema import Response
 
-from app.assembly import make_index_manager
+from app.assembly import make_index_manager, make_provider
 from app.engine import RagQueryEngine
 from app.settings import Settings
 
@@ -17,7 +17,7 @@ QUESTION = "How long is parental leave?"
 @pytest.fixture
 def engine(sample_settings: Settings) -> RagQueryEngine:
     async def load() -> RagQueryEngine:
-        manager = make_index_manager(sample_settings)
+        manager = make_index_manager(sample_settings, make_provider(sample_settings))
         await manager.start()
         return manager.current.engine
 

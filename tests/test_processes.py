@@ -68,6 +68,32 @@ def test_several_workers_serve_one_index(environment: dict[str, str], tmp_path: 
         assert server.stop() == 0
 
 
+def test_each_worker_is_ready_before_it_takes_requests(environment: dict[str, str], tmp_path: Path) -> None:
+    """From the first connection that is taken, whichever worker takes it."""
+    run_reindex(environment)
+    with server_process(environment | {"WORKERS": "3"}, tmp_path / "log") as server:
+        first = wait_for(server.health, "the first answer")
+        statuses = [first.status_code]
+        while server.output.count("index: serving") < 3 or len(statuses) < 50:
+            statuses.append(httpx.post(f"{server.url}/query", json={"query": "leave"}).status_code)
+        assert set(statuses) == {200}
+
+
+def test_workers_share_the_pages_of_the_index(environment: dict[str, str], tmp_path: Path) -> None:
+    """They map its files, and run on uvloop and httptools."""
+    run_reindex(environment)
+    with server_process(environment | {"WORKERS": "2"}, tmp_path / "log") as server:
+        server.wait_until_ready()
+        wait_for(lambda: server.output.count("index: serving") == 2, "both workers")
+        maps = [Path(f"/proc/{child}/maps").read_text() for child in children_of(server.process.pid)]
+        workers = [content for content in maps if "qdrant_edge" in content]
+        assert len(workers) == 2
+        for content in workers:
+            assert str(tmp_path / "index" / "snapshots") in content
+            assert "uvloop" in content
+            assert "httptools" in content
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_server_stops_in_the_middle_of_a_build(
     environment: dict[str, str], tmp_path: Path, number: signal.Signals

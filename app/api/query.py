@@ -2,21 +2,76 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import orjson
+from fastapi import APIRouter, Response
 
 from app.api.dependencies import EngineDep, problems
-from app.schemas import QueryRequest, QueryResponse, RetrieveResponse
+from app.api.sse import DONE, EventStream, event
+from app.engine import Answered, Found, Part
+from app.errors import RagError
+from app.problems import problem_json
+from app.schemas import CitationsEvent, QueryRequest, QueryResponse, RetrieveResponse
+
+_EVENTS = """\
+1. `event: citations` with `citations`, `sources` and `index`;
+2. events without a name with `token`, pieces of the answer;
+3. `event: answer` with all that `/query` gives;
+4. `data: [DONE]`.
+
+An error after the first ends the stream with `event: error` and a problem document, instead of `[DONE]`."""
 
 router = APIRouter(tags=["query"], responses=problems(413, 422, 500, 502, 503, 504))
 
 
-@router.post("/query", summary="Answer a question from the documents")
-async def query(request: QueryRequest, engine: EngineDep) -> QueryResponse:
+@router.post("/query", summary="Answer a question from the documents", response_model=QueryResponse)
+async def query(request: QueryRequest, engine: EngineDep) -> Response:
     """The answer cites its passages: `[1]` in it is the citation with marker 1."""
-    return await engine.answer(request)
+    answered = await engine.answer(request)
+    return Response(answered.response.model_dump_json(), media_type="application/json")
 
 
-@router.post("/retrieve", summary="Find the passages for a question")
-async def retrieve(request: QueryRequest, engine: EngineDep) -> RetrieveResponse:
+@router.post("/retrieve", summary="Find the passages for a question", response_model=RetrieveResponse)
+async def retrieve(request: QueryRequest, engine: EngineDep) -> Response:
     """The same passages that `/query` would use, without an answer. None is left out for a low score."""
-    return await engine.search(request)
+    found = await engine.search(request)
+    return Response(found.model_dump_json(), media_type="application/json")
+
+
+@router.post(
+    "/query/stream",
+    summary="Answer a question as the answer is made",
+    status_code=200,
+    response_class=EventStream,
+    responses={200: {"description": _EVENTS, "content": {EventStream.media_type: {}}}},
+)
+async def stream(request: QueryRequest, engine: EngineDep) -> EventStream:
+    """Server-sent events. What fails before the first is an ordinary error."""
+    parts = engine.stream(request)
+    found = await anext(parts)
+    return EventStream(_events(found, parts), _error_event)
+
+
+async def _events(found: Part, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
+    async with aclosing(parts):
+        yield _encoded(found)
+        async for part in parts:
+            yield _encoded(part)
+        yield DONE
+
+
+def _encoded(part: Part) -> bytes:
+    match part:
+        case Found():
+            data = CitationsEvent(citations=part.citations, sources=part.sources, index=part.index)
+            return event(data.model_dump_json().encode(), "citations")
+        case Answered():
+            return event(part.response.model_dump_json().encode(), "answer")
+        case _:
+            return event(orjson.dumps({"token": part}))
+
+
+def _error_event(error: RagError) -> bytes:
+    return event(problem_json(error), "error")

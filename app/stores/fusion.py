@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from heapq import nlargest
 from typing import Any
 
 # Ids of points or chunks with their scores, best first.
 Ranking = list[tuple[Any, float]]
 
 
-def fuse(dense: Ranking, words: Ranking, *, dense_weight: float) -> Ranking:
-    """The weighted mean of both scores, best first; equal scores in the order of their ids.
+def fuse(dense: Ranking, words: Ranking, *, dense_weight: float, limit: int) -> Ranking:
+    """The weighted mean of both scores, the best `limit`, best first; equal scores in the order of their ids.
 
     A convex combination keeps how far apart scores are, which rank fusion throws away. With a weight of 0.3,
     local embeddings and BM25 over its bound, nDCG@10 on SciFact is 0.704 and hit@1 on XQuAD in Chinese 0.924;
@@ -22,14 +23,10 @@ def fuse(dense: Ranking, words: Ranking, *, dense_weight: float) -> Ranking:
     """
     # What only BM25 found is at most as near as the last of the dense candidates.
     farthest = max(dense[-1][1], 0.0) if dense else 0.0
-    cosines = dict(dense)
-    scores = dict(words)
-    fused = [
-        (
-            chunk,
-            dense_weight * max(cosines.get(chunk, farthest), 0.0)
-            + (1 - dense_weight) * scores.get(chunk, 0.0),
-        )
-        for chunk in cosines.keys() | scores.keys()
-    ]
-    return sorted(fused, key=lambda item: (-item[1], item[0]))
+    fused = {chunk: dense_weight * cosine if cosine > 0 else 0.0 for chunk, cosine in dense}
+    for chunk, score in words:
+        fused[chunk] = fused.get(chunk, dense_weight * farthest) + (1 - dense_weight) * score
+    # Only what reaches the last one's score is sorted: all 200 would take 0.1 ms.
+    least = min(nlargest(limit, fused.values()), default=0.0)
+    best = [(chunk, score) for chunk, score in fused.items() if score >= least]
+    return sorted(best, key=lambda item: (-item[1], item[0]))[:limit]

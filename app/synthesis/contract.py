@@ -1,52 +1,87 @@
-"""What a synthesizer is, and the markers that tie an answer to its passages."""
+"""What a synthesizer is."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from app.schemas import Citation, Usage
 
 NO_CONTEXT_ANSWER = "I found nothing in the documents that answers this question."
 
-# Every repetition is bounded: a model may send thousands of blanks or digits.
-_MARKERS = re.compile(r"[ \t]{0,4}\[(\d{1,4}(?:\s{0,3},\s{0,3}\d{1,4}){0,50})\]")
+
+@dataclass(frozen=True)
+class Turn:
+    """Something that was said before the question."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What a chat client sends around its question. A model uses it; a quotation has no use for it.
+
+    Attributes:
+        instructions: how to answer, in the client's words.
+        options: further parameters for the model, as its API names them.
+    """
+
+    history: tuple[Turn, ...] = ()
+    instructions: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+NO_CONVERSATION = Conversation()
+
+
+@dataclass(frozen=True)
+class Standalone:
+    """A question that can be understood, and searched for, without what was said before it."""
+
+    text: str
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
 class Synthesis:
-    """An answer, whose markers all name a passage."""
+    """An answer, whose markers all name a passage.
+
+    Attributes:
+        model: which made it.
+        finish_reason: as OpenAI names it: `stop`, or `length` for an answer that was cut off.
+    """
 
     text: str
-    usage: Usage | None
+    model: str
+    usage: Usage | None = None
+    finish_reason: str = "stop"
 
 
 class Synthesizer(Protocol):
+    """Raises ModelUnavailable or ModelTimeout where a model provider failed."""
+
     @property
     def model(self) -> str:
         """What `model` says in a response."""
         ...
 
-    async def synthesize(self, question: str, passages: Sequence[Citation]) -> Synthesis:
-        """Answer from passages, of which there is at least one.
-
-        Raises:
-            ModelUnavailable, ModelTimeout: the model provider failed.
-        """
+    async def standalone(self, question: str, conversation: Conversation) -> Standalone:
+        """Make a question independent of what was said before, of which there is something."""
         ...
 
+    async def synthesize(
+        self, question: str, passages: Sequence[Citation], conversation: Conversation
+    ) -> Synthesis:
+        """Answer from passages, of which there is at least one."""
+        ...
 
-def resolve_markers(answer: str, passages: Sequence[Citation]) -> str:
-    """The answer with only such markers as name a passage; `[1, 2]` becomes `[1][2]`."""
-    known = {passage.marker for passage in passages}
+    def stream(
+        self, question: str, passages: Sequence[Citation], conversation: Conversation
+    ) -> AsyncGenerator[str | Synthesis]:
+        """As `synthesize`: pieces of its text as they are made, then the synthesis.
 
-    def resolved(match: re.Match[str]) -> str:
-        kept = [number for number in map(int, match[1].split(",")) if number in known]
-        if not kept:
-            return ""
-        space = match[0][: len(match[0]) - len(match[0].lstrip())]
-        return space + "".join(f"[{number}]" for number in kept)
-
-    return _MARKERS.sub(resolved, answer)
+        Closing it early ends what is being done for it.
+        """
+        ...

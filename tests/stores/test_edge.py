@@ -73,6 +73,10 @@ def where(key: str, value: Any, operator: str = "==") -> MetadataFilters:
     return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=FilterOperator(operator))])
 
 
+def threads_of_this_process() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
 @pytest.mark.parametrize("mode", ["default", "sparse", "text_search", "hybrid"])
 def test_each_mode_finds_the_passage(store: EdgeVectorStore, mode: str) -> None:
     result = store.query(ask("How long is parental leave?", mode))
@@ -233,6 +237,17 @@ def test_a_node_twice_in_one_call_is_one(tmp_path: Path) -> None:
     node = nodes()[0]
     store.add([node, node])
     assert store.chunk_count == len(store.get_nodes()) == 1
+
+
+def test_a_search_runs_in_the_thread_that_asks(store: EdgeVectorStore, tmp_path: Path) -> None:
+    """A pool of the engine's own for each open index would take longer, and 15 threads."""
+    store.save()
+    store.close()
+    before = threads_of_this_process()
+    opened = EdgeVectorStore.open(tmp_path / "store")
+    opened.find(ask("leave"))
+    assert threads_of_this_process() <= before + 1
+    opened.close()
 
 
 def test_queries_from_many_threads_agree(store: EdgeVectorStore) -> None:

@@ -106,7 +106,10 @@ def server_process(environment: dict[str, str], log: Path) -> Iterator[ServerPro
     try:
         yield server
     finally:
-        server.stop(signal.SIGKILL)
+        # All of its group: workers would outlive a parent that is killed.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait(30)
 
 
 def run_reindex(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -21,6 +21,22 @@ def quote(question: str, *passages: Citation) -> str:
     return SYNTHESIZER.quote(question, passages)
 
 
+def test_a_passage_that_was_seen_before_is_quoted_as_it_is_now() -> None:
+    """Though its chunk has the same id."""
+    question = "How long is parental leave?"
+    for text in ("Leave lasts 16 weeks.", "Leave lasts 20 weeks.", "Leave lasts 16 weeks."):
+        assert quote(question, passage(text)) == f"{text} [1]"
+
+
+def test_no_more_than_400_sentences_are_compared() -> None:
+    """Of all passages together."""
+    many = passage("\n\n".join(f"Filler number {number}." for number in range(399)))
+    wanted = passage("Nothing. Parental leave lasts 16 weeks.", marker=2)
+    assert "16 weeks" not in quote("How long is parental leave?", many, wanted)
+    fewer = passage("\n\n".join(f"Filler number {number}." for number in range(398)))
+    assert "16 weeks" in quote("How long is parental leave?", fewer, wanted)
+
+
 def test_the_best_sentence_comes_first_with_its_marker() -> None:
     answer = quote(
         "How long is parental leave?",
@@ -37,6 +53,12 @@ def test_a_row_is_quoted_alone_and_by_its_code() -> None:
     assert answer.startswith("WC-05 | Too humid [1]")
     assert "---" not in answer
     assert "Meaning" not in answer
+
+
+def test_a_code_counts_as_a_whole() -> None:
+    """Its parts stand in the other sentence, too."""
+    answer = quote("What about ab-12?", passage("AB-13 has 12 of these. AB-12 has 13 of these."))
+    assert answer.startswith("AB-12 has 13 of these. [1]")
 
 
 def test_rows_without_a_header_are_all_there() -> None:

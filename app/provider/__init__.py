@@ -1,0 +1,1 @@
+"""The model provider: OpenAI, or any server that speaks its API, over one client."""

@@ -1,0 +1,136 @@
+"""A chat completion as it arrives: the provider's server-sent events, as text."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import aiohttp
+import orjson
+
+from app.deadline import until_deadline
+from app.provider.client import transport_failures
+from app.provider.failures import ProviderFailure, ProviderTimeout, making_sense
+from app.schemas import Usage
+
+_MAX_BYTES = 16 * 1024 * 1024
+_MAX_LINE_BYTES = 1024 * 1024
+# What may still come behind the last token: the usage and the end mark; and behind that, the end of the body,
+# without which the connection could not be used again.
+_TAIL_S = 1.0
+_END_S = 0.05
+
+
+class ChatStream:
+    """Iterates over the answer's pieces; afterwards `usage` and `finish_reason` are known.
+
+    Args:
+        idle_s: how long a piece may keep us waiting for it, after the first.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, idle_s: float) -> None:
+        self.usage: Usage | None = None
+        self.finish_reason: str | None = None
+        self._response = response
+        self._idle_s = idle_s
+        self._pieces: deque[str] = deque()
+        self._rest = b""
+        self._received = 0
+        self._done = False
+
+    async def begin(self) -> None:
+        """Wait for the first piece.
+
+        Raises:
+            ProviderFailure: there is none.
+        """
+        await self._receive()
+        if not self._pieces:
+            raise ProviderFailure("sent an empty answer")
+
+    def __aiter__(self) -> ChatStream:
+        return self
+
+    async def __anext__(self) -> str:
+        if not self._pieces and self.finish_reason is None:
+            try:
+                async with until_deadline(self._idle_s):
+                    await self._receive()
+            except TimeoutError as error:
+                raise ProviderTimeout("stopped in the middle of its answer") from error
+        if self._pieces:
+            return self._pieces.popleft()
+        await self._read_tail()
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """Give the connection back; one that the answer has not fully come through is closed."""
+        self._response.release()
+
+    async def _receive(self) -> None:
+        """Read until there is a piece, or the end of the answer.
+
+        Raises:
+            ProviderFailure: it breaks off, makes no sense, or is too long.
+        """
+        while not self._pieces and self.finish_reason is None:
+            if not await self._read():
+                raise ProviderFailure("ended its answer without a finish reason", may_pass=True)
+
+    async def _read_tail(self) -> None:
+        """The answer is complete by now, whatever happens."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_TAIL_S) as limit:
+                while await self._read():
+                    if self._done:
+                        limit.reschedule(loop.time() + _END_S)
+        except (TimeoutError, ProviderFailure):
+            self._response.close()
+
+    async def _read(self) -> bool:
+        """Take in what has arrived; False at the end of the body."""
+        with transport_failures():
+            data = await self._response.content.readany()
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._received += len(data)
+        if self._received > _MAX_BYTES or len(self._rest) > _MAX_LINE_BYTES:
+            raise ProviderFailure("sent an answer without end")
+        for line in lines:
+            self._take_line(line)
+        return bool(data)
+
+    def _take_line(self, line: bytes) -> None:
+        if not line.startswith(b"data:"):
+            return
+        content = line[5:].strip()
+        if content == b"[DONE]":
+            self._done = True
+            return
+        with making_sense():
+            event = orjson.loads(content)
+            if event.get("error"):
+                raise ProviderFailure("broke off its answer", event["error"])
+            self._take_event(event)
+
+    def _take_event(self, event: dict[str, Any]) -> None:
+        self.usage = parse_usage(event.get("usage")) or self.usage
+        for choice in event["choices"][:1]:
+            if piece := parse_text(choice["delta"].get("content")):
+                self._pieces.append(piece)
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+
+
+def parse_text(content: Any) -> str:
+    """A message's or a delta's content, which is null where there is none."""
+    if not isinstance(content, str | None):
+        raise TypeError(f"the content is a {type(content).__name__}")
+    return content or ""
+
+
+def parse_usage(usage: dict[str, Any] | None) -> Usage | None:
+    """Some servers send none, or null on the way."""
+    if not usage:
+        return None
+    return Usage(prompt_tokens=usage["prompt_tokens"], completion_tokens=usage["completion_tokens"])

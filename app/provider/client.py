@@ -1,0 +1,206 @@
+"""The provider's API over HTTP: one session with pooled connections, and one retry layer.
+
+aiohttp and orjson instead of the openai client: a call costs 0.4 ms instead of 3.0, the pool gets no slower
+when many requests wait, and a second of imports is saved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.request import getproxies_environment
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from app.deadline import remaining_s, until_deadline
+from app.errors import ModelUnavailable
+from app.provider.breaker import Breaker, CircuitOpen
+from app.provider.failures import ProviderFailure, ProviderTimeout, making_sense, refused
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+# One request and two more, if it may pass.
+RETRIES = 2
+_FIRST_BACKOFF_S = 0.25
+
+_CONNECT_TIMEOUT_S = 10.0
+# Less than servers and balancers in between allow, so that they do not close what we are about to use.
+_KEEPALIVE_S = 30.0
+_MAX_ERROR_BYTES = 2048
+
+T = TypeVar("T")
+
+
+class ProviderClient:
+    """The session. It belongs to the event loop that first uses it, until `close`; then to the next."""
+
+    def __init__(self, base_url: str | None, api_key: str) -> None:
+        self._base_url = (base_url or OPENAI_URL).rstrip("/")
+        self._api_key = api_key
+        self._session: aiohttp.ClientSession | None = None
+
+    def url(self, path: str) -> URL:
+        return URL(f"{self._base_url}/{path}")
+
+    async def post(self, url: URL, body: bytes) -> aiohttp.ClientResponse:
+        """Send JSON; gives the response when its headers are there. Whoever gets it closes it.
+
+        Raises:
+            ProviderFailure: the provider cannot be reached, or answers with another status than 200.
+        """
+        with transport_failures():
+            response = await self._open().post(url, data=body, allow_redirects=False)
+        if response.status == 200:
+            return response
+        try:
+            with transport_failures():
+                text = await response.content.read(_MAX_ERROR_BYTES)
+        finally:
+            response.close()
+        raise refused(response.status, text.decode("utf-8", "replace"), response.headers.get("Retry-After"))
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # How many requests there are at once is decided where they come in.
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
+                # The deadline is the request's, whatever it waits for.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Authorization": f"Bearer {self._api_key}", "Content-Type": "application/json"},
+                # Otherwise ~/.netrc would be read for each request.
+                trust_env=bool(getproxies_environment()),
+            )
+        return self._session
+
+
+class Endpoint:
+    """One of the provider's routes: its retries and its breaker. Embeddings may work while chat does not.
+
+    Args:
+        model: what stands behind it, as errors call it: "the language model".
+    """
+
+    def __init__(self, client: ProviderClient, path: str, model: str) -> None:
+        self._client = client
+        self._url = client.url(path)
+        self._model = model
+        self._breaker = Breaker()
+
+    def run_alone(self, call: Coroutine[Any, Any, T]) -> T:
+        """Run what uses this endpoint where there is no event loop; the session lives for this call only."""
+
+        async def run() -> T:
+            try:
+                return await call
+            finally:
+                await self._client.close()
+
+        return asyncio.run(run())
+
+    async def open(self, body: dict[str, Any]) -> aiohttp.ClientResponse:
+        """As `ProviderClient.post`."""
+        return await self._client.post(self._url, orjson.dumps(body))
+
+    async def post(self, body: dict[str, Any], parse: Callable[[Any], T], *, max_bytes: int) -> T:
+        """Ask, and parse the JSON answer.
+
+        Raises:
+            ModelUnavailable, ModelTimeout: it failed, more than once if that may pass.
+        """
+
+        async def ask() -> T:
+            response = await self.open(body)
+            try:
+                with transport_failures():
+                    content = await _read(response, max_bytes)
+            finally:
+                response.release()
+            with making_sense():
+                return parse(orjson.loads(content))
+
+        with self.call():
+            return await self.attempts(ask)
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Around all attempts of one call: what fails in it becomes an error of ours.
+
+        Raises:
+            ModelUnavailable, ModelTimeout
+        """
+        try:
+            with self._breaker.call():
+                yield
+        except CircuitOpen:
+            raise ModelUnavailable(f"{self._model} failed repeatedly and is left alone for now") from None
+        except ProviderFailure as failure:
+            if failure.is_down:
+                self._breaker.failed()
+            else:
+                self._breaker.succeeded()
+            raise failure.as_error(self._model) from failure
+
+    async def attempts(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try, and try again what may pass, while there is time.
+
+        Raises:
+            ProviderFailure: of the last attempt.
+        """
+        retries = 0
+        while True:
+            try:
+                async with until_deadline():
+                    result = await attempt()
+            except TimeoutError as error:
+                raise ProviderTimeout("did not answer within REQUEST_TIMEOUT_S") from error
+            except ProviderFailure as failure:
+                pause = _pause(failure, retries)
+                if not failure.may_pass or retries == RETRIES or pause >= remaining_s():
+                    raise
+            else:
+                self._breaker.succeeded()
+                return result
+            retries += 1
+            await asyncio.sleep(pause)
+
+
+def _pause(failure: ProviderFailure, retries: int) -> float:
+    if failure.retry_after_s is not None:
+        return failure.retry_after_s
+    backoff: float = _FIRST_BACKOFF_S * 2**retries
+    return backoff * random.uniform(0.5, 1.0)  # noqa: S311 - so that clients do not come back all at once
+
+
+@contextmanager
+def transport_failures() -> Iterator[None]:
+    """Around what uses a connection."""
+    try:
+        yield
+    except aiohttp.ClientPayloadError as error:
+        raise ProviderFailure("broke off its answer", error, may_pass=True) from error
+    except (aiohttp.ClientError, OSError) as error:
+        # Without its text: the address of a local server says more than a client needs to know.
+        raise ProviderFailure("cannot be reached", repr(error), may_pass=True) from error
+
+
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > max_bytes:
+            response.close()
+            raise ProviderFailure(f"sent more than {max_bytes:,} bytes")
+    return b"".join(parts)

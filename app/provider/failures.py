@@ -1,0 +1,83 @@
+"""What goes wrong between us and the provider, before it becomes an error of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from app.errors import ModelTimeout, ModelUnavailable, RagError
+
+# These may pass; another try with what is wrong about the request itself would only cost more.
+_PASSING_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
+
+
+class ProviderFailure(Exception):
+    """An attempt that failed.
+
+    Attributes:
+        what: for the client, to be read after the model's name: "did not answer in time".
+        said: the provider's or the network's own words, for the log only.
+        may_pass: the same request may succeed later.
+        retry_after_s: how long the provider wants to be left alone.
+        is_down: it tells that the provider does not work, not that it refused this request.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        said: object = "",
+        *,
+        may_pass: bool = False,
+        retry_after_s: float | None = None,
+        is_down: bool = True,
+    ) -> None:
+        super().__init__(str(said) or what)
+        self.what = what
+        self.may_pass = may_pass
+        self.retry_after_s = retry_after_s
+        self.is_down = is_down
+
+    def as_error(self, model: str) -> RagError:
+        return ModelUnavailable(f"{model} {self.what}")
+
+
+class ProviderTimeout(ProviderFailure):
+    def as_error(self, model: str) -> RagError:
+        return ModelTimeout(f"{model} {self.what}")
+
+
+def refused(status: int, text: str, retry_after: str | None) -> ProviderFailure:
+    """The failure that a response's status tells."""
+    return ProviderFailure(
+        f"answered with status {status}",
+        text,
+        may_pass=status in _PASSING_STATUSES,
+        retry_after_s=_seconds(retry_after),
+        is_down=status >= 500,
+    )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Of a `Retry-After` header: a number, or a date."""
+    if retry_after is None:
+        return None
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        date = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max(0.0, (date.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+
+
+@contextmanager
+def making_sense() -> Iterator[None]:
+    """Around reading what the provider sent: JSON of another shape shows up as one of these."""
+    try:
+        yield
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise ProviderFailure("sent an answer that cannot be understood", repr(error)) from error

@@ -1,0 +1,118 @@
+"""What ranking sentences needs of a passage, which depends on no question and is remembered."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from app.bm25 import Bm25Encoder
+from app.embeddings.local import LocalEmbedding, Vectors
+from app.schemas import Citation
+from app.synthesis.sentences import split_sentences
+
+# A passage of 1,000 characters takes 9 KB, so that this holds 4,300 of them.
+_REMEMBERED_BYTES = 40_000_000
+# The objects around a passage's arrays and texts.
+_OVERHEAD_BYTES = 1_000
+
+_PLAIN_SUFFIXES = (".pdf", ".txt", ".text", ".log", ".rst")
+
+# Everything that an analysis depends on: the passage's text, its heading, and whether it is Markdown.
+_Key = tuple[str, str | None, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Sentences, each judged together with the headings above it.
+
+    Attributes:
+        vectors: shape (sentences, dimensions), of length 1.
+        terms: of all sentences, as BM25 numbers them.
+        places: of each term, the number of its sentence.
+    """
+
+    sentences: list[str]
+    vectors: Vectors
+    terms: npt.NDArray[np.uint32]
+    places: npt.NDArray[np.integer[Any]]
+
+    @staticmethod
+    def joined(parts: Sequence[Analysis]) -> Analysis:
+        starts = np.cumsum([0, *(len(part.sentences) for part in parts[:-1])])
+        return Analysis(
+            [sentence for part in parts for sentence in part.sentences],
+            np.concatenate([part.vectors for part in parts]),
+            np.concatenate([part.terms for part in parts]),
+            np.concatenate([part.places + start for part, start in zip(parts, starts, strict=True)]),
+        )
+
+    def first(self, count: int) -> Analysis:
+        """Of the first `count` sentences only."""
+        if len(self.sentences) <= count:
+            return self
+        kept = self.places < count
+        return Analysis(self.sentences[:count], self.vectors[:count], self.terms[kept], self.places[kept])
+
+
+class Analyzer:
+    """Analyses passages, and remembers those that were last asked for. For any number of threads."""
+
+    def __init__(
+        self,
+        embedding: LocalEmbedding,
+        encoder: Bm25Encoder,
+        *,
+        max_sentences: int,
+        remembered_bytes: int = _REMEMBERED_BYTES,
+    ) -> None:
+        self._embedding = embedding
+        self._encoder = encoder
+        self._max_sentences = max_sentences
+        self._room = remembered_bytes
+        self._remembered: OrderedDict[_Key, Analysis] = OrderedDict()
+        self._lock = Lock()
+
+    def analyze(self, passage: Citation) -> Analysis:
+        """The first `max_sentences` of a passage."""
+        key = (passage.text, passage.heading, not passage.document.lower().endswith(_PLAIN_SUFFIXES))
+        with self._lock:
+            if (known := self._remembered.get(key)) is not None:
+                self._remembered.move_to_end(key)
+                return known
+        made = self._made(key)
+        with self._lock:
+            self._remember(key, made)
+        return made
+
+    def _remember(self, key: _Key, made: Analysis) -> None:
+        if key in self._remembered:
+            return
+        self._remembered[key] = made
+        self._room -= _size(key, made)
+        while self._room < 0:
+            self._room += _size(*self._remembered.popitem(last=False))
+
+    def _made(self, key: _Key) -> Analysis:
+        text, heading, markdown = key
+        sentences = split_sentences(text, markdown=markdown, limit=self._max_sentences)
+        texts = [f"{heading or ''} {sentence}" for sentence in sentences]
+        terms = [self._encoder.terms(text) for text in texts]
+        return Analysis(
+            sentences,
+            self._embedding.embed(texts),
+            np.array([term for each in terms for term in each], dtype=np.uint32),
+            np.array([place for place, each in enumerate(terms) for _ in each], dtype=np.uint16),
+        )
+
+
+def _size(key: _Key, analysis: Analysis) -> int:
+    text, heading, _ = key
+    arrays = analysis.vectors.nbytes + analysis.terms.nbytes + analysis.places.nbytes
+    return _OVERHEAD_BYTES + arrays + sum(map(sys.getsizeof, (text, heading, *analysis.sentences)))

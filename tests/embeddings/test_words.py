@@ -1,0 +1,33 @@
+"""Words' numbers, remembered."""
+
+from __future__ import annotations
+
+from app.embeddings import words
+from app.embeddings.words import WordMemo
+
+
+def lengths(asked: list[str]) -> WordMemo:
+    def compute(word: str) -> list[int]:
+        asked.append(word)
+        return [len(word), 0]
+
+    return WordMemo(compute)
+
+
+def test_numbers_come_in_the_order_of_the_words_and_each_is_computed_once() -> None:
+    asked: list[str] = []
+    memo = lengths(asked)
+    assert list(memo.of(["a", "bb", "a"])) == [1, 0, 2, 0, 1, 0]
+    assert list(memo.of(["bb"])) == [2, 0]
+    assert asked == ["a", "bb"]
+
+
+def test_it_never_holds_more_than_it_says() -> None:
+    """Whatever the texts are: neither more words, nor words without an end."""
+    memo = lengths([])
+    for number in range(2 * words._REMEMBERED + 10):
+        assert list(memo.of([f"w{number}"]))
+        assert len(memo) <= words._REMEMBERED
+    endless = "x" * 100_000
+    assert list(memo.of([endless])) == [100_000, 0]
+    assert endless not in memo

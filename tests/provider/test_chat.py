@@ -1,0 +1,91 @@
+"""The provider's models by LlamaIndex's own methods, which the service itself does not need."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+from llama_index.core.base.llms.types import ChatMessage
+
+from app.assembly import make_embedding, make_provider
+from app.errors import ModelUnavailable
+from app.provider.chat import ChatModel
+from app.provider.client import Endpoint
+from app.settings import Settings
+from tests.support.fake_provider import FakeProvider, embed, failing_with
+
+MakeSettings = Callable[..., Settings]
+
+ASKED = [ChatMessage(role="user", content="How long?")]
+
+
+@pytest.fixture
+def llm(provider: FakeProvider, openai_settings: MakeSettings) -> ChatModel:
+    provider.reply = "Sixteen weeks."
+    return make_llm(openai_settings(), "gpt-4o-mini")
+
+
+def make_llm(settings: Settings, model: str) -> ChatModel:
+    endpoint = Endpoint(make_provider(settings), "chat/completions", "the language model")
+    return ChatModel(endpoint, model=model, stream_idle_s=5)
+
+
+def test_every_way_to_ask_gives_the_answer(llm: ChatModel) -> None:
+    """Chat and completion, whole and streamed."""
+    assert llm.chat(ASKED).message.content == "Sixteen weeks."
+    assert llm.complete("How long?").text == "Sixteen weeks."
+    assert [response.delta for response in llm.stream_chat(ASKED)] == ["Sixteen", " weeks."]
+    assert list(llm.stream_complete("How long?"))[-1].text == "Sixteen weeks."
+
+
+def test_every_asynchronous_way_too(llm: ChatModel) -> None:
+    async def ask() -> list[str | None]:
+        chat = await llm.achat(ASKED)
+        complete = await llm.acomplete("How long?")
+        streamed = [response async for response in await llm.astream_chat(ASKED)]
+        completed = [response async for response in await llm.astream_complete("How long?")]
+        await llm._endpoint._client.close()
+        return [chat.message.content, complete.text, streamed[-1].message.content, completed[-1].text]
+
+    assert asyncio.run(ask()) == ["Sixteen weeks."] * 4
+
+
+def test_parameters_are_passed_on(llm: ChatModel, provider: FakeProvider) -> None:
+    llm.chat(ASKED, temperature=0.5, max_tokens=9)
+    (request,) = provider.chat_requests
+    assert (request["temperature"], request["max_tokens"]) == (0.5, 9)
+    assert request["messages"] == [{"role": "user", "content": "How long?"}]
+
+
+@pytest.mark.parametrize("model", ["o3-mini", "gpt-5", "openai/gpt-5-nano"])
+def test_reasoning_models_get_no_parameters_that_they_refuse(
+    provider: FakeProvider, openai_settings: MakeSettings, model: str
+) -> None:
+    make_llm(openai_settings(), model).chat(ASKED, max_tokens=9)
+    (request,) = provider.chat_requests
+    assert "temperature" not in request
+    assert "max_tokens" not in request
+    assert request["max_completion_tokens"] == 9
+
+
+def test_an_error_is_ours(llm: ChatModel, provider: FakeProvider) -> None:
+    provider.chat_fault = failing_with(400)
+    with pytest.raises(ModelUnavailable, match="the language model answered with status 400"):
+        llm.chat(ASKED)
+
+
+@pytest.fixture(params=["base64", "lists"])
+def _encoding(request: pytest.FixtureRequest, provider: FakeProvider) -> Iterator[None]:
+    if request.param == "lists":  # as servers do that do not know the other
+        provider.distort = lambda _: None
+    yield
+
+
+@pytest.mark.usefixtures("_encoding")
+def test_embeddings_come_in_either_encoding(openai_settings: MakeSettings) -> None:
+    settings = openai_settings()
+    embedding = make_embedding(settings, make_provider(settings))
+    expected = [embed("one text"), embed("another")]
+    assert embedding.get_text_embedding_batch(["one text", "another"]) == expected
+    assert embedding.get_query_embedding("one text") == expected[0]

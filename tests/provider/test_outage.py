@@ -1,0 +1,61 @@
+"""The provider is down for a while."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from app.provider import breaker
+from app.provider.breaker import FAILURES
+from tests.support.fake_provider import FakeProvider, failing_with
+
+QUESTION = {"query": "How long is parental leave?"}
+DOWN = failing_with(501)  # which is not tried again
+
+
+def ask(service: httpx.Client, path: str = "/query") -> tuple[int, str]:
+    response = service.post(path, json=QUESTION)
+    return response.status_code, response.json().get("code", "answered")
+
+
+def test_a_provider_that_is_down_is_left_alone(provider: FakeProvider, openai_level: httpx.Client) -> None:
+    """A 502 at once, and not one request more; what needs no language model still works."""
+    provider.chat_fault = DOWN
+    assert [ask(openai_level) for _ in range(FAILURES + 3)] == [(502, "model_unavailable")] * (FAILURES + 3)
+    assert len(provider.chat_requests) == FAILURES
+    assert ask(openai_level, "/retrieve") == (200, "answered")
+    assert openai_level.get("/health").status_code == 200
+
+
+def test_it_is_asked_again_after_a_while(
+    provider: FakeProvider, openai_level: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "COOL_DOWN_S", 0.0)
+    provider.chat_fault = DOWN
+    for _ in range(FAILURES):
+        ask(openai_level)
+    assert ask(openai_level) == (502, "model_unavailable")
+    assert len(provider.chat_requests) == FAILURES + 1, "a probe"
+    provider.chat_fault = None
+    assert ask(openai_level) == (200, "answered")
+
+
+def test_a_provider_that_refuses_is_not_down(provider: FakeProvider, openai_level: httpx.Client) -> None:
+    """It answers: the next request may be one that it does not refuse."""
+    provider.chat_fault = failing_with(400)
+    for _ in range(2 * FAILURES):
+        ask(openai_level)
+    assert len(provider.chat_requests) == 2 * FAILURES
+
+
+def test_a_stream_that_breaks_off_is_no_outage(provider: FakeProvider, openai_level: httpx.Client) -> None:
+    """Whoever sent a first token works."""
+
+    async def break_off(number: int) -> None:
+        if number == 1:
+            raise ConnectionResetError
+
+    provider.before_piece = break_off
+    for _ in range(FAILURES + 2):
+        assert "event: error" in openai_level.post("/query/stream", json=QUESTION).text
+    assert len(provider.chat_requests) == FAILURES + 2

@@ -1,0 +1,159 @@
+"""A server of ours whose insides a test looks at: what requests leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tests.support.faults import SECRET
+from tests.support.faulty_provider import FaultyProvider
+from tests.support.raw_http import RawExchange
+from tests.support.serving import serve_in_thread, wait_for
+from tests.support.stream_protocol import Answered, Failed, check, token_of
+
+# "Within a second" is the promise; the rest is for a busy machine.
+LEFT_LIMIT_S = 3.0
+
+_REQUEST_TASK = "RequestResponseCycle.run_asgi"
+_numbers = itertools.count(1)
+
+
+def question() -> dict[str, Any]:
+    """One that nobody asked before: vectors of known questions are remembered."""
+    return {"query": f"How long is parental leave? ({next(_numbers)})"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a request ended.
+
+    Attributes:
+        code: `answered`, or that of the problem.
+        events: what was streamed; None where an ordinary response came.
+    """
+
+    status: int
+    code: str
+    events: Answered | Failed | None = None
+
+
+@dataclass
+class WatchedService:
+    """A server, and what there is in it while nothing is asked.
+
+    Attributes:
+        clean: it was found so after it was last used.
+    """
+
+    url: str
+    provider: FaultyProvider
+    _loop: asyncio.AbstractEventLoop
+    _idle_tasks: Counter[str] = field(default_factory=Counter)
+    _idle_sockets: int = 0
+    clean: bool = False
+
+    def ask(self, path: str = "/query", heard: Callable[[str], None] | None = None) -> Outcome:
+        """Ask a new question, to the end of the answer.
+
+        Args:
+            heard: called with what the tokens have said so far, again and again.
+        """
+        with RawExchange(self.url, question(), path=path) as exchange:
+            exchange.read_head()
+            events = []
+            for part in exchange.parts():
+                events.extend(exchange.parser.feed(part))
+                if heard:
+                    heard("".join(token_of(event) for event in events if event.data.startswith('{"token"')))
+        assert SECRET.encode() not in exchange.body, "the provider's own words"
+        if not exchange.headers["content-type"].startswith("text/event-stream"):
+            answer = json.loads(exchange.body)
+            return Outcome(exchange.status, answer.get("code", answer.get("status")))
+        outcome = check(events)
+        if isinstance(outcome, Failed):
+            return Outcome(outcome.problem["status"], outcome.problem["code"], outcome)
+        return Outcome(exchange.status, outcome.answer["status"], outcome)
+
+    def note_idle(self) -> None:
+        """What there is now, while nothing is asked, is not left by anything."""
+        self.provider.close_idle()
+        _wait_for_none("connections to the provider", lambda: self.provider.connections)
+        _wait_for_none("request", lambda: _tasks(self._loop)[_REQUEST_TASK])
+        self._idle_tasks, self._idle_sockets = _tasks(self._loop), _sockets()
+        self.clean = False
+
+    def check_nothing_is_left(self) -> None:
+        """No slot taken: the next question is answered; no task, no socket, no request at the provider."""
+        self._check_no_work()
+        self.provider.reset()
+        assert self.ask() == Outcome(200, "answered")
+        self._check_no_work()
+        self.provider.close_idle()
+        _wait_for_none("connections to the provider", lambda: self.provider.connections)
+        _wait_for_none("sockets", lambda: max(0, _sockets() - self._idle_sockets))
+        self.clean = True
+
+    def _check_no_work(self) -> None:
+        _wait_for_none("requests at the provider", lambda: self.provider.open_requests)
+        _wait_for_none("tasks", lambda: _tasks(self._loop) - self._idle_tasks)
+
+
+@contextmanager
+def serve_watched(app: ASGIApp, provider: FaultyProvider) -> Iterator[WatchedService]:
+    loop: Future[asyncio.AbstractEventLoop] = Future()
+
+    async def seen(scope: Scope, receive: Receive, send: Send) -> None:
+        if not loop.done():
+            loop.set_result(asyncio.get_running_loop())
+        await app(scope, receive, send)
+
+    with serve_in_thread(seen) as url:
+        wait_for(lambda: httpx.get(f"{url}/health").status_code == 200, "the index to be ready")
+        service = WatchedService(url, provider, loop.result())
+        service.note_idle()
+        yield service
+
+
+def _tasks(loop: asyncio.AbstractEventLoop) -> Counter[str]:
+    """How many there are of each kind. Asked on the loop itself, between two of its steps."""
+    names: Future[Counter[str]] = Future()
+
+    def count() -> None:
+        coroutines = (task.get_coro() for task in asyncio.all_tasks(loop))
+        names.set_result(
+            Counter(getattr(coroutine, "__qualname__", repr(coroutine)) for coroutine in coroutines)
+        )
+
+    loop.call_soon_threadsafe(count)
+    return names.result(10)
+
+
+def _sockets() -> int:
+    """Of this process; 0 where the system does not tell."""
+    descriptors = Path("/proc/self/fd")
+    links = []
+    for descriptor in descriptors.iterdir() if descriptors.is_dir() else ():
+        try:
+            links.append(str(descriptor.readlink()))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return sum(link.startswith("socket:") for link in links)
+
+
+def _wait_for_none(what: str, left: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + LEFT_LIMIT_S
+    while rest := left():
+        assert time.monotonic() < deadline, f"left of {what}: {rest}"
+        time.sleep(0.002)  # there are many of these tests

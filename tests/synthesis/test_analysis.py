@@ -1,0 +1,146 @@
+"""What is remembered of passages: never another's, and never too much."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+
+import numpy as np
+
+from app.bm25 import Bm25Encoder
+from app.embeddings.local import LocalEmbedding
+from app.schemas import Citation
+from app.synthesis.analysis import Analysis, Analyzer
+
+EMBEDDING = LocalEmbedding()
+ENCODER = Bm25Encoder()
+
+
+def analyzer(remembered_bytes: int = 1_000_000) -> Analyzer:
+    return Analyzer(EMBEDDING, ENCODER, max_sentences=400, remembered_bytes=remembered_bytes)
+
+
+def passage(text: str, document: str = "a.md", heading: str | None = None) -> Citation:
+    return Citation(
+        marker=1, document=document, page=None, heading=heading, text=text, score=0.5, chunk_id="same"
+    )
+
+
+def long_passage(number: int) -> Citation:
+    return passage(f"Number {number}. " + "Leave lasts for a number of weeks. " * 20)
+
+
+def same(one: Analysis, other: Analysis) -> bool:
+    return (
+        one.sentences == other.sentences
+        and np.array_equal(one.vectors, other.vectors)
+        and sorted(zip(one.places, one.terms, strict=True))
+        == sorted(zip(other.places, other.terms, strict=True))
+    )
+
+
+def test_a_passage_is_analysed_once() -> None:
+    remembering = analyzer()
+    first = remembering.analyze(passage("Leave lasts 16 weeks."))
+    assert remembering.analyze(passage("Leave lasts 16 weeks.".replace("x", "y"))) is first
+
+
+def test_passages_that_differ_in_anything_are_never_mixed() -> None:
+    """A chunk keeps its id when an index is swapped and its text, its heading or its format is another."""
+    remembering = analyzer()
+    passages = [
+        passage("It costs 5 \\* 3 euros."),
+        passage("It costs 5 \\* 4 euros."),
+        passage("It costs 5 \\* 3 euros.", heading="Prices"),
+        passage("It costs 5 \\* 3 euros.", document="a.txt"),
+    ]
+    for _ in range(2):
+        for one in passages:
+            assert same(remembering.analyze(one), analyzer().analyze(one))
+    assert len({id(remembering.analyze(one)) for one in passages}) == 4
+
+
+def test_a_sentence_is_judged_with_its_heading() -> None:
+    found = analyzer().analyze(passage("It lasts 16 weeks. It is paid.", heading="Leave"))
+    (leave,) = ENCODER.terms("Leave")
+    assert found.sentences == ["It lasts 16 weeks.", "It is paid."]
+    assert found.places[found.terms == leave].tolist() == [0, 1]
+    assert np.allclose(found.vectors, EMBEDDING.embed(["Leave It lasts 16 weeks.", "Leave It is paid."]))
+
+
+def test_what_was_asked_for_last_is_kept() -> None:
+    remembering = analyzer(100_000)
+    kept = remembering.analyze(long_passage(0))
+    other = remembering.analyze(long_passage(1))
+    for number in range(2, 50):
+        remembering.analyze(long_passage(number))
+        assert remembering.analyze(long_passage(0)) is kept
+    assert remembering.analyze(long_passage(1)) is not other
+
+
+def test_memory_is_bounded_in_bytes() -> None:
+    """By what passages really take, which depends on their length."""
+
+    def analyze_many() -> Analyzer:
+        remembering = analyzer(500_000)
+        for number in range(200):
+            remembering.analyze(long_passage(number))
+            remembering.analyze(passage(f"{number} " * 10_000))
+            remembering.analyze(passage(f"{number}"))
+        return remembering
+
+    # The words are remembered elsewhere.
+    analyze_many()
+    tracemalloc.start()
+    try:
+        remembering = analyze_many()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert remembering
+    assert 300_000 < taken < 550_000
+
+
+def test_a_passage_that_is_too_large_is_not_kept() -> None:
+    remembering = analyzer(10_000)
+    large = long_passage(1)
+    assert same(remembering.analyze(large), remembering.analyze(large))
+    assert remembering.analyze(large) is not remembering.analyze(large)
+
+
+def test_many_threads_may_ask() -> None:
+    """With room for a part of the passages, so that they are remembered and forgotten all the time."""
+    remembering = analyzer(200_000)
+    passages = [long_passage(number) for number in range(20)]
+    expected = [analyzer().analyze(one) for one in passages]
+    wrong: list[int] = []
+
+    def ask(start: int) -> None:
+        for step in range(100):
+            number = (start * 7 + step) % 20
+            if not same(remembering.analyze(passages[number]), expected[number]):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=ask, args=[start]) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    for number in range(20):
+        remembering.analyze(passages[number])
+    # What two threads made at once is counted once: there is still room for some.
+    kept = [remembering.analyze(one) for one in passages[-5:]]
+    assert all(remembering.analyze(one) is known for one, known in zip(passages[-5:], kept, strict=True))
+
+
+def test_joined_and_cut_they_are_still_their_own() -> None:
+    one = analyzer().analyze(passage("Leave lasts 16 weeks. It is paid."))
+    two = analyzer().analyze(passage("Trains are red. Buses are blue."))
+    first = Analysis.joined([one, two]).first(3)
+    (trains,) = ENCODER.terms("trains")
+    (buses,) = ENCODER.terms("buses")
+    assert first.sentences == ["Leave lasts 16 weeks.", "It is paid.", "Trains are red."]
+    assert len(first.vectors) == 3
+    assert first.places[first.terms == trains].tolist() == [2]
+    assert buses not in first.terms

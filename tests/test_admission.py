@@ -1,0 +1,125 @@
+"""How many requests are let in at once, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from app import admission
+from app.settings import Settings
+from tests.support.fake_provider import FakeProvider
+from tests.support.serving import wait_for
+
+MakeSettings = Callable[..., Settings]
+Serve = Callable[..., httpx.Client]
+Ask = Callable[[], "Future[httpx.Response]"]
+
+QUESTION = {"query": "How long is parental leave?"}
+
+
+@contextmanager
+def held_streams(provider: FakeProvider, client: httpx.Client) -> Iterator[tuple[Ask, threading.Event]]:
+    """A way to ask in the background, and the event without which no answer ends."""
+    released = threading.Event()
+
+    async def wait(_: int) -> None:
+        while not released.is_set():  # noqa: ASYNC110 - it is set in another thread
+            await asyncio.sleep(0.01)
+
+    provider.before_piece = wait
+    with ThreadPoolExecutor(8) as pool:
+        try:
+            yield (
+                lambda: pool.submit(httpx.post, f"{client.base_url}/query/stream", json=QUESTION, timeout=30),
+                released,
+            )
+        finally:
+            released.set()
+
+
+def wait_until_held(provider: FakeProvider, count: int) -> None:
+    wait_for(lambda: len(provider.chat_requests) == count, f"{count} requests to be in flight")
+
+
+@pytest.mark.parametrize("path", ["/query", "/query/stream", "/retrieve", "/v1/chat/completions"])
+def test_what_is_too_much_is_refused_at_once(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve, path: str
+) -> None:
+    """503 with Retry-After, while probes and what else costs nothing are still answered."""
+    client = serve(openai_settings(max_concurrency=2, max_queue=0))
+    with held_streams(provider, client) as (ask, _):
+        answers = [ask(), ask()]
+        wait_until_held(provider, 2)
+        refused = client.post(path, json=QUESTION)
+        probes = [client.get(each) for each in ("/health", "/health/live", "/documents", "/v1/models")]
+
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) >= 1
+    body = refused.json()
+    assert body.get("code", body.get("error", {}).get("code")) == "overloaded"
+    assert [probe.status_code for probe in probes] == [200] * 4
+    assert all(answer.result().text.endswith("data: [DONE]\n\n") for answer in answers)
+
+
+def test_a_few_wait_for_their_turn(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
+    """As many as MAX_QUEUE; they are answered when there is room, and the next is refused."""
+    client = serve(openai_settings(max_concurrency=1, max_queue=1))
+    with held_streams(provider, client) as (ask, released):
+        first = ask()
+        wait_until_held(provider, 1)
+        others = [ask(), ask()]
+        wait_for(lambda: any(other.done() for other in others), "one of them to be refused")
+        released.set()
+        statuses = sorted(answer.result().status_code for answer in [first, *others])
+    assert statuses == [200, 200, 503]
+
+
+def test_nobody_waits_for_long(
+    provider: FakeProvider,
+    openai_settings: MakeSettings,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admission, "QUEUE_S", 0.1)
+    client = serve(openai_settings(max_concurrency=1, max_queue=1))
+    with held_streams(provider, client) as (ask, _):
+        ask()
+        wait_until_held(provider, 1)
+        refused = client.post("/query", json=QUESTION)
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+
+
+def test_a_place_is_free_again_after_each_end(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
+    """An answer, an error, and a request that was wrong."""
+    client = serve(openai_settings(max_concurrency=1, max_queue=0))
+    for _ in range(3):
+        assert client.post("/query", json=QUESTION).status_code == 200
+        assert client.post("/query", json={}).status_code == 422
+        assert client.post("/query/stream", json=QUESTION).status_code == 200
+
+
+def test_who_waits_and_goes_away_leaves_the_queue(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
+    """Its place in the queue is the next one's."""
+    client = serve(openai_settings(max_concurrency=1, max_queue=1))
+    with held_streams(provider, client) as (ask, released):
+        first = ask()
+        wait_until_held(provider, 1)
+        for _ in range(3):
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{client.base_url}/query", json=QUESTION, timeout=0.3)
+        waiting = ask()
+        released.set()
+        assert first.result().status_code == waiting.result().status_code == 200
+    assert len(provider.chat_requests) == 2

@@ -1,0 +1,87 @@
+"""The language model fails, retrieval works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+
+from app.settings import Settings
+from tests.support.fake_provider import FakeProvider, failing_with
+
+MakeSettings = Callable[..., Settings]
+Serve = Callable[..., httpx.Client]
+
+QUESTION = {"query": "How long is parental leave?"}
+
+
+def test_the_error_says_that_retrieval_works(provider: FakeProvider, openai_level: httpx.Client) -> None:
+    """And it does."""
+    provider.chat_fault = failing_with(400)
+    response = openai_level.post("/query", json=QUESTION)
+    assert response.status_code == 502
+    assert "language model" in response.json()["detail"]
+    assert "/retrieve" in response.json()["detail"]
+    assert openai_level.post("/retrieve", json=QUESTION).status_code == 200
+
+
+def test_an_embedding_that_fails_promises_no_retrieval(
+    provider: FakeProvider, openai_level: httpx.Client
+) -> None:
+    provider.embedding_fault = failing_with(400)
+    detail = openai_level.post("/query", json=QUESTION).json()["detail"]
+    assert "embedding model" in detail
+    assert "/retrieve" not in detail
+
+
+def test_on_wish_the_passages_are_quoted_instead(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
+    """`model` tells; once the model works again, it answers again."""
+    client = serve(openai_settings(degraded_answers="extractive"))
+    provider.chat_fault = failing_with(400)
+    degraded = client.post("/query", json=QUESTION).json()
+    provider.chat_fault = None
+    recovered = client.post("/query", json=QUESTION).json()
+
+    assert (degraded["status"], degraded["model"]) == ("answered", "extractive")
+    assert "Parental leave lasts 16 weeks. [1]" in degraded["answer"]
+    assert degraded["usage"] is None
+    assert recovered["model"] == "gpt-4o-mini"
+
+
+def test_a_stream_is_quoted_instead_only_before_its_first_token(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
+    """Half of one answer and then another would be neither."""
+    client = serve(openai_settings(degraded_answers="extractive"))
+    provider.chat_fault = failing_with(400)
+    degraded = client.post("/query/stream", json=QUESTION).text
+    assert '"model":"extractive"' in degraded
+    assert degraded.endswith("data: [DONE]\n\n")
+
+    provider.chat_fault = None
+
+    async def fail_in_the_middle(number: int) -> None:
+        if number == 2:
+            raise ConnectionResetError
+
+    provider.before_piece = fail_in_the_middle
+    broken = client.post("/query/stream", json=QUESTION).text
+    assert "event: error" in broken
+    assert "[DONE]" not in broken
+    assert "16 weeks. [1]" not in broken.split("event: citations", 1)[1].split("\n\n", 1)[1]
+
+
+def test_a_follow_up_that_cannot_be_rewritten_is_asked_as_it_is(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
+    client = serve(openai_settings(degraded_answers="extractive"))
+    provider.chat_fault = failing_with(400)
+    messages = [
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": QUESTION["query"]},
+    ]
+    answer = client.post("/v1/chat/completions", json={"model": "rag-service", "messages": messages}).json()
+    assert "16 weeks" in answer["choices"][0]["message"]["content"]

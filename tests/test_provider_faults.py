@@ -1,0 +1,453 @@
+"""A model provider that fails, in every way and at every stage: what the client gets, and what is left.
+
+After each test, its server has no task, no socket and no provider request more than before, and with its only
+slot free it answers the next question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import build
+from tests.support import faults
+from tests.support.fake_provider import event
+from tests.support.faulty_provider import Exchange, Fault, FaultyProvider
+from tests.support.serving import free_port
+from tests.support.stream_protocol import Answered, Failed
+from tests.support.watched import Outcome, WatchedService, serve_watched
+
+UNAVAILABLE = (502, "model_unavailable")
+TIMEOUT = (504, "model_timeout")
+
+ROLE, FIRST_TOKEN = 1, 2  # how many events of a stream there are with each
+PIECES = ["It", " lasts", " sixteen", " weeks [1]."]
+
+# The deadline is further away than any test waits.
+SOON_SILENT = {"request_timeout_s": 300, "stream_idle_timeout_s": 0.5}
+
+GetService = Callable[..., WatchedService]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What fails, and on the way to which answer."""
+
+    path: str
+    fails: str
+
+    def set_fault(self, provider: FaultyProvider, fault: Fault) -> None:
+        setattr(provider, f"{self.fails}_fault", fault)
+
+    def requests(self, provider: FaultyProvider) -> list[Exchange]:
+        requests: list[Exchange] = getattr(provider, f"{self.fails}_requests")
+        return requests
+
+    def check(self, outcome: Outcome, expected: tuple[int, str]) -> None:
+        """Behind the citations as an event, before them as an ordinary response."""
+        assert (outcome.status, outcome.code) == expected
+        assert (outcome.events is not None) == (self == STREAM)
+
+
+EMBEDDING = Stage("/query", "embedding")
+STREAM_EMBEDDING = Stage("/query/stream", "embedding")
+CHAT = Stage("/query", "chat")
+STREAM = Stage("/query/stream", "chat")
+
+STAGES = [
+    pytest.param(EMBEDDING, id="embedding"),
+    pytest.param(CHAT, id="chat"),
+    pytest.param(STREAM, id="stream"),
+]
+ALL_STAGES = [*STAGES, pytest.param(STREAM_EMBEDDING, id="stream-embedding")]
+
+
+@pytest.fixture(autouse=True)
+def _hardly_any_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two tries, where the provider does not say how long: there are many of these tests."""
+    monkeypatch.setattr("app.provider.client._FIRST_BACKOFF_S", 0.01)
+
+
+@pytest.fixture
+def service(serve_faulty: GetService, faulty: FaultyProvider) -> Iterator[GetService]:
+    """A server with these settings, and the check that the test leaves nothing."""
+    used: list[WatchedService] = []
+
+    def get(**values: Any) -> WatchedService:
+        used.append(serve_faulty(**values))
+        return used[-1]
+
+    faulty.good.pieces = PIECES
+    yield get
+    for each in used:
+        each.check_nothing_is_left()
+
+
+@pytest.mark.parametrize("stage", ALL_STAGES)
+def test_a_provider_that_works_is_asked_once(
+    faulty: FaultyProvider, service: GetService, stage: Stage
+) -> None:
+    """And its answer is passed on."""
+    outcome = service().ask(stage.path)
+    assert (outcome.status, outcome.code) == (200, "answered")
+    assert len(stage.requests(faulty)) == 1
+
+
+PASSING = {
+    **{str(status): faults.status(status, retry_after="0") for status in (429, 500, 502, 503, 504)},
+    "429 since a date": faults.status(429, faults.http_date(-60)),
+    "429 without a time": faults.status(429),
+    "500 without end": faults.endless_error(500, faults.pour(b"a" * 65536)),
+    "500 that hangs": faults.endless_error(500, faults.hang),
+    "reset": faults.reset,
+    "cut off": faults.cut,
+}
+
+
+@pytest.mark.parametrize("stage", ALL_STAGES)
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+def test_what_may_pass_is_tried_three_times(
+    faulty: FaultyProvider, service: GetService, stage: Stage, fault: Fault
+) -> None:
+    """Then it is a 502."""
+    stage.set_fault(faulty, fault)
+    stage.check(service().ask(stage.path), UNAVAILABLE)
+    assert len(stage.requests(faulty)) == 3
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("fault", ["503", "reset"])
+def test_what_passes_is_not_noticed(
+    faulty: FaultyProvider, service: GetService, stage: Stage, fault: str, times: int
+) -> None:
+    """The client gets its answer as if nothing had been."""
+    stage.set_fault(faulty, faults.at_first(PASSING[fault], times))
+    outcome = service().ask(stage.path)
+    assert (outcome.status, outcome.code) == (200, "answered")
+    assert len(stage.requests(faulty)) == times + 1
+
+
+LASTING = {
+    **{str(status): faults.status(status) for status in (400, 401, 403, 404, 422)},
+    "redirect": faults.redirect,
+    "malformed": faults.body(faults.MALFORMED),
+    "not UTF-8": faults.body(faults.NOT_UTF8),
+    "null": faults.body(b"null"),
+    "a list": faults.body(b"[]"),
+    "empty object": faults.body(b"{}"),
+    "no choices": faults.body(b'{"choices": 7, "data": 7}'),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("fault", LASTING.values(), ids=LASTING)
+def test_what_cannot_pass_is_tried_once(
+    faulty: FaultyProvider, service: GetService, stage: Stage, fault: Fault
+) -> None:
+    """A wrong key, a wrong model, an answer that makes no sense; and nobody is redirected, with our key."""
+    stage.set_fault(faulty, fault)
+    stage.check(service().ask(stage.path), UNAVAILABLE)
+    assert len(stage.requests(faulty)) == 1
+    assert "/elsewhere" not in {exchange.path for exchange in faulty.exchanges}
+
+
+BROKEN_OFF = {
+    "reset in the body": faults.reset_in_body,
+    "cut off in the body": faults.cut_in_body,
+    "not gzip": faults.not_gzip,
+    "empty": faults.body(b"", content_type="application/json"),
+    "HTML": faults.body(b"<html>secret inner text</html>", content_type="text/html"),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("fault", BROKEN_OFF.values(), ids=BROKEN_OFF)
+def test_half_an_answer_is_none(
+    faulty: FaultyProvider, service: GetService, stage: Stage, fault: Fault
+) -> None:
+    """Whether or not it is asked for again."""
+    stage.set_fault(faulty, fault)
+    stage.check(service().ask(stage.path), UNAVAILABLE)
+    assert 1 <= len(stage.requests(faulty)) <= 3
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("retry_after", ["3600", "60", faults.http_date(3600)])
+def test_who_wants_to_be_left_alone_for_longer_than_there_is_time_is_not_waited_for(
+    faulty: FaultyProvider, service: GetService, stage: Stage, retry_after: str
+) -> None:
+    """The client is told at once: its own time limit would be over long before."""
+    stage.set_fault(faulty, faults.status(429, retry_after))
+    stage.check(service(request_timeout_s=30).ask(stage.path), UNAVAILABLE)
+    assert len(stage.requests(faulty)) == 1
+
+
+def test_who_wants_to_be_left_alone_for_a_while_is(faulty: FaultyProvider, service: GetService) -> None:
+    """If there is time for it."""
+    STREAM.set_fault(faulty, faults.at_first(faults.status(429, "1")))
+    assert service(request_timeout_s=30).ask(STREAM.path).code == "answered"
+    first, second = faulty.chat_requests
+    assert second.arrived - first.arrived >= 1
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("retry_after", ["soon", "-1", "nan", "inf", "1e400", "9" * 400, "\xff"])
+def test_a_time_that_is_none_does_no_harm(
+    faulty: FaultyProvider, service: GetService, stage: Stage, retry_after: str
+) -> None:
+    stage.set_fault(faulty, faults.status(429, retry_after))
+    stage.check(service().ask(stage.path), UNAVAILABLE)
+    assert 1 <= len(stage.requests(faulty)) <= 3
+
+
+TOO_SLOW = {
+    "hang": faults.hang,
+    "hang in the body": faults.hang_in_body,
+    "byte by byte": faults.drip(0.05),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("fault", TOO_SLOW.values(), ids=TOO_SLOW)
+def test_who_is_too_slow_is_a_504(
+    faulty: FaultyProvider, service: GetService, stage: Stage, fault: Fault
+) -> None:
+    """However the time is spent: the deadline is the request's, and a byte now and then is no answer."""
+    stage.set_fault(faulty, fault)
+    outcome = service(request_timeout_s=1, stream_idle_timeout_s=0.5).ask(stage.path)
+    stage.check(outcome, TIMEOUT)
+    assert len(stage.requests(faulty)) == 1
+
+
+NO_TOKENS = {
+    "hang": faults.hang,
+    "comments": faults.again_and_again(faults.PING, 0.02),
+    "empty deltas": faults.again_and_again(faults.EMPTY_DELTA, 0.02),
+}
+
+
+@pytest.mark.parametrize("fault", NO_TOKENS.values(), ids=NO_TOKENS)
+def test_a_stream_that_brings_no_first_token_is_given_up(
+    faulty: FaultyProvider, service: GetService, fault: Fault
+) -> None:
+    """What counts is a token, not a byte."""
+    STREAM.set_fault(faulty, faults.after(ROLE, fault))
+    outcome = service(request_timeout_s=1, stream_idle_timeout_s=0.5).ask(STREAM.path)
+    STREAM.check(outcome, TIMEOUT)
+    assert len(faulty.chat_requests) == 1
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+@pytest.mark.parametrize("fault", NO_TOKENS.values(), ids=NO_TOKENS)
+def test_a_stream_that_falls_silent_is_given_up(
+    faulty: FaultyProvider, service: GetService, fault: Fault, tokens: int
+) -> None:
+    """Long before the deadline; what was said by then has reached the client."""
+    STREAM.set_fault(faulty, faults.after(ROLE + tokens, fault))
+    outcome = service(**SOON_SILENT).ask(STREAM.path)
+    STREAM.check(outcome, TIMEOUT)
+    assert tokens_of(outcome) == "".join(PIECES[:tokens])
+    assert len(faulty.chat_requests) == 1
+
+
+def test_a_stream_that_is_slow_is_not_silent(faulty: FaultyProvider, service: GetService) -> None:
+    """Each token starts the clock anew."""
+
+    async def slowly(exchange: Exchange) -> None:
+        role, *tokens = exchange.good_events()[: ROLE + len(PIECES)]
+        await exchange.start()
+        await exchange.send_chunk(role)
+        for each in tokens:
+            await exchange.send_chunk(each)
+            await asyncio.sleep(SOON_SILENT["stream_idle_timeout_s"] / 3)
+        await exchange.send_chunk(b"".join(exchange.good_events()[ROLE + len(PIECES) :]))
+        await exchange.end()
+
+    STREAM.set_fault(faulty, slowly)
+    assert service(**SOON_SILENT).ask(STREAM.path).code == "answered"
+
+
+@pytest.mark.parametrize("stage", [EMBEDDING, STREAM], ids=["embedding", "stream"])
+def test_nobody_there_is_a_502(
+    faulty: FaultyProvider, faulty_settings: Callable[..., Settings], stage: Stage
+) -> None:
+    """The connection is refused."""
+    values: dict[str, Any] = {"openai_base_url": f"http://127.0.0.1:{free_port()}/v1"}
+    if stage.fails == "chat":
+        values |= {"embedding_provider": "local", "index_dir": faulty_settings().index_dir / "local"}
+    settings = faulty_settings(**values)
+    if stage.fails == "chat":
+        build(settings)
+    with serve_watched(create_app(settings), faulty) as watched:
+        stage.check(watched.ask(stage.path), UNAVAILABLE)
+
+
+def tokens_of(outcome: Outcome) -> str:
+    assert outcome.events is not None
+    return "".join(outcome.events.tokens)
+
+
+def when_heard(text: str, provider: FaultyProvider) -> Callable[[str], None]:
+    """Let the provider go on once this has reached the client."""
+
+    def listen(heard: str) -> None:
+        if heard == text and not provider.go_on.done():
+            provider.go_on.set_result(None)
+
+    return listen
+
+
+ENDS = {"reset": faults.reset, "cut off": faults.cut, "regular end": faults.end}
+
+
+@pytest.mark.parametrize("tokens", range(1, len(PIECES) + 1))
+@pytest.mark.parametrize("fault", ENDS.values(), ids=ENDS)
+def test_a_stream_that_breaks_off_is_an_error_with_what_was_said(
+    faulty: FaultyProvider, service: GetService, fault: Fault, tokens: int
+) -> None:
+    """At any token: without a finish reason there is no answer, and half of one is never asked for again."""
+    faulty.good.pieces = ["It", " lasts", " sixteen", " weeks"]
+    STREAM.set_fault(faulty, faults.after(ROLE + tokens, faults.when_told(fault)))
+    said = "".join(faulty.good.pieces[:tokens])
+    outcome = service().ask(STREAM.path, when_heard(said, faulty))
+
+    STREAM.check(outcome, UNAVAILABLE)
+    assert tokens_of(outcome) == said
+    assert len(faulty.chat_requests) == 1
+
+
+@pytest.mark.parametrize("events", [0, ROLE])
+@pytest.mark.parametrize("fault", ENDS.values(), ids=ENDS)
+def test_a_stream_that_breaks_off_before_its_first_token_is_asked_for_again(
+    faulty: FaultyProvider, service: GetService, fault: Fault, events: int
+) -> None:
+    """Nobody has seen anything of it."""
+    STREAM.set_fault(faulty, faults.at_first(faults.after(events, fault)))
+    outcome = service().ask(STREAM.path)
+    assert isinstance(outcome.events, Answered)
+    assert tokens_of(outcome) == "".join(PIECES)
+    assert len(faulty.chat_requests) == 2
+
+
+# Not a reset: it could take the finish reason along.
+@pytest.mark.parametrize("then", [faults.cut, faults.end, faults.hang])
+def test_what_comes_behind_the_finish_reason_may_be_missing(
+    faulty: FaultyProvider, service: GetService, then: Fault
+) -> None:
+    """Some servers send no [DONE], or stay connected: the answer is complete."""
+    told = ROLE + len(PIECES)
+
+    async def finish(exchange: Exchange) -> None:
+        await exchange.send_chunk(exchange.good_events()[told])
+        await then(exchange)
+
+    STREAM.set_fault(faulty, faults.after(told, faults.when_told(finish)))
+    outcome = service(**SOON_SILENT).ask(STREAM.path, when_heard("".join(PIECES), faulty))
+    assert isinstance(outcome.events, Answered), outcome
+    assert outcome.events.answer["answer"] == "".join(PIECES)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 3])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(faults.MALFORMED, faults.NOT_UTF8, faults.ERROR_OBJECT),
+        *(b"", b"null", b"7", b'"text"', b"[]", b"{}"),
+        *(b'{"choices": 7}', b'{"choices": [7]}', b'{"choices": [{"delta": 7}]}'),
+        b'{"choices": [{"index": 0, "delta": {"content": {"a": 1}}, "finish_reason": null}]}',
+    ],
+)
+def test_an_event_that_makes_no_sense_ends_the_stream(
+    faulty: FaultyProvider, service: GetService, content: bytes, tokens: int
+) -> None:
+    """What was said before it has reached the client, and what comes behind it does not."""
+    STREAM.set_fault(faulty, faults.after(ROLE + tokens, faults.send_event(content)))
+    outcome = service().ask(STREAM.path)
+    STREAM.check(outcome, UNAVAILABLE)
+    assert "".join(PIECES[:tokens]).startswith(tokens_of(outcome))
+    assert len(faulty.chat_requests) == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_a_stream_is_understood_however_it_is_cut(
+    faulty: FaultyProvider, service: GetService, size: int, line_end: bytes
+) -> None:
+    """Within a line, an event, or a character; with either line end, comments, names and no blank."""
+    faulty.good.pieces = ["Fünf", " 木", " 🙂 [1]"]
+
+    async def in_parts(exchange: Exchange) -> None:
+        events = b": hello\n\nevent: message\nid: 1\n" + b"".join(exchange.good_events())
+        content = events.replace(b"data: ", b"data:").replace(b"\n", line_end)
+        await exchange.start()
+        for start in range(0, len(content), size):
+            await exchange.send_chunk(content[start : start + size])
+        await exchange.end()
+
+    STREAM.set_fault(faulty, in_parts)
+    outcome = service().ask(STREAM.path)
+    assert isinstance(outcome.events, Answered)
+    assert outcome.events.answer["answer"] == "Fünf 木 🙂 [1]"
+    assert outcome.events.answer["usage"] == {"prompt_tokens": 812, "completion_tokens": 64}
+
+
+def tokens_without_end(text: str, at_once: int) -> Fault:
+    delta = event(json.dumps({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}))
+    return faults.after(0, faults.pour(delta * at_once))
+
+
+ENDLESS = {
+    "embedding": (EMBEDDING, faults.endless),
+    "answer": (CHAT, faults.endless),
+    "line": (STREAM, faults.endless),
+    "line after a token": (STREAM, faults.after(FIRST_TOKEN, faults.pour(b"a" * 65536))),
+    "tokens": (STREAM, tokens_without_end("a" * 100_000, 1)),
+}
+
+
+@pytest.mark.parametrize(("stage", "fault"), ENDLESS.values(), ids=ENDLESS)
+def test_an_answer_without_end_is_given_up(
+    faulty: FaultyProvider, service: GetService, stage: Stage, fault: Fault
+) -> None:
+    """Long before the memory is full, and before the deadline."""
+    stage.set_fault(faulty, fault)
+    stage.check(service(**SOON_SILENT).ask(stage.path), UNAVAILABLE)
+    assert faulty.sent_bytes < faults.ENDLESS_BYTES
+    assert len(stage.requests(faulty)) == 1
+
+
+def test_a_model_that_never_stops_is_stopped(faulty: FaultyProvider, service: GetService) -> None:
+    """By the deadline at the latest, however fast its tokens come."""
+    STREAM.set_fault(faulty, tokens_without_end("a b ", 50))
+    outcome = service(request_timeout_s=1, stream_idle_timeout_s=0.5).ask(STREAM.path)
+    assert isinstance(outcome.events, Failed)
+
+
+def test_an_answer_that_the_model_stopped_itself_is_complete(
+    faulty: FaultyProvider, service: GetService
+) -> None:
+    """At its own length limit, say."""
+
+    async def cut_at_length(exchange: Exchange) -> None:
+        content = b"".join(exchange.good_events()).replace(b'"stop"', b'"length"')
+        await exchange.answer(200, content)
+
+    STREAM.set_fault(faulty, cut_at_length)
+    outcome = service().ask(STREAM.path)
+    assert isinstance(outcome.events, Answered)
+
+
+def test_an_empty_stream_is_no_answer(faulty: FaultyProvider, service: GetService) -> None:
+    """As an empty answer to POST /query is none."""
+    faulty.good.pieces = []
+    outcome = service().ask(STREAM.path)
+    assert isinstance(outcome.events, Failed)
+    STREAM.check(outcome, UNAVAILABLE)
