@@ -44,7 +44,7 @@ def main() -> int:
         http="httptools",
         log_config=log_config(settings.log_level),
         server_header=False,
-        # Every request has ended by then; what has not is a connection that nothing comes through any more.
+        # Nearly every request has ended by then. What waits for longer, such as for its body, is cut off.
         timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + 5,
     )
     return 0

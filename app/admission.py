@@ -65,6 +65,7 @@ class Admission:
     def __init__(self, app: ASGIApp, max_concurrency: int, max_queue: int) -> None:
         self._app = app
         self._slots = asyncio.Semaphore(max_concurrency)
+        self._max_concurrency = max_concurrency
         self._max_queue = max_queue
         self._waiting = 0
         self._pace = Pace()
@@ -95,7 +96,8 @@ class Admission:
             return
         if self._waiting >= self._max_queue:
             raise Overloaded(
-                "MAX_CONCURRENCY requests are being answered, and MAX_QUEUE wait", retry_after_s=1
+                f"{self._max_concurrency} requests are being answered, and {self._waiting} wait",
+                retry_after_s=1,
             )
         self._waiting += 1
         try:

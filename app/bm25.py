@@ -31,8 +31,9 @@ class Bm25Encoder:
 
     def __init__(self, average_length: float = DEFAULT_AVERAGE_LENGTH) -> None:
         self.average_length = average_length
-        self._model = _model(b=B, average_length=average_length)
-        self._words = WordMemo(lambda word: self._model.embed_query(word).indices)
+        self._model = model = _model(b=B, average_length=average_length)
+        # Not `self`: in a circle of references an old index's words would outlive it.
+        self._words = WordMemo(lambda word: model.embed_query(word).indices)
 
     def encode_document(self, text: str) -> qdrant.SparseVector:
         return self._model.embed_document(text)

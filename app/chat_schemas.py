@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+)
 
-from app.schemas import MAX_TOP_K, Citation, Filters, Usage
+from app.schemas import MAX_QUERY_CHARS, MAX_TOP_K, Citation, Filters, StrictModel, Usage, as_list
 
 MODEL_ID = "rag-service"
 
@@ -20,25 +28,58 @@ _OPTIONS = (
     *("presence_penalty", "frequency_penalty"),
 )
 
-_Text = Annotated[str, StringConstraints(strict=True)]
+# The length makes pydantic look at the text, and refuse what is no Unicode.
+_Text = Annotated[str, StringConstraints(strict=True, max_length=2**24)]
+_Tokens = Annotated[int, Field(ge=1, le=2**31)]
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
-class TextPart(BaseModel):
-    type: Literal["text"]
-    text: _Text
+def _text_of_parts(content: Any) -> Any:
+    """Parts of text as one text."""
+    if not isinstance(content, list):
+        return content
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise ValueError("must be text, or a list of parts of the type text")
+    return "\n".join(part["text"] for part in content)
+
+
+def _refuse(value: Any) -> Any:
+    if value:
+        raise ValueError("is not supported: leave it out")
+    return value
+
+
+def _one_answer(count: int | None) -> int | None:
+    _refuse(count != 1 and count is not None)
+    return count
+
+
+def _text_only(wanted: Any) -> Any:
+    _refuse(wanted not in (None, ["text"], {"type": "text"}))
+    return wanted
+
+
+_Content = Annotated[
+    _Text, BeforeValidator(_text_of_parts, json_schema_input_type=str | list[dict[str, str]])
+]
+_Stop = Annotated[
+    list[_Text],
+    Field(max_length=4),
+    BeforeValidator(as_list, json_schema_input_type=str | list[str]),
+]
+_Refused = Annotated[Any, AfterValidator(_refuse)]
+_TextOnly = Annotated[Any, AfterValidator(_text_only)]
 
 
 class ChatMessageIn(BaseModel):
     """A message. What belongs to tools is not looked at."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: _Text | list[TextPart] | None = None
+    content: _Content | None = None
 
     @property
     def text(self) -> str:
-        if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
         return self.content or ""
 
 
@@ -46,13 +87,8 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class ResponseFormat(BaseModel):
-    type: Literal["text"]
-
-
-class ChatRequest(BaseModel):
+class ChatRequest(StrictModel):
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {
@@ -64,16 +100,16 @@ class ChatRequest(BaseModel):
     )
 
     model: _Text
-    messages: Annotated[list[ChatMessageIn], Field(min_length=1, max_length=2048)]
+    messages: Annotated[list[ChatMessageIn], Field(min_length=1, max_length=2048, fail_fast=True)]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: _Text | Annotated[list[_Text], Field(max_length=4)] | None = None
-    seed: int | None = None
+    max_tokens: _Tokens | None = None
+    max_completion_tokens: _Tokens | None = None
+    stop: _Stop | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
 
@@ -91,25 +127,32 @@ class ChatRequest(BaseModel):
     safety_identifier: Any = None
     service_tier: Any = None
     store: Any = None
+    function_call: Any = None
     tool_choice: Any = None
     user: Any = None
     verbosity: Any = None
 
     # Refused unless they ask for what there is.
-    n: Literal[1] | None = None
-    logprobs: Literal[False] | None = None
-    top_logprobs: Literal[0] | None = None
-    response_format: ResponseFormat | None = None
-    modalities: list[Literal["text"]] | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
-    functions: Annotated[list[Any], Field(max_length=0)] | None = None
-    function_call: Literal["none", "auto"] | None = None
+    n: Annotated[int | None, AfterValidator(_one_answer)] = None
+    response_format: _TextOnly = None
+    modalities: _TextOnly = None
+    logprobs: _Refused = None
+    top_logprobs: _Refused = None
+    tools: _Refused = None
+    functions: _Refused = None
 
-    @model_validator(mode="after")
-    def _has_a_question(self) -> Self:
-        if all(message.role != "user" for message in self.messages):
-            raise ValueError("messages: there is none of the role user, whose last is the question")
-        return self
+    @field_validator("messages")
+    @classmethod
+    def _with_a_question(cls, messages: list[ChatMessageIn]) -> list[ChatMessageIn]:
+        asked = [message.text.strip() for message in messages if message.role == "user"]
+        if not asked:
+            raise ValueError("there is none of the role user; the last of these is the question")
+        if not 1 <= len(asked[-1]) <= MAX_QUERY_CHARS:
+            raise ValueError(
+                f"the last user message must have 1 to {MAX_QUERY_CHARS:,} characters, "
+                f"and has {len(asked[-1]):,}"
+            )
+        return messages
 
     @property
     def options(self) -> dict[str, Any]:
@@ -168,6 +211,7 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[ChatChoice]
     usage: ChatUsage
+    system_fingerprint: str = Field(description="The model that answered, as `model` in `/query`")
     citations: list[Citation]
 
 

@@ -21,7 +21,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
-from app.deadline import start_deadline, until_deadline
+from app.deadline import start_deadline
 from app.embeddings.fingerprint import Fingerprint
 from app.embeddings.query import QueryEmbedder
 from app.errors import ModelTimeout, ModelUnavailable
@@ -147,7 +147,7 @@ class RagQueryEngine(BaseQueryEngine):
         found = await self._find_relevant(request, question.text, watch)
         synthesis = self._nothing_found()
         if found.citations:
-            with watch.stage("generate"), _after_retrieval():
+            with watch.stage("generate"), _only_the_answer_fails():
                 synthesis = await self._synthesizer.synthesize(question.text, found.citations, conversation)
         return self._answered(found, synthesis, question, watch)
 
@@ -168,7 +168,7 @@ class RagQueryEngine(BaseQueryEngine):
             yield synthesis.text
         else:
             parts = self._synthesizer.stream(question.text, found.citations, conversation)
-            with watch.stage("generate"), _after_retrieval():
+            with watch.stage("generate"), _only_the_answer_fails():
                 async with aclosing(parts):
                     async for part in parts:
                         if isinstance(part, Synthesis):
@@ -194,7 +194,7 @@ class RagQueryEngine(BaseQueryEngine):
     async def _standalone(self, question: str, conversation: Conversation, watch: Stopwatch) -> Standalone:
         if not conversation.history:
             return Standalone(question)
-        with watch.stage("generate"):
+        with watch.stage("generate"), _only_the_answer_fails():
             return await self._synthesizer.standalone(question, conversation)
 
     async def _find_relevant(self, request: QueryRequest, question: str, watch: Stopwatch) -> Found:
@@ -210,11 +210,7 @@ class RagQueryEngine(BaseQueryEngine):
         with watch.stage("retrieve"):
             top_k = request.top_k or self._retrieval.top_k
             query = self._store_query(question, vector, top_k, request.filters)
-            try:
-                async with until_deadline():
-                    hits = await self._store.afind(query)
-            except TimeoutError as error:
-                raise ModelTimeout("the retrieval did not end within REQUEST_TIMEOUT_S") from error
+            hits = await self._store.afind(query)
             return [_citation(marker, hit) for marker, hit in enumerate(hits, start=1)]
 
     def _store_query(
@@ -268,8 +264,8 @@ class RagQueryEngine(BaseQueryEngine):
 
 
 @contextmanager
-def _after_retrieval() -> Iterator[None]:
-    """Say that only the answer is missing, since the passages can still be had."""
+def _only_the_answer_fails() -> Iterator[None]:
+    """Say that the passages can still be had."""
     try:
         yield
     except (ModelUnavailable, ModelTimeout) as error:

@@ -81,6 +81,8 @@ def _documented(app: FastAPI) -> dict[str, Any]:
             if name.startswith(PREFIX):
                 operation["responses"].pop("422", None)
             for response in operation["responses"].values():
-                if MEDIA_TYPE in response.get("content", {}):
-                    response["content"].pop("application/json", None)
+                if problem := response.get("content", {}).get(MEDIA_TYPE):
+                    response["content"] = {MEDIA_TYPE: problem}
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
     return schema

@@ -17,9 +17,11 @@ from pydantic import (
 
 MAX_QUERY_CHARS = 8_000
 MAX_TOP_K = 50
+# OpenAI's API has about 40.
+MAX_FIELDS = 64
 
 
-def _as_list(value: Any) -> Any:
+def as_list(value: Any) -> Any:
     return value if isinstance(value, list) or value is None else [value]
 
 
@@ -30,19 +32,30 @@ _Number = Annotated[int, Field(strict=True, ge=0, le=2**31)]
 Texts = Annotated[
     list[_Text],
     Field(min_length=1, max_length=100),
-    BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+    BeforeValidator(as_list, json_schema_input_type=str | list[str]),
 ]
 Numbers = Annotated[
     list[_Number],
     Field(min_length=1, max_length=100),
-    BeforeValidator(_as_list, json_schema_input_type=int | list[int]),
+    BeforeValidator(as_list, json_schema_input_type=int | list[int]),
 ]
 
 
-class Filters(BaseModel):
-    """Metadata that passages must have: each field equals its value, or one of a list of values."""
+class StrictModel(BaseModel):
+    """Refuses fields that it does not know; very many at once, as each would cost an error of its own."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, data: Any) -> Any:
+        if isinstance(data, dict) and len(data) > MAX_FIELDS:
+            raise ValueError(f"there are not as many fields as {len(data):,}")
+        return data
+
+
+class Filters(StrictModel):
+    """Metadata that passages must have: each field equals its value, or one of a list of values."""
 
     document: Texts | None = None
     format: Texts | None = None
@@ -50,9 +63,8 @@ class Filters(BaseModel):
     heading: Texts | None = None
 
 
-class QueryRequest(BaseModel):
+class QueryRequest(StrictModel):
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"query": "How long is parental leave?"},

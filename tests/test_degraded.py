@@ -25,6 +25,16 @@ def test_the_error_says_that_retrieval_works(provider: FakeProvider, openai_leve
     assert openai_level.post("/retrieve", json=QUESTION).status_code == 200
 
 
+def test_it_says_so_too_where_a_follow_up_could_not_be_rewritten(
+    provider: FakeProvider, openai_level: httpx.Client
+) -> None:
+    provider.chat_fault = failing_with(400)
+    messages = [{"role": role, "content": "Hello."} for role in ("user", "assistant", "user")]
+    response = openai_level.post("/v1/chat/completions", json={"model": "rag-service", "messages": messages})
+    assert response.status_code == 502
+    assert "/retrieve" in response.json()["error"]["message"]
+
+
 def test_an_embedding_that_fails_promises_no_retrieval(
     provider: FakeProvider, openai_level: httpx.Client
 ) -> None:

@@ -28,9 +28,9 @@ from app.chat_schemas import (
     UrlCitation,
 )
 from app.engine import Answered, Found, Part
-from app.errors import InvalidRequest, ModelNotFound, RagError
+from app.errors import ModelNotFound, RagError
 from app.openai_errors import openai_error_json
-from app.schemas import MAX_QUERY_CHARS, Citation, QueryRequest
+from app.schemas import Citation, QueryRequest
 from app.synthesis.contract import Conversation, Turn
 from app.telemetry import request_id
 
@@ -83,12 +83,7 @@ def _last_user_message(request: ChatRequest) -> int:
 
 
 def _question(request: ChatRequest) -> QueryRequest:
-    text = request.messages[_last_user_message(request)].text.strip()
-    if not 1 <= len(text) <= MAX_QUERY_CHARS:
-        raise InvalidRequest(
-            f"messages: the last user message must have 1 to {MAX_QUERY_CHARS:,} characters, "
-            f"and has {len(text):,}"
-        )
+    text = request.messages[_last_user_message(request)].text
     return QueryRequest(query=text, top_k=request.top_k, filters=request.filters)
 
 
@@ -117,6 +112,7 @@ def _completion(answered: Answered) -> ChatCompletion:
         model=MODEL_ID,
         choices=[ChatChoice(message=message, finish_reason=answered.finish_reason)],
         usage=ChatUsage.of(response.usage),
+        system_fingerprint=response.model,
         citations=response.citations,
     )
 
@@ -168,7 +164,11 @@ async def _events(request: ChatRequest, found: Part, parts: AsyncGenerator[Part]
                 yield chunk({"content": part})
             elif isinstance(part, Answered):
                 annotations = _annotations(part.response.answer, found.citations)
-                yield chunk({"annotations": [each.model_dump() for each in annotations]}, part.finish_reason)
+                yield chunk(
+                    {"annotations": [each.model_dump() for each in annotations]},
+                    part.finish_reason,
+                    system_fingerprint=part.response.model,
+                )
                 if request.includes_usage:
                     total = ChatUsage.of(part.response.usage).model_dump()
                     yield event(orjson.dumps({**head, "choices": [], "usage": total}))

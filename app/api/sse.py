@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import RagError
+from app.errors import IndexNotReady, RagError
 from app.problems import as_internal_error, log_error
 
 KEEPALIVE_S = 15.0
@@ -20,6 +20,9 @@ DONE = b"data: [DONE]\n\n"
 _COMMENT = b": keep-alive\n\n"
 # Proxies such as nginx would collect events otherwise.
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+SendBody = Callable[[bytes], Awaitable[None]]
 
 
 class ClientStalled(Exception):
@@ -60,26 +63,32 @@ class EventStream(Response):
 
         async with aclosing(self._events):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async with self._kept_alive(send_body):
-                try:
-                    async for part in self._events:
-                        await send_body(part)
-                except RagError as error:
-                    log_error(error)
-                    await send_body(self._failed(error))
-                except ClientStalled:
-                    # Without an end of the body: the server closes the connection.
-                    return
-                except asyncio.CancelledError:
-                    # The client is gone, and this goes nowhere; or the server stops, and it has to be told.
-                    await send_body(self._failed(RagError("the server is stopping")))
-                    raise
-                except Exception as error:  # noqa: BLE001 - the request's boundary: no status can be sent any more
-                    await send_body(self._failed(as_internal_error(error)))
+            try:
+                async with self._kept_alive(send_body):
+                    await self._send_events(send_body)
+            except ClientStalled:
+                # Without an end of the body: the server closes the connection.
+                return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def _send_events(self, send_body: SendBody) -> None:
+        try:
+            async for part in self._events:
+                await send_body(part)
+        except RagError as error:
+            log_error(error)
+            await send_body(self._failed(error))
+        except asyncio.CancelledError:
+            # The client is gone, and this goes nowhere; or the server stops, and it has to be told.
+            await send_body(self._failed(IndexNotReady("the server is stopping")))
+            raise
+        except ClientStalled:
+            raise
+        except Exception as error:  # noqa: BLE001 - the request's boundary: no status can be sent any more
+            await send_body(self._failed(as_internal_error(error)))
+
     @asynccontextmanager
-    async def _kept_alive(self, send_body: Callable[[bytes], Awaitable[None]]) -> AsyncIterator[None]:
+    async def _kept_alive(self, send_body: SendBody) -> AsyncIterator[None]:
         """Send a comment after each `KEEPALIVE_S` without an event. Its own task costs tokens nothing."""
         loop = asyncio.get_running_loop()
 

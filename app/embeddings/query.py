@@ -23,7 +23,7 @@ class QuestionModel(Protocol):
 class QueryEmbedder:
     """Asks the embedding model, and remembers what it said: the last `remembered` questions, as float32.
 
-    Indexes of different fingerprints share nothing: a provider may change what a model's name stands for.
+    Indexes of different fingerprints share nothing.
     """
 
     def __init__(self, embedding: QuestionModel, *, remembered: int) -> None:

@@ -8,10 +8,11 @@ from itertools import chain
 _REMEMBERED = 65_536
 # What is longer is hardly a word, and would make the memory's size depend on the texts.
 _MAX_WORD_CHARS = 40
+_MAX_NUMBERS = 8
 
 
 class WordMemo(dict[str, tuple[int, ...]]):
-    """Numbers by word, from a function; at most 18 MB. For any number of threads.
+    """Numbers by word, from a function; at most 20 MB. For any number of threads.
 
     A look-up takes 0.1 µs, where tokenizing takes 1 to 2 µs a word. When full, it starts again: what is
     common is soon back, and there is no order to keep.
@@ -23,7 +24,7 @@ class WordMemo(dict[str, tuple[int, ...]]):
 
     def __missing__(self, word: str) -> tuple[int, ...]:
         numbers = tuple(self._compute(word))
-        if len(word) <= _MAX_WORD_CHARS:
+        if len(word) <= _MAX_WORD_CHARS and len(numbers) <= _MAX_NUMBERS:
             if len(self) >= _REMEMBERED:
                 self.clear()
             self[word] = numbers

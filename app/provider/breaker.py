@@ -47,7 +47,8 @@ class Breaker:
 
     def failed(self) -> None:
         self._failures += 1
-        if self._failures >= FAILURES:
+        # A call from before it opened does not put off the next probe.
+        if self._failures >= FAILURES and (self._probe_at is None or self._probing):
             self._probe_at = time.monotonic() + COOL_DOWN_S
 
     def _is_time(self) -> bool:

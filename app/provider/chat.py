@@ -123,7 +123,7 @@ class ChatModel(LLM):
         if _REASONING.match(self.model):
             del body["temperature"]
             if "max_tokens" in body:
-                body["max_completion_tokens"] = body.pop("max_tokens")
+                body.setdefault("max_completion_tokens", body.pop("max_tokens"))
         return body
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from app.deadline import until_deadline
+from app.deadline import remaining_s, until_deadline
 from app.provider.client import transport_failures
 from app.provider.failures import ProviderFailure, ProviderTimeout, making_sense
 from app.schemas import Usage
@@ -58,6 +58,9 @@ class ChatStream:
                 async with until_deadline(self._idle_s):
                     await self._receive()
             except TimeoutError as error:
+                if remaining_s() == 0:
+                    # It may have been sending all the time.
+                    raise ProviderTimeout("did not finish within REQUEST_TIMEOUT_S", is_down=None) from error
                 raise ProviderTimeout("stopped in the middle of its answer") from error
         if self._pieces:
             return self._pieces.popleft()
@@ -130,7 +133,9 @@ def parse_text(content: Any) -> str:
 
 
 def parse_usage(usage: dict[str, Any] | None) -> Usage | None:
-    """Some servers send none, or null on the way."""
-    if not usage:
+    """Some servers send none, null on the way, or not all of it: no reason to lose an answer."""
+    usage = usage or {}
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not isinstance(prompt, int) or not isinstance(completion, int):
         return None
-    return Usage(prompt_tokens=usage["prompt_tokens"], completion_tokens=usage["completion_tokens"])
+    return Usage(prompt_tokens=prompt, completion_tokens=completion)

@@ -17,7 +17,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from app.deadline import remaining_s, until_deadline
+from app.deadline import remaining_s, start_deadline, until_deadline
 from app.errors import ModelUnavailable
 from app.provider.breaker import Breaker, CircuitOpen
 from app.provider.failures import ProviderFailure, ProviderTimeout, making_sense, refused
@@ -32,17 +32,20 @@ _CONNECT_TIMEOUT_S = 10.0
 # Less than servers and balancers in between allow, so that they do not close what we are about to use.
 _KEEPALIVE_S = 30.0
 _MAX_ERROR_BYTES = 2048
+# For a call outside a request, such as a batch of embeddings, retries and what Retry-After asks for included.
+_ALONE_S = 300.0
 
 T = TypeVar("T")
 
 
 class ProviderClient:
-    """The session. It belongs to the event loop that first uses it, until `close`; then to the next."""
+    """The session. It belongs to the event loop that uses it; the next one gets another."""
 
     def __init__(self, base_url: str | None, api_key: str) -> None:
         self._base_url = (base_url or OPENAI_URL).rstrip("/")
         self._api_key = api_key
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def url(self, path: str) -> URL:
         return URL(f"{self._base_url}/{path}")
@@ -70,7 +73,9 @@ class ProviderClient:
             await session.close()
 
     def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop:
+            self._loop = loop
             self._session = aiohttp.ClientSession(
                 # How many requests there are at once is decided where they come in.
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
@@ -101,6 +106,7 @@ class Endpoint:
         """Run what uses this endpoint where there is no event loop; the session lives for this call only."""
 
         async def run() -> T:
+            start_deadline(_ALONE_S)
             try:
                 return await call
             finally:
@@ -141,15 +147,16 @@ class Endpoint:
         """
         try:
             with self._breaker.call():
-                yield
+                try:
+                    yield
+                except ProviderFailure as failure:
+                    if failure.is_down:
+                        self._breaker.failed()
+                    elif failure.is_down is False:
+                        self._breaker.succeeded()
+                    raise failure.as_error(self._model) from failure
         except CircuitOpen:
             raise ModelUnavailable(f"{self._model} failed repeatedly and is left alone for now") from None
-        except ProviderFailure as failure:
-            if failure.is_down:
-                self._breaker.failed()
-            else:
-                self._breaker.succeeded()
-            raise failure.as_error(self._model) from failure
 
     async def attempts(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Try, and try again what may pass, while there is time.
@@ -159,6 +166,8 @@ class Endpoint:
         """
         retries = 0
         while True:
+            if remaining_s() == 0:
+                raise ProviderTimeout("was not asked within REQUEST_TIMEOUT_S", is_down=None)
             try:
                 async with until_deadline():
                     result = await attempt()
@@ -190,8 +199,7 @@ def transport_failures() -> Iterator[None]:
     except aiohttp.ClientPayloadError as error:
         raise ProviderFailure("broke off its answer", error, may_pass=True) from error
     except (aiohttp.ClientError, OSError) as error:
-        # Without its text: the address of a local server says more than a client needs to know.
-        raise ProviderFailure("cannot be reached", repr(error), may_pass=True) from error
+        raise ProviderFailure("cannot be reached", error, may_pass=True) from error
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -21,7 +21,7 @@ class ProviderFailure(Exception):
         said: the provider's or the network's own words, for the log only.
         may_pass: the same request may succeed later.
         retry_after_s: how long the provider wants to be left alone.
-        is_down: it tells that the provider does not work, not that it refused this request.
+        is_down: whether it tells that the provider does not work; None where it tells nothing of that.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ProviderFailure(Exception):
         *,
         may_pass: bool = False,
         retry_after_s: float | None = None,
-        is_down: bool = True,
+        is_down: bool | None = True,
     ) -> None:
         super().__init__(str(said) or what)
         self.what = what

@@ -35,6 +35,8 @@ _INLINE_CHARS = 10_000
 _MAX_CHARS = 600
 _MAX_SENTENCES = 400
 
+_FEW_CODES = 10
+
 _WORD = re.compile(r"[\w.-]+")
 Scores = npt.NDArray[np.float64]
 
@@ -117,8 +119,9 @@ def _code_scores(question: str, sentences: list[str]) -> Scores:
     asked = _codes(question)
     scores = np.zeros(len(sentences))
     for place, sentence in enumerate(sentences if asked else ()):
-        # Most sentences have none, and looking for one takes a fiftieth of taking all words apart.
-        if any(code in sentence.lower() for code in asked):
+        lowered = sentence.lower()
+        # Most sentences have none, and looking for a few takes a fiftieth of taking all words apart.
+        if len(asked) > _FEW_CODES or any(code in lowered for code in asked):
             scores[place] = len(asked & _codes(sentence)) / len(asked)
     return scores
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from app.schemas import Citation
 
 # Every repetition is bounded: a model may send thousands of blanks or digits.
-_NUMBERS = r"\d{1,4}(?:\s{0,3},\s{0,3}\d{1,4}){0,50}"
+_NUMBERS = r"\d{1,9}(?:\s{0,3},\s{0,3}\d{1,9}){0,50}"
 _MARKERS = re.compile(rf"[ \t]{{0,4}}\[({_NUMBERS})\]")
 # What may still become one. A blank alone does, too: it goes if its marker does.
 _BEGUN = re.compile(rf"[ \t]{{1,4}}\Z|[ \t]{{0,4}}\[(?:{_NUMBERS}(?:\s{{0,3}},?\s{{0,3}}))?\Z")

@@ -14,7 +14,7 @@ _TABLE_RULE = re.compile(r"^\|[ :|-]+$")
 _LIST_MARK = re.compile(r"^(?:[-*+•]|\d+[.)])\s+")
 _ESCAPE = re.compile(r"\\(?=[^\w\s])")
 # A footnote's mark or an index in the text would look like a marker of ours.
-_BRACKETED_NUMBER = re.compile(r"\[(\d{1,4})\]")
+_BRACKETED_NUMBER = re.compile(r"\[(\d{1,9})\]")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 

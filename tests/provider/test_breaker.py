@@ -81,3 +81,11 @@ def test_a_call_from_before_does_not_end_a_probe(monkeypatch: pytest.MonkeyPatch
     with tested.call():
         early.__exit__(None, None, None)
         assert is_open(tested)
+
+
+def test_a_call_from_before_does_not_put_off_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that hang fail one after the other, for as long as their deadline."""
+    tested = opened(monkeypatch, cooled=True)
+    monkeypatch.setattr(breaker, "COOL_DOWN_S", 1000.0)
+    tested.failed()
+    assert not is_open(tested)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage
+from starlette.responses import JSONResponse
 
 from app.assembly import make_embedding, make_provider
-from app.errors import ModelUnavailable
+from app.errors import ModelTimeout, ModelUnavailable
+from app.provider import client
 from app.provider.chat import ChatModel
 from app.provider.client import Endpoint
 from app.settings import Settings
@@ -89,3 +93,28 @@ def test_embeddings_come_in_either_encoding(openai_settings: MakeSettings) -> No
     expected = [embed("one text"), embed("another")]
     assert embedding.get_text_embedding_batch(["one text", "another"]) == expected
     assert embedding.get_query_embedding("one text") == expected[0]
+
+
+def test_one_that_never_answers_does_not_hold_up_a_build_forever(
+    provider: FakeProvider, openai_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside a request there is a deadline, too."""
+    monkeypatch.setattr(client, "_ALONE_S", 0.2)
+    settings = openai_settings()
+    provider.delay_s = 3
+    embedding = make_embedding(settings, make_provider(settings))
+    with pytest.raises(ModelTimeout):
+        embedding.get_text_embedding_batch(["one text"])
+
+
+def test_one_client_can_be_used_in_one_event_loop_after_another(llm: ChatModel) -> None:
+    """As LlamaIndex's synchronous methods do."""
+    for _ in range(2):
+        assert asyncio.run(llm.achat(ASKED)).message.content == "Sixteen weeks."
+
+
+@pytest.mark.parametrize("usage", [{}, {"prompt_tokens": 1}, {"prompt_tokens": None, "completion_tokens": 2}])
+def test_half_a_usage_loses_no_answer(llm: ChatModel, provider: FakeProvider, usage: dict[str, Any]) -> None:
+    answer = json.loads(provider.chat_answer({"model": "m"})) | {"usage": usage}
+    provider.chat_fault = lambda _request, _body: JSONResponse(answer)
+    assert llm.chat(ASKED).message.content == "Sixteen weeks."

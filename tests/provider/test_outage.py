@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import httpx
 import pytest
 
 from app.provider import breaker
 from app.provider.breaker import FAILURES
+from app.settings import Settings
 from tests.support.fake_provider import FakeProvider, failing_with
 
 QUESTION = {"query": "How long is parental leave?"}
@@ -59,3 +62,15 @@ def test_a_stream_that_breaks_off_is_no_outage(provider: FakeProvider, openai_le
     for _ in range(FAILURES + 2):
         assert "event: error" in openai_level.post("/query/stream", json=QUESTION).text
     assert len(provider.chat_requests) == FAILURES + 2
+
+
+def test_an_answer_that_takes_too_long_for_us_is_no_outage(
+    provider: FakeProvider, openai_settings: Callable[..., Settings], serve: Callable[..., httpx.Client]
+) -> None:
+    """The deadline is ours; the provider was sending all the time."""
+    client = serve(openai_settings(request_timeout_s=0.5))
+    provider.pieces = ["word "] * 100
+    provider.token_delay_s = 0.02
+    for _ in range(FAILURES + 1):
+        assert "did not finish within" in client.post("/query/stream", json=QUESTION).text
+    assert len(provider.chat_requests) == FAILURES + 1

@@ -23,6 +23,7 @@ PASSAGES = [
         ("Both [1, 2].", "Both [1][2]."),
         ("Both [1,9].", "Both [1]."),
         ("See [1][7].", "See [1]."),
+        ("See [123456].", "See."),
         ("A list [a] stays.", "A list [a] stays."),
         ("Blanks before   [3] go.", "Blanks before go."),
         ("An open [1", "An open [1"),
