@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
 import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError as ReadTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,8 @@ class Reader:
             context=multiprocessing.get_context("spawn"),
         )
         try:
+            with _sigint_blocked():
+                _ = pool.active  # starts the workers
             yield lambda path: pool.schedule(self._read, args=[path], timeout=self._timeout_s)
         finally:
             pool.stop()  # type: ignore[no-untyped-call] # pebble has types for the rest
@@ -171,6 +175,18 @@ class Reader:
             problem = f"the parser failed on it: {type(error).__name__}: {error}"[:300]
             return Document(file.name, digest, size, (), DocumentStatus.UNREADABLE, problem)
         return Document(file.name, digest, size, pages, DocumentStatus.INDEXED)
+
+
+@contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """What is started meanwhile never hears Ctrl-C, even while it imports: its parent handles that."""
+    # Starting this helper of Python's own lifts the block.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _unread(file: SourceFile, status: DocumentStatus, problem: str) -> Document:

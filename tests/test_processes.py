@@ -186,6 +186,24 @@ def test_ctrl_c_ends_a_reindex_and_changes_nothing(environment: dict[str, str], 
     assert not (tmp_path / "index" / "CURRENT").exists()
 
 
+def test_ctrl_c_before_anything_is_read_is_quiet_too(environment: dict[str, str], tmp_path: Path) -> None:
+    """While the readers still import what they need."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "reindex.py")],
+        env=clean_environment() | environment | {"PARSE_WORKERS": "4"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: len(children_of(process.pid)) >= 2, "the readers to be started")
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors.splitlines()[-1]) == (1, "Failed: cancelled; nothing was changed")
+    assert "Traceback" not in errors
+    assert "KeyboardInterrupt" not in errors
+
+
 def hanging_provider(environment: dict[str, str]) -> tuple[dict[str, str], socket.socket]:
     """A provider that takes requests and never answers."""
     listener = socket.create_server(("127.0.0.1", 0))
