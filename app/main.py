@@ -43,11 +43,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         provider = make_provider(settings)
         manager = await asyncio.to_thread(make_index_manager, settings, provider)
         await manager.start()
-        # What is loaded by now stays. A full collection that looks through all of it takes 100 ms. With the
+        # What is loaded by now stays: a full collection that looks through all of it takes 100 ms. With the
         # default of 700 objects, there are several collections in each request: 6 % of the throughput.
-        gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
+        gc.enable()
         watch = asyncio.create_task(manager.run())
         yield {"manager": manager}
         manager.stop()
