@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install run reindex test check lint types bench docker lock clean
+.PHONY: help install run reindex test check lint types bench soak docker lock clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ check: lint types test ## Lint, types and tests: what CI runs
 
 bench: $(VENV)/.dev ## Measure against the naive LlamaIndex service; writes benchmarks/results/
 	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(VENV)/.dev ## Long runs, about 15 minutes: memory over 100,000 questions
+	$(BIN)/python -m benchmarks soak
 
 docker: ## Build the image
 	docker build --tag rag-service .

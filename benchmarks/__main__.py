@@ -1,20 +1,29 @@
-"""`python -m benchmarks [name ...]`: run measurements, all of them by default."""
+"""`python -m benchmarks [name ...]`: run measurements; by default all but `soak`, which takes the longest."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from benchmarks import load, quality, retrieval
+from benchmarks import cost, load, online, quality, retrieval, soak, start
 from benchmarks.datasets import MissingData
 
-MEASUREMENTS = {"load": load.measure, "retrieval": retrieval.measure, "quality": quality.measure}
+MEASUREMENTS = {
+    "load": load.measure,
+    "retrieval": retrieval.measure,
+    "quality": quality.measure,
+    "online": online.measure,
+    "cost": cost.measure,
+    "start": start.measure,
+    "soak": soak.measure,
+}
+BY_DEFAULT = [name for name in MEASUREMENTS if name != "soak"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(MEASUREMENTS)}")
-    names = parser.parse_args().names or list(MEASUREMENTS)
+    names = parser.parse_args().names or BY_DEFAULT
     if unknown := set(names) - set(MEASUREMENTS):
         parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(MEASUREMENTS)}")
     try:

@@ -41,11 +41,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Squad:
-    """Paragraphs by id, with the article each is of, and the questions that they answer."""
+    """Paragraphs by id, with the article each is of; the questions that they answer, and others."""
 
     paragraphs: dict[str, str]
     articles: dict[str, int]
     questions: list[Question]
+    unanswerable: list[str]
 
 
 def scifact() -> Search:
@@ -60,6 +61,7 @@ def squad2() -> Squad:
     paragraphs: dict[str, str] = {}
     articles: dict[str, int] = {}
     questions: list[Question] = []
+    unanswerable: list[str] = []
     with gzip.open(_folder("squad2") / "dev-v2.0.json.gz", "rt", encoding="utf-8") as stream:
         data = json.load(stream)["data"]
     for article, content in enumerate(data):
@@ -71,7 +73,8 @@ def squad2() -> Squad:
                 for asked in paragraph["qas"]
                 if not asked["is_impossible"]
             )
-    return Squad(paragraphs, articles, questions)
+            unanswerable.extend(asked["question"] for asked in paragraph["qas"] if asked["is_impossible"])
+    return Squad(paragraphs, articles, questions, unanswerable)
 
 
 def sample_questions(name: str) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ def measure() -> Report:
     # In turns, so that what else the machine does falls on all sizes alike.
     for _ in range(_REPETITIONS):
         for chunks, folder in sizes.items():
-            _read_into_cache(folder)
+            read_into_cache(folder)
             times[chunks].append(_first_answer("service", folder))
             _drop_from_cache(folder)
             from_disk[chunks].append(_first_answer("service", folder))
@@ -39,7 +39,7 @@ def measure() -> Report:
         report.add(
             f"service, {chunks:,} chunks, files not in the page cache", median(from_disk[chunks]), "ms"
         )
-    _read_into_cache(naive)
+    read_into_cache(naive)
     slow = median(_first_answer("naive", naive) for _ in range(_REPETITIONS_NAIVE))
     report.add("naive, 20,000 chunks", slow, "ms")
     report.add("naive / service, 20,000 chunks", slow / median(times[20_000]), at_least=50)
@@ -51,7 +51,7 @@ def _first_answer(side: str, index: Path) -> float:
     return run_probe(side, index, questions(2)).first_answer_ms
 
 
-def _read_into_cache(folder: Path) -> None:
+def read_into_cache(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             path.read_bytes()

@@ -1,12 +1,10 @@
-"""The service as its users run it: an index by scripts/reindex.py, a server process, HTTP. No key is set."""
+"""The service as its users run it: an index by scripts/reindex.py, a server process, HTTP."""
 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +15,18 @@ import httpx
 
 from app.settings import NotSupportedYet, Settings
 from benchmarks.datasets import ROOT
+from benchmarks.processes import Server, free_port, running
 
 _KEYLESS = {"EMBEDDING_PROVIDER": "local", "LLM_PROVIDER": "extractive", "LOG_LEVEL": "WARNING"}
-_START_TIMEOUT_S = 60.0
 _REINDEX_DONE = (0, 3)
+SERVER = (sys.executable, "-m", "app")
 
 
 def keyless_environment(**settings: str) -> dict[str, str]:
-    """This process's environment with the given settings and no other, so that defaults are measured."""
+    """This process's environment with the given settings and no other, so that defaults are measured.
+
+    No key is set where none is given.
+    """
     names = {
         *(name.upper() for name in Settings.model_fields),
         *(name.upper() for name in NotSupportedYet.model_fields),
@@ -35,6 +37,20 @@ def keyless_environment(**settings: str) -> dict[str, str]:
         if name.upper() not in names and not name.upper().startswith("OPENAI_")
     }
     return {**inherited, "PYTHONPATH": str(ROOT), **_KEYLESS, **settings}
+
+
+def server_environment(index: Path, port: int, **settings: str) -> dict[str, str]:
+    return keyless_environment(INDEX_DIR=str(index), HOST="127.0.0.1", PORT=str(port), **settings)
+
+
+def openai_settings(provider_url: str) -> dict[str, str]:
+    """Settings with which models and embeddings come from a provider that speaks OpenAI's API."""
+    return {
+        "OPENAI_BASE_URL": provider_url,
+        "OPENAI_API_KEY": "sk-benchmark",
+        "EMBEDDING_PROVIDER": "auto",
+        "LLM_PROVIDER": "auto",
+    }
 
 
 class Client:
@@ -78,49 +94,37 @@ def serve_files(files: Mapping[str, str], **settings: str) -> Iterator[Client]:
 
 @contextmanager
 def serve(documents: Path, **settings: str) -> Iterator[Client]:
-    """Index a folder with the default settings but for those given, and serve it.
+    """Index a folder with the default settings but for those given, and serve it."""
+    with (
+        indexed(documents, **settings) as index,
+        served(index, DOCUMENTS_DIR=str(documents), **settings) as server,
+        httpx.Client(base_url=server.url, timeout=60, trust_env=False) as http,
+    ):
+        yield Client(http)
 
-    The processes' working directory is a temporary one, so that no `.env` is read.
-    """
-    port = _free_port()
+
+@contextmanager
+def indexed(documents: Path, **settings: str) -> Iterator[Path]:
+    """An index directory made of a folder, for as long as the context lasts."""
     with TemporaryDirectory(prefix="rag-benchmark-") as folder:
-        environment = keyless_environment(
-            DOCUMENTS_DIR=str(documents),
-            INDEX_DIR=str(Path(folder, "index")),
-            HOST="127.0.0.1",
-            PORT=str(port),
-            **settings,
+        index = Path(folder, "index")
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / "reindex.py"), "--json"],
+            env=keyless_environment(DOCUMENTS_DIR=str(documents), INDEX_DIR=str(index), **settings),
+            cwd=folder,  # where there is no .env
+            capture_output=True,
+            text=True,
+            check=False,
         )
-        command = [sys.executable, str(ROOT / "scripts" / "reindex.py"), "--json"]
-        indexing = subprocess.run(
-            command, env=environment, cwd=folder, capture_output=True, text=True, check=False
-        )
-        if indexing.returncode not in _REINDEX_DONE:
-            raise RuntimeError(f"reindex failed: {indexing.stderr[-2000:]}")
-        server = subprocess.Popen([sys.executable, "-m", "app"], env=environment, cwd=folder)
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as http:
-                _wait_until_ready(http, server)
-                yield Client(http)
-        finally:
-            server.terminate()
-            server.wait(30)
+        if done.returncode not in _REINDEX_DONE:
+            raise RuntimeError(f"reindex failed: {done.stderr[-2000:]}")
+        yield index
 
 
-def _wait_until_ready(http: httpx.Client, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if http.get("/health").status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise RuntimeError("the server did not become ready")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextmanager
+def served(index: Path, **settings: str) -> Iterator[Server]:
+    """A server process with an index that is there already."""
+    port = free_port()
+    environment = server_environment(index, port, **settings)
+    with running(SERVER, port=port, ready="/health", environment=environment) as server:
+        yield server

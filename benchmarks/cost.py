@@ -1,0 +1,119 @@
+"""Where the processor time of a question goes, in a process without a server around it.
+
+The application is called as a server would call it, so what is missing is the server itself and the waking up
+for each packet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import islice
+from typing import Any
+
+import uvloop
+from fastapi import FastAPI, Response
+
+from app.api.dependencies import EngineDep
+from app.engine import RagQueryEngine
+from app.main import create_app
+from app.schemas import Citation, QueryRequest
+from app.settings import EmbeddingProvider, LLMProvider, Settings
+from app.synthesis.contract import NO_CONVERSATION
+from benchmarks.corpus import service_index
+from benchmarks.questions import all_questions
+from benchmarks.report import Report
+from benchmarks.sides import Samples
+from benchmarks.upstream import Provider, provider
+
+_USERS = 20
+_QUESTIONS = 1_000
+_CHUNKS = 20_000
+
+
+def measure() -> Report:
+    report = Report("cost")
+    with Samples.indexed() as samples, provider(Provider()) as upstream:
+        settings = Settings(index_dir=samples.index, openai_base_url=f"{upstream.url}/v1")
+        uvloop.run(_measure(report, "OpenAI level", settings))
+    settings = Settings(
+        index_dir=service_index(_CHUNKS),
+        embedding_provider=EmbeddingProvider.LOCAL,
+        llm_provider=LLMProvider.EXTRACTIVE,
+    )
+    uvloop.run(_measure(report, f"no key, {_CHUNKS:,} chunks", settings))
+    return report.save()
+
+
+async def _measure(report: Report, level: str, settings: Settings) -> None:
+    app = create_app(settings)
+
+    @app.post("/nothing")
+    async def nothing(_: QueryRequest, __: EngineDep) -> Response:
+        return Response(b"{}", media_type="application/json")
+
+    unheard = all_questions()
+    async with app.router.lifespan_context(app) as state:
+        assert state is not None
+        engine = state["manager"].current.engine
+        found = [await _passages(engine, question) for question in islice(unheard, _QUESTIONS)]
+        steps: dict[str, Callable[[str, list[Citation]], Awaitable[object]]] = {
+            "a request that does nothing": lambda question, _: _post(app, state, "/nothing", question),
+            "embedding the question": lambda question, _: engine._embedder.embed(
+                question, engine._fingerprint
+            ),
+            "retrieval, the embedding known": lambda question, _: _passages(engine, question),
+            "the answer from its passages": lambda question, passages: engine._synthesizer.synthesize(
+                question, passages, NO_CONVERSATION
+            ),
+            "the same once more": lambda question, passages: engine._synthesizer.synthesize(
+                question, passages, NO_CONVERSATION
+            ),
+            "a whole query": lambda question, _: _post(app, state, "/query", question),
+        }
+        asked: list[tuple[str, list[Citation]]] = []
+        for name, step in steps.items():
+            if "known" not in name:
+                asked = list(zip(islice(unheard, _QUESTIONS), found, strict=True))
+            report.add(f"{level}, {name}", await _cost_ms(step, asked), "ms")
+
+
+async def _cost_ms(
+    step: Callable[[str, list[Citation]], Awaitable[object]], asked: list[tuple[str, list[Citation]]]
+) -> float:
+    """Processor time of one step, when so many are under way as in `online`."""
+    waiting = iter(asked)
+
+    async def user() -> None:
+        for question, passages in waiting:
+            await step(question, passages)
+
+    started = time.process_time()
+    await asyncio.gather(*(user() for _ in range(_USERS)))
+    return (time.process_time() - started) * 1000 / len(asked)
+
+
+async def _passages(engine: RagQueryEngine, question: str) -> list[Citation]:
+    return (await engine.search(QueryRequest(query=question))).citations
+
+
+async def _post(app: FastAPI, state: Mapping[str, Any], path: str, question: str) -> None:
+    unread = [{"type": "http.request", "body": json.dumps({"query": question}).encode(), "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if not unread:
+            await asyncio.Event().wait()
+        return unread.pop()
+
+    async def send(message: Any) -> None:
+        assert message.get("status", 200) == 200, message
+
+    headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
+    scope = {
+        **{"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1"},
+        **{"method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": ""},
+        **{"scheme": "http", "headers": headers, "client": None, "server": None, "state": dict(state)},
+    }
+    await app(scope, receive, send)

@@ -1,0 +1,279 @@
+"""The load, from a process of its own: users who each ask, wait for the answer, and ask again.
+
+`python -m benchmarks.loadgen` reads a `Load` as JSON from standard input and writes a `Result`. Each user has
+one connection; no question is asked twice. What was answered with anything but the status 200 and the
+expected text is an error, and counts as nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from benchmarks.connection import Broken, Line, Reply, get, post
+from benchmarks.datasets import ROOT
+
+# Without it, a server that refuses at once would be asked as fast as it can refuse.
+_PAUSE_AFTER_ERROR_S = 0.1
+_PROBE_EVERY_S = 0.05
+# Each stays with one worker of the server: with four, it is likely that no worker is left out.
+_PROBES = 4
+
+
+@dataclass(frozen=True)
+class Step:
+    """A request; `%s` in the body is replaced by the question, as a JSON string.
+
+    Attributes:
+        expected: what must stand in the response.
+        first: the bytes with which the first token arrives, of a stream.
+    """
+
+    path: str
+    body: str
+    expected: tuple[str, ...]
+    first: str | None = None
+
+
+@dataclass(frozen=True)
+class Load:
+    """Who asks what, for how long.
+
+    Attributes:
+        questions: a file with one question a line, as a JSON string.
+        skip: how many of them have been asked before.
+        steps: the requests that make a query, one after the other.
+        requests: after so many no more are sent, if that is before `seconds` have passed.
+        warm_up_s: of it only the errors are counted.
+        ramp_s: users come evenly spread over this time.
+        timeout_s: longer than that nobody waits for an answer.
+        probe: a path to ask for all the while, on connections of its own.
+    """
+
+    port: int
+    questions: str
+    steps: tuple[Step, ...]
+    users: int
+    seconds: float
+    skip: int = 0
+    requests: int | None = None
+    warm_up_s: float = 0
+    ramp_s: float = 0
+    timeout_s: float = 60
+    probe: str | None = None
+
+
+@dataclass(frozen=True)
+class Times:
+    """In milliseconds."""
+
+    p50: float
+    p90: float
+    p99: float
+    max: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a load.
+
+    Attributes:
+        asked: queries that were begun, those of the warm-up too.
+        errors: what went wrong, and how often, from the first query to the last.
+        throughput: queries answered in a second.
+        latency: of the answered queries.
+        first: until their first tokens.
+        probe: until the probed path answered; each failure counts among the errors.
+        cpu_ms: of this process for one query.
+    """
+
+    asked: int
+    errors: dict[str, int]
+    throughput: float
+    latency: Times | None
+    first: Times | None
+    probe: Times | None
+    cpu_ms: float
+
+
+def run_load(load: Load) -> Result:
+    """Generate a load from a process of its own."""
+    limit_s = load.ramp_s + load.warm_up_s + load.seconds + len(load.steps) * load.timeout_s + 60
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.loadgen"],
+        input=json.dumps(asdict(load)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=limit_s,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"the load generator failed: {done.stderr[-2000:]}")
+    found = json.loads(done.stdout)
+    times = {name: Times(**found[name]) for name in ("latency", "first", "probe") if found[name]}
+    return Result(**{**found, **times})
+
+
+def middle(results: list[Result]) -> Result:
+    """The one of median throughput, with the errors of all."""
+    ordered = sorted(results, key=lambda each: each.throughput)
+    errors: Counter[str] = Counter()
+    for each in results:
+        errors.update(each.errors)
+    asked = sum(each.asked for each in results)
+    return replace(ordered[len(ordered) // 2], asked=asked, errors=dict(errors))
+
+
+@dataclass
+class _Run:
+    load: Load
+    questions: Iterator[bytes]
+    started: float
+    cpu_before: float
+    asked: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    answered: list[tuple[float, float, float | None]] = field(default_factory=list)
+    probed: list[float] = field(default_factory=list)
+
+    @property
+    def counted_from(self) -> float:
+        return self.started + self.load.ramp_s + self.load.warm_up_s
+
+    @property
+    def ends(self) -> float:
+        return self.counted_from + self.load.seconds
+
+    def next_question(self) -> bytes | None:
+        if time.perf_counter() >= self.ends or self.asked == self.load.requests:
+            return None
+        question = next(self.questions, None)
+        if question is None:
+            self.errors["no question is left"] += 1
+            return None
+        self.asked += 1
+        return question
+
+    async def user(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        line = Line(self.load.port, self.load.timeout_s)
+        while question := self.next_question():
+            started = time.perf_counter()
+            try:
+                first_at = await self._query(line, question)
+            except (OSError, Broken, _Wrong) as error:
+                self.errors[_kind(error)] += 1
+                await asyncio.sleep(_PAUSE_AFTER_ERROR_S)
+            else:
+                self.answered.append((started, time.perf_counter(), first_at))
+        line.close()
+
+    async def _query(self, line: Line, question: bytes) -> float | None:
+        first_at = None
+        for step in self.load.steps:
+            body = step.body.encode().replace(b"%s", question, 1)
+            first = step.first.encode() if step.first else None
+            reply = await line.exchange(post(step.path, body), first)
+            _check(reply, step)
+            first_at = reply.first_at or first_at
+        return first_at
+
+    async def probe(self, path: str) -> None:
+        line = Line(self.load.port, self.load.timeout_s)
+        while True:
+            started = time.perf_counter()
+            try:
+                _check_status(await line.exchange(get(path)))
+            except (OSError, Broken, _Wrong) as error:
+                self.errors[f"{path}: {_kind(error)}"] += 1
+            self.probed.append(time.perf_counter() - started)
+            await asyncio.sleep(max(0, started + _PROBE_EVERY_S - time.perf_counter()))
+
+    def result(self) -> Result:
+        counted = [each for each in self.answered if each[0] >= self.counted_from]
+        # Of a load of so many seconds: what is answered later has a latency, but is no throughput.
+        ends = [ended for _, ended, _ in self.answered if self.counted_from <= ended <= self.ends]
+        seconds = (
+            self.load.seconds if self.load.requests is None else max(ends, default=0) - self.counted_from
+        )
+        firsts = [first - started for started, _, first in counted if first is not None]
+        return Result(
+            asked=self.asked,
+            errors=dict(self.errors),
+            throughput=len(ends) / seconds if ends else 0,
+            latency=_times([ended - started for started, ended, _ in counted]),
+            first=_times(firsts),
+            probe=_times(self.probed),
+            cpu_ms=(time.process_time() - self.cpu_before) * 1000 / max(1, self.asked),
+        )
+
+
+class _Wrong(Exception):
+    """Not the answer that was expected."""
+
+
+def _check(reply: Reply, step: Step) -> None:
+    _check_status(reply)
+    for text in step.expected:
+        if text.encode() not in reply.body:
+            raise _Wrong(f"no {text} in the answer")
+    if step.first is not None and reply.first_at is None:
+        raise _Wrong("no token in the answer")
+
+
+def _check_status(reply: Reply) -> None:
+    if reply.status != 200:
+        raise _Wrong(f"status {reply.status}")
+
+
+def _kind(error: Exception) -> str:
+    return str(error) if isinstance(error, _Wrong) else type(error).__name__
+
+
+def _times(seconds: list[float]) -> Times | None:
+    if not seconds:
+        return None
+    ordered = sorted(each * 1000 for each in seconds)
+
+    def quantile(share: float) -> float:
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+    return Times(quantile(0.5), quantile(0.9), quantile(0.99), ordered[-1], len(ordered))
+
+
+async def _generate(load: Load, questions: Iterator[bytes]) -> Result:
+    run = _Run(load, questions, time.perf_counter(), time.process_time())
+    probes = [asyncio.create_task(run.probe(load.probe)) for _ in range(_PROBES) if load.probe]
+    delays = [load.ramp_s * number / load.users for number in range(load.users)]
+    await asyncio.gather(*(run.user(delay) for delay in delays))
+    for probe in probes:
+        probe.cancel()
+    return run.result()
+
+
+def _load(found: dict[str, Any]) -> Load:
+    return Load(**{**found, "steps": tuple(Step(**step) for step in found["steps"])})
+
+
+def main() -> None:
+    load = _load(json.load(sys.stdin))
+    with Path(load.questions).open("rb") as file:
+        questions = (line.rstrip() for line in islice(file, load.skip, None))
+        result = uvloop.run(_generate(load, questions))
+    print(json.dumps(asdict(result)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The sides that are compared: each a server, what it is asked, and the questions it has not heard yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from app.chunking import Chunker, Chunking
+from app.documents import Reader, walk
+from app.settings import ChunkUnit
+from benchmarks.datasets import ROOT
+from benchmarks.loadgen import Load, Result, Step, run_load
+from benchmarks.naive import NaiveIndex
+from benchmarks.naive_service import embedding_model, naive_service
+from benchmarks.null_app import null_app
+from benchmarks.processes import Server
+from benchmarks.report import Report
+from benchmarks.service import indexed, openai_settings, served
+from benchmarks.upstream import ANSWER_START, Provider, provider
+
+_DOCUMENTS = ROOT / "documents"
+# For loads that end with a number of requests.
+_LIMIT_S = 600
+
+_QUERY = Step("/query", '{"query":%s}', expected=('"answer":',))
+_ANSWERED = replace(_QUERY, expected=('"status":"answered"', ANSWER_START))
+_NAIVE = replace(_QUERY, expected=(ANSWER_START,))
+_STREAMED = Step(
+    "/query/stream",
+    '{"query":%s}',
+    expected=("event: answer", ANSWER_START, "data: [DONE]"),
+    first='data: {"token"',
+)
+_EMBEDDING = Step(
+    "/v1/embeddings",
+    '{"model":"text-embedding-3-small","input":[%s],"encoding_format":"base64"}',
+    expected=('"embedding":',),
+)
+_COMPLETION = Step(
+    "/v1/chat/completions",
+    '{"model":"gpt-4o-mini","stream":true,"messages":[{"role":"user","content":%s}]}',
+    expected=("data: [DONE]",),
+    first='"delta":{"content":',
+)
+
+
+@dataclass
+class Side:
+    """A running server.
+
+    Attributes:
+        asked: how many of the questions it has heard.
+    """
+
+    name: str
+    server: Server
+    steps: tuple[Step, ...]
+    questions: Path
+    asked: int = 0
+
+    def load(self, users: int, seconds: float, **options: Any) -> Result:
+        """Ask it new questions; `options` are those of `Load`."""
+        load = Load(
+            port=self.server.port,
+            questions=str(self.questions),
+            skip=self.asked,
+            steps=self.steps,
+            users=users,
+            seconds=seconds,
+            **options,
+        )
+        result = run_load(load)
+        self.asked += result.asked
+        return result
+
+    def cpu_ms(self, users: int, requests: int) -> tuple[float, Result]:
+        """What a query costs the server, user and system time."""
+        before = self.server.cpu_s()
+        result = self.load(users, _LIMIT_S, requests=requests)
+        return (self.server.cpu_s() - before) * 1000 / result.asked, result
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The sample corpus, indexed by the service and by the naive one, with a provider's embeddings."""
+
+    index: Path
+    storage: Path
+
+    @classmethod
+    @contextmanager
+    def indexed(cls) -> Iterator[Samples]:
+        with (
+            provider(Provider()) as upstream,
+            indexed(_DOCUMENTS, **openai_settings(f"{upstream.url}/v1")) as index,
+            TemporaryDirectory(prefix="rag-benchmark-") as storage,
+        ):
+            # The service's chunks for both: LlamaIndex's own reader takes Office files for text.
+            reader = Reader(_DOCUMENTS, workers=2, timeout_s=60)
+            chunker = Chunker(chunking=Chunking(size=1000, overlap=100, unit=ChunkUnit.CHARACTERS))
+            nodes = [
+                node for document in reader.read_all(walk(_DOCUMENTS)) for node in chunker.split(document)
+            ]
+            NaiveIndex.of_nodes(nodes, embedding_model(f"{upstream.url}/v1")).save(Path(storage))
+            yield cls(index, Path(storage))
+
+
+@contextmanager
+def openai_side(samples: Samples, upstream: Server, questions: Path, **settings: str) -> Iterator[Side]:
+    """The service with a provider's models."""
+    provided = openai_settings(f"{upstream.url}/v1")
+    with served(samples.index, **provided, **settings) as server:
+        server.settle()
+        yield Side("service", server, (_ANSWERED,), questions)
+
+
+@contextmanager
+def naive_side(samples: Samples, upstream: Server, questions: Path) -> Iterator[Side]:
+    with naive_service(samples.storage, f"{upstream.url}/v1") as server:
+        yield Side("naive", server, (_NAIVE,), questions)
+
+
+@contextmanager
+def keyless_side(index: Path, questions: Path, **settings: str) -> Iterator[Side]:
+    """The service with nothing set."""
+    with served(index, **settings) as server:
+        yield Side("service", server, (_QUERY,), questions)
+
+
+@contextmanager
+def null_side(questions: Path) -> Iterator[Side]:
+    with null_app() as server:
+        yield Side("null app", server, (_QUERY,), questions)
+
+
+def streaming(side: Side) -> Side:
+    """The same server, asked for streamed answers."""
+    return replace(side, steps=(_STREAMED,))
+
+
+def direct_side(upstream: Server, questions: Path) -> Side:
+    """The provider, asked by the client itself what the service would ask it."""
+    return Side("provider itself", upstream, (_EMBEDDING, _COMPLETION), questions)
+
+
+def add_load(report: Report, name: str, result: Result, *, errors_at_most: float | None = None) -> None:
+    """Throughput and latencies, with what went wrong beside them."""
+    report.add(f"{name}, throughput", result.throughput, "queries/s")
+    add_errors(report, name, result, at_most=errors_at_most)
+    if result.latency is not None:
+        report.add(f"{name}, p50", result.latency.p50, "ms")
+        report.add(f"{name}, p99", result.latency.p99, "ms")
+
+
+def add_errors(report: Report, name: str, result: Result, *, at_most: float | None = None) -> None:
+    kinds = "".join(f"; {count} x {kind}" for kind, count in result.errors.items())
+    report.add(f"{name}, errors", sum(result.errors.values()), f"of {result.asked:,}{kinds}", at_most=at_most)
