@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,48 +26,69 @@ DEFAULT_AVERAGE_LENGTH = 150.0
 # A term's weight in a text stays below K + 1, so that a query's score stays below this times its IDF.
 _WEIGHT_BOUND = K + 1
 
+_AS_BLANKS = str.maketrans("\n\r\t", "   ")
 
-class Bm25Encoder:
-    """Texts to sparse vectors; a document's weights depend on the corpus's average length."""
 
-    def __init__(self, average_length: float = DEFAULT_AVERAGE_LENGTH) -> None:
-        self.average_length = average_length
-        self._model = model = _model(b=B, average_length=average_length)
+class TermCounts(NamedTuple):
+    """The ids of a text's terms, each once, and how often each stands there."""
+
+    terms: list[int]
+    counts: list[int]
+
+    @property
+    def length(self) -> int:
+        """Of the text, in tokens."""
+        return sum(self.counts)
+
+
+class TermCounter:
+    """Texts to terms."""
+
+    def __init__(self) -> None:
+        # Without length normalisation a weight tells how often its term stands in the text.
+        model = qdrant.Bm25(qdrant.Bm25Config(k=K, b=0.0, tokenizer=qdrant.TokenizerType.Multilingual))
+        self._model = model
         # Not `self`: in a circle of references an old index's words would outlive it.
         self._words = WordMemo(lambda word: model.embed_query(word).indices)
 
-    def encode_document(self, text: str) -> qdrant.SparseVector:
-        return self._model.embed_document(text)
+    def count(self, text: str) -> TermCounts:
+        weighted = self._model.embed_document(text)
+        weights = np.array(weighted.values)
+        counts = np.rint(K * weights / (_WEIGHT_BOUND - weights)).astype(int)
+        return TermCounts(weighted.indices, counts.tolist())
 
-    def encode_query(self, text: str) -> qdrant.SparseVector:
+    def terms(self, text: str) -> set[int]:
+        # A word that is known takes a tenth of the time. Blanks and ends of lines are bounds, whatever is
+        # around them, unless another script is: the tokenizer reads "factor 1α" otherwise than "1α".
+        if text.isascii():
+            return set(self._words.of(text.translate(_AS_BLANKS).split(" ")))
+        return set(self._model.embed_query(text).indices)
+
+    def query(self, text: str) -> qdrant.SparseVector:
+        """What is compared with a document's weights."""
         terms = sorted(self.terms(text))
         return qdrant.SparseVector(terms, [1.0] * len(terms))
 
-    def terms(self, text: str) -> set[int]:
-        """The ids of the text's terms."""
-        # A blank is a bound, whatever is around it, unless another script is: the tokenizer reads "factor 1α"
-        # otherwise than "1α".
-        if text.isascii():
-            return set(self._words.of(text.split(" ")))
-        return set(self._model.embed_query(text).indices)
+
+def weights(counts: Sequence[int], *, length: int, average_length: float) -> list[float]:
+    """A document's weights of its terms, as the engine's own BM25 computes them.
+
+    Args:
+        length: the document's, in tokens.
+        average_length: the corpus's.
+    """
+    damping = _damping(length, average_length)
+    return [count * _WEIGHT_BOUND / (count + damping) for count in counts]
 
 
-class LengthCounter:
-    """Counts tokens as BM25 does."""
-
-    def __init__(self) -> None:
-        # Without length normalisation a weight tells its term's frequency: tf * (K + 1) / (tf + K).
-        self._model = _model(b=0.0, average_length=DEFAULT_AVERAGE_LENGTH)
-
-    def count(self, text: str) -> float:
-        weights = self._model.embed_document(text).values
-        return sum(K * weight / (_WEIGHT_BOUND - weight) for weight in weights)
+def counts_of(weights: Sequence[float], *, length: int, average_length: float) -> list[int]:
+    """The counts that `weights` was given."""
+    damping = _damping(length, average_length)
+    return [round(damping * weight / (_WEIGHT_BOUND - weight)) for weight in weights]
 
 
-def _model(*, b: float, average_length: float) -> qdrant.Bm25:
-    return qdrant.Bm25(
-        qdrant.Bm25Config(k=K, b=b, avg_len=average_length, tokenizer=qdrant.TokenizerType.Multilingual)
-    )
+def _damping(length: int, average_length: float) -> float:
+    return K * (1 - B + B * length / average_length)
 
 
 class TermStatistics:
@@ -91,9 +113,14 @@ class TermStatistics:
         frequencies = Counter(dict(zip(*self._saved.tolist(), strict=True)))
         frequencies.update(self._changes)
         rows = sorted((term, count) for term, count in frequencies.items() if count > 0)
-        self._saved = np.array(rows, dtype=np.uint32).reshape(-1, 2).T.copy()
+        saved = np.array(rows, dtype=np.uint32).reshape(-1, 2).T.copy()
+        # Aside, then in place: what is mapped is never written to.
+        following = path.with_suffix(".next")
+        with following.open("wb") as stream:
+            np.save(stream, saved, allow_pickle=False)
+        following.replace(path)
+        self._saved = saved
         self._changes.clear()
-        np.save(path, self._saved, allow_pickle=False)
 
     def add(self, terms: Iterable[int]) -> None:
         self.chunks += 1

@@ -1,16 +1,9 @@
-"""Pages into chunks: LlamaIndex nodes with document, page, heading path and offsets."""
+"""Chunks as LlamaIndex nodes, and cutting as a LlamaIndex transformation."""
 
 from __future__ import annotations
 
-import bisect
-import hashlib
-import re
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 from llama_index.core.schema import (
     BaseNode,
@@ -20,78 +13,13 @@ from llama_index.core.schema import (
     TextNode,
     TransformComponent,
 )
-from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
-from app.documents import Document
-from app.embeddings.local import load_tokenizer
-from app.pages import Heading, Page, markdown_headings
-from app.settings import ChunkUnit
-
-HEADING_SEPARATOR = " > "
-
-_TABLE_RULE = re.compile(r"^\|[ :|-]+\|$")
-_MIN_BLOCK_CHARS = 20_000
-_CHUNK_NAMESPACE = uuid.UUID("6f1c1f0e-1d1b-5c0a-9b57-3c1b6f2d7a10")
-
-
-class _Splitter(Protocol):
-    def chunk_indices(self, text: str, /) -> list[tuple[int, str]]: ...
-
-
-@dataclass(frozen=True)
-class Chunking:
-    """How documents are cut: sizes in `unit`, which an index's manifest names."""
-
-    size: int
-    overlap: int
-    unit: ChunkUnit
-
-    @property
-    def block(self) -> int:
-        """How many characters at most are cut in one go: many chunks, whatever their unit."""
-        return max(_MIN_BLOCK_CHARS, 20 * self.size)
-
-    @cached_property
-    def markdown(self) -> _Splitter:
-        if self.unit is ChunkUnit.TOKENS:
-            return MarkdownSplitter.from_huggingface_tokenizer(load_tokenizer(), self.size, self.overlap)
-        return MarkdownSplitter(self.size, self.overlap)
-
-    @cached_property
-    def plain(self) -> _Splitter:
-        if self.unit is ChunkUnit.TOKENS:
-            return TextSplitter.from_huggingface_tokenizer(load_tokenizer(), self.size, self.overlap)
-        return TextSplitter(self.size, self.overlap)
-
-
-@dataclass(frozen=True)
-class _Section:
-    """Text under one heading, at `start` in its page."""
-
-    start: int
-    text: str
-    path: tuple[str, ...]
-
-
-class HeadingPath:
-    """The headings above the current place; it goes on from page to page."""
-
-    def __init__(self) -> None:
-        self._open: list[Heading] = []
-
-    def enter(self, heading: Heading) -> None:
-        self._open = [above for above in self._open if above.level < heading.level] + [heading]
-
-    @property
-    def titles(self) -> tuple[str, ...]:
-        return tuple(heading.title for heading in self._open)
+from app.cutting import Chunk, cut
+from app.pages import Page, markdown_headings
 
 
 class Chunker(TransformComponent):
-    """Cuts at headings, then to size: a chunk has one heading path and one page, so a citation is exact.
-
-    As a LlamaIndex transformation it does the same to any nodes, taking each node's text as Markdown.
-    """
+    """Does to any nodes what `cut` does to documents, taking each node's text as Markdown."""
 
     chunking: Any
 
@@ -100,123 +28,30 @@ class Chunker(TransformComponent):
         for node in nodes:
             text = node.get_content(MetadataMode.NONE)
             page = Page(None, text, tuple(markdown_headings(text)))
-            chunks.extend(self._chunks(node.node_id, (page,)))
+            chunks.extend(node_of(chunk) for chunk in cut(node.node_id, (page,), self.chunking))
         return chunks
 
-    def split(self, document: Document) -> list[TextNode]:
-        return list(self._chunks(document.name, document.pages))
 
-    def _chunks(self, document: str, pages: tuple[Page, ...]) -> Iterator[TextNode]:
-        path = HeadingPath()
-        seen: dict[str, int] = {}
-        for page in pages:
-            splitter = self.chunking.markdown if page.is_markdown else self.chunking.plain
-            for section in _sections(page, path):
-                headers = _TableHeaders(section.text, max_chars=self.chunking.size // 3)
-                for start, text in _cut(section.text, splitter, block=self.chunking.block):
-                    yield _node(
-                        document, page.number, section, start, headers.above(start, text) + text, seen
-                    )
-
-
-def _cut(text: str, splitter: _Splitter, *, block: int) -> Iterator[tuple[int, str]]:
-    """The chunks with their offsets.
-
-    Long texts go to the splitter in blocks: its time grows with the square of an unbroken text's length, to
-    5 s for a line of 800 KB.
-    """
-    start = 0
-    while start < len(text):
-        end = _block_end(text, start, block)
-        for offset, chunk in splitter.chunk_indices(text[start:end]):
-            yield start + offset, chunk
-        start = end
-
-
-def _block_end(text: str, start: int, block: int) -> int:
-    """A place to cut a block of a long text: between paragraphs, lines or words if there is one."""
-    limit = start + block
-    if limit >= len(text):
-        return len(text)
-    for separator in ("\n\n", "\n", " "):
-        found = text.rfind(separator, start + block // 2, limit)
-        if found > 0:
-            return found + len(separator)
-    return limit
-
-
-class _TableHeaders:
-    """The headers of a section's tables, to be repeated above rows that were cut off from them.
-
-    A row alone does not say what its cells mean. A header that would fill a good part of a chunk is not
-    repeated.
-    """
-
-    def __init__(self, section: str, *, max_chars: int) -> None:
-        self._starts: list[int] = []
-        self._headers: list[str] = []
-        offset = 0
-        header, rows = "", 0
-        lines = section.splitlines(keepends=True)
-        for line, following in zip(lines, [*lines[1:], ""], strict=True):
-            if not line.startswith("|"):
-                header, rows = "", 0
-            else:
-                rows += 1
-                if rows == 1 and _TABLE_RULE.match(following.strip()) and len(line + following) <= max_chars:
-                    header = line + following
-                elif rows > 2 and header:
-                    self._starts.append(offset)
-                    self._headers.append(header)
-            offset += len(line)
-
-    def above(self, start: int, text: str) -> str:
-        """What belongs above a chunk that begins at `start`: a header, if it begins with a row of a table."""
-        place = bisect.bisect_left(self._starts, start)
-        if text.startswith("|") and place < len(self._starts) and self._starts[place] == start:
-            return self._headers[place]
-        return ""
-
-
-def _sections(page: Page, path: HeadingPath) -> Iterator[_Section]:
-    """The text between headings. A heading with nothing below it, not even a deeper one, is text itself."""
-    bounds = [*page.headings, None]
-    first = page.headings[0].start if page.headings else len(page.text)
-    if page.text[:first].strip():
-        yield _Section(0, page.text[:first], path.titles)
-    for heading, following in zip(page.headings, bounds[1:], strict=True):
-        path.enter(heading)
-        body = page.text[heading.end : following.start if following else len(page.text)]
-        if body.strip():
-            yield _Section(heading.end, body, path.titles)
-        elif following is None or following.level <= heading.level:
-            yield _Section(heading.start, page.text[heading.start : heading.end], path.titles[:-1])
-
-
-def _node(
-    document: str, page: int | None, section: _Section, start: int, text: str, seen: dict[str, int]
-) -> TextNode:
-    heading = HEADING_SEPARATOR.join(section.path) or None
-    offset = section.start + start
-    content = hashlib.sha256(f"{heading}\0{text}".encode()).hexdigest()
-    # Text that stands twice in a document gives two chunks; the count keeps their ids apart and stable.
-    seen[content] = seen.get(content, 0) + 1
+def node_of(chunk: Chunk) -> TextNode:
     node = TextNode(
-        id_=str(uuid.uuid5(_CHUNK_NAMESPACE, f"{document}\0{content}\0{seen[content]}")),
-        text=text,
-        start_char_idx=offset,
-        end_char_idx=offset + len(text),
-        metadata={
-            "document": document,
-            "format": PurePosixPath(document).suffix.lower().lstrip("."),
-            "page": page,
-            "heading": heading,
-        },
-        # Embedded and searched are the heading path and the text. Not the document's name: renaming one
-        # embeds nothing again.
-        excluded_embed_metadata_keys=["document", "format", "page"] + ([] if heading else ["heading"]),
+        id_=chunk.id,
+        text=chunk.text,
+        start_char_idx=chunk.start,
+        end_char_idx=chunk.end,
+        metadata=metadata_of(chunk),
+        excluded_embed_metadata_keys=["document", "format", "page"] + ([] if chunk.heading else ["heading"]),
+        # So that what LlamaIndex embeds is `Chunk.embed_text`.
         metadata_template="{value}",
         text_template="{metadata_str}\n{content}",
     )
-    node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=document)
+    node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=chunk.document)
     return node
+
+
+def metadata_of(chunk: Chunk) -> dict[str, Any]:
+    return {
+        "document": chunk.document,
+        "format": PurePosixPath(chunk.document).suffix.lower().lstrip("."),
+        "page": chunk.page,
+        "heading": chunk.heading,
+    }

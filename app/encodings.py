@@ -1,4 +1,4 @@
-"""Texts that are not in UTF-8."""
+"""Files of text, which may not be in UTF-8."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ _ENCODINGS = (
 )
 
 
-def read_unless_utf8(path: Path) -> str | None:
-    """The text of a file in another encoding than UTF-8; None if it is in that.
-
+def read_text(path: Path) -> str:
+    """
     Raises:
         UnicodeError: it is in no encoding that could be found out.
     """
@@ -23,10 +22,9 @@ def read_unless_utf8(path: Path) -> str | None:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", "replace")
     try:
-        content.decode("utf-8")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return content.decode(_guess_encoding(content), "replace")
-    return None
 
 
 def _guess_encoding(content: bytes) -> str:

@@ -13,8 +13,12 @@ RagError                      has an HTTP status and a code; the API renders it 
 IndexingError                 the index could not be built or opened; its text tells an operator what to do
 ├── NoDocuments
 ├── IndexLocked               another process is writing
+├── IndexReadOnly             there is no index, and none can be built
 ├── SnapshotDamaged
+├── SnapshotNotFound          there is none to go back to
 ├── FingerprintMismatch       built with another embedding model than is set
+├── EmbeddingChanged          the provider's model became another one during a run
+├── TooManyDocumentsLost      more than MAX_SHRINK of them
 └── IndexingCancelled
 """
 
@@ -103,11 +107,27 @@ class IndexLocked(IndexingError):
     pass
 
 
+class IndexReadOnly(IndexingError):
+    pass
+
+
 class SnapshotDamaged(IndexingError):
     pass
 
 
+class SnapshotNotFound(IndexingError):
+    pass
+
+
 class FingerprintMismatch(IndexingError):
+    pass
+
+
+class EmbeddingChanged(IndexingError):
+    pass
+
+
+class TooManyDocumentsLost(IndexingError):
     pass
 
 

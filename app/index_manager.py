@@ -4,44 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
-from app.engine import RagQueryEngine
-from app.errors import FingerprintMismatch, IndexingCancelled, IndexingError, IndexLocked, IndexNotReady
-from app.indexer import Indexer, Progress
-from app.schemas import HealthResponse, HealthStatus, IndexInfo
-from app.snapshots import Snapshot, SnapshotStore
+from app.errors import IndexingCancelled, IndexingError, IndexLocked, IndexNotReady
+from app.index_loading import IndexLoader
+from app.indexing.indexer import Indexer
+from app.indexing.progress import Progress
+from app.schemas import HealthResponse, HealthStatus
+from app.served_index import ServedIndex
+from app.snapshots import Scratch, Snapshot, SnapshotStore
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class ServedIndex:
-    """A loaded snapshot. A request takes it once and keeps it to its end."""
-
-    snapshot: Snapshot
-    engine: RagQueryEngine
-
-    @property
-    def info(self) -> IndexInfo:
-        manifest = self.snapshot.manifest
-        return IndexInfo(
-            id=manifest.id,
-            documents=manifest.documents,
-            chunks=manifest.chunks,
-            built_at=manifest.built_at,
-            embedding_model=manifest.embedding.model,
-        )
-
-    async def documents_json(self) -> bytes:
-        """A JSON array of `DocumentRecord`.
-
-        Read in a thread when asked for: they are not needed to answer, so loading does not wait for them.
-        """
-        return await asyncio.to_thread(self.snapshot.documents_json)
+# What was embedded is kept, so that a provider is not paid twice for another try.
+BUILD_RETRY_S = 60.0
 
 
 async def _in_daemon_thread(step: Callable[[], object]) -> None:
@@ -79,15 +60,21 @@ class IndexManager:
         snapshots: SnapshotStore,
         open_index: Callable[[Snapshot], ServedIndex],
         indexer: Indexer,
+        scratch: Scratch,
         poll_s: float,
+        build_retry_s: float = BUILD_RETRY_S,
     ) -> None:
         self._snapshots = snapshots
-        self._open_index = open_index
+        self._loader = IndexLoader(snapshots, open_index)
         self._indexer = indexer
+        self._scratch = scratch
         self._poll_s = poll_s
+        self._build_retry_s = build_retry_s
+        self._build_not_before = 0.0
         self._served: ServedIndex | None = None
-        self._unfit_id: str | None = None
-        self._first_build_failed = False
+        # Of indexes that nobody reads any more. Closing takes up to 50 ms: not for the last reader to do.
+        self._unused: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._scrub_stopped = threading.Event()
         self._stopping = threading.Event()
         self._wake = asyncio.Event()
         self._status = HealthStatus.STARTING
@@ -118,21 +105,27 @@ class IndexManager:
         )
 
     async def start(self) -> None:
-        """Load the index that `CURRENT` names, if it names one."""
+        """Load the index that is there, if one is."""
+        await self._attempt(self._scratch.remove_left_over)
         await self._attempt(self._follow_current)
 
     async def run(self) -> None:
         """Build the first index if there is none, then swap in each new one."""
         while not self._stopping.is_set():
-            await self._attempt(self._build_first)
-            await self._attempt(self._follow_current)
+            await self._attempt(self._step)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._poll_s)
 
     def stop(self) -> None:
         """Refuse new requests, and let `run` return, after a running build as soon as that can end."""
         self._stopping.set()
+        self._scrub_stopped.set()
         self._wake.set()
+
+    def close(self) -> None:
+        """Close the index; after `stop`, when no request is in work."""
+        self._served = None
+        self._close_unused()
 
     async def _attempt(self, step: Callable[[], object]) -> None:
         try:
@@ -147,33 +140,44 @@ class IndexManager:
             logger.error("index: %s", reason)
         self._status, self._detail = HealthStatus.FAILED, detail
 
-    def _follow_current(self) -> None:
-        """Load the snapshot that `CURRENT` names, unless it is served already.
+    def _step(self) -> None:
+        self._close_unused()
+        if not self._follow_current():
+            self._build_first()
+            self._follow_current()
 
-        One that fails is tried again each time: a disk or a volume may come back. Only one of another
-        embedding model never will fit.
-        """
-        snapshot_id = self._snapshots.current_id()
-        if self._served is not None and snapshot_id == self._served.snapshot.manifest.id:
-            self._detail = None
-            return
-        if snapshot_id is None or snapshot_id == self._unfit_id:
-            return
-        try:
-            opened = self._open_index(self._snapshots.open(snapshot_id))
-            opened.engine.self_test()
-        except FingerprintMismatch:
-            self._unfit_id = snapshot_id
-            raise
-        self._served, self._unfit_id, self._detail = opened, None, None
-        info = opened.info
+    def _follow_current(self) -> bool:
+        """Serve what is to be served; False where there is no index at all."""
+        choice = self._loader.choose(self._served)
+        if choice is None:
+            return False
+        if choice.problem and choice.problem != self._detail:
+            logger.error("index: %s", choice.problem)
+        self._detail = choice.problem
+        if choice.index is not self._served:
+            self._serve(choice.index)
+        return True
+
+    def _serve(self, index: ServedIndex) -> None:
+        self._scrub_stopped.set()
+        self._scrub_stopped = threading.Event()
+        self._served = index
+        info = index.info
         logger.info("index: serving %s, %d documents, %d chunks", info.id, info.documents, info.chunks)
+        weakref.finalize(index.engine, self._unused.put, index.close).atexit = False
+        threading.Thread(
+            target=self._loader.scrub, args=(index.snapshot, self._scrub_stopped), daemon=True, name="scrub"
+        ).start()
+
+    def _close_unused(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self._unused.get_nowait()()
 
     def _build_first(self) -> None:
-        if self._served is not None or self._first_build_failed:
+        if self._served is not None or time.monotonic() < self._build_not_before:
             return
-        if self._snapshots.current_id() is not None:
-            return
+        self._snapshots.check_writable()
         self._status, self._detail = HealthStatus.BUILDING, "the first index is being built"
         try:
             report = self._indexer.build(self._on_progress, self._stopping)
@@ -182,11 +186,10 @@ class IndexManager:
         except IndexingCancelled:
             logger.info("index: the build was cancelled")
         except Exception:  # whichever: noted, and raised again
-            # A build is not tried again by itself: a provider would be paid for the same each time.
-            self._first_build_failed = True
+            self._build_not_before = time.monotonic() + self._build_retry_s
             raise
         else:
-            logger.info("index: built %s in %.1f s", report.snapshot, report.seconds)
+            logger.info("index: built %s in %.1f s", report.index, report.seconds)
             for record in report.unread:
                 logger.warning("index: %s was not read: %s", record.name, record.problem)
 

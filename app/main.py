@@ -13,7 +13,8 @@ from fastapi_offline import FastAPIOffline
 
 from app.admission import Admission
 from app.api import chat, documents, health, query
-from app.assembly import make_index_manager, make_provider
+from app.assembly.indexing import make_provider
+from app.assembly.serving import make_index_manager
 from app.index_manager import IndexManager
 from app.middleware import BodyLimit, CancelOnDisconnect, InternalErrors, RequestId
 from app.openai_errors import PREFIX
@@ -55,6 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         watch.cancel()
         with suppress(asyncio.CancelledError):
             await watch
+        await asyncio.to_thread(manager.close)
         await provider.close()
 
     # Its documentation pages bring their scripts along: the stock ones load them from a CDN.

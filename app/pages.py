@@ -1,4 +1,4 @@
-"""Pages of text with headings: what reading a file gives."""
+"""Pages of text with headings: what reading a file gives, unless it raises UnreadableError."""
 
 from __future__ import annotations
 
@@ -6,13 +6,28 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from app.schemas import DocumentStatus
+
 # A longer line is a paragraph that somebody marked as a heading.
 MAX_HEADING_CHARS = 200
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 _ATX_HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(\S.*?)(?:[ \t]+#+)?[ \t]*$")
+# A line of a paragraph: neither indented code nor the beginning of a list, a quotation, a table or a rule.
+_PARAGRAPH = re.compile(r"^ {0,3}(?![-+*>|=~`#]|\d+[.)])\S")
+_SETEXT_UNDERLINE = re.compile(r"^ {0,3}(?:=+|-+)[ \t]*$")
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
 # Signs of emphasis and code (not an underscore inside a word), escapes, and links, which leave their text.
 _MARKUP = re.compile(r"[*`]+|(?<!\w)_+|_+(?!\w)|\\(?=[^\w\s])|!?\[([^\]]*)\]\([^)]*\)")
+
+
+class UnreadableError(Exception):
+    """A file has nothing to index; picklable, since it crosses a process boundary."""
+
+    def __init__(self, status: DocumentStatus, problem: str) -> None:
+        super().__init__(status, problem)
+        self.status = status
+        self.problem = problem
 
 
 @dataclass(frozen=True)
@@ -36,24 +51,36 @@ class Page:
 
 
 def markdown_headings(text: str) -> Iterator[Heading]:
-    """The ATX headings outside code fences (kreuzberg writes no other kind)."""
+    """The headings outside code fences and front matter; an underlined one has a single line."""
+    front_matter = _FRONT_MATTER.match(text)
+    offset = front_matter.end() if front_matter else 0
     fence: str | None = None
-    offset = 0
-    for line in text.splitlines(keepends=True):
+    # The line above, where it is a paragraph's first.
+    above = ""
+    is_blank_above = True
+    for line in text[offset:].splitlines(keepends=True):
+        bare = line.rstrip()
+        is_paragraph = False
         if marker := _FENCE.match(line):
             if fence is None:
                 fence = marker[1]
             elif marker[1].startswith(fence) and not line.strip().strip(fence[0]):
                 fence = None
-        elif (
-            fence is None
-            and len(line) <= MAX_HEADING_CHARS
-            and (heading := _ATX_HEADING.match(line.rstrip()))
-        ):
-            title = _MARKUP.sub(r"\1", heading[2]).strip()
-            if title:
-                yield Heading(offset, offset + len(line), len(heading[1]), title)
+        elif fence is None and len(line) <= MAX_HEADING_CHARS:
+            if found := _ATX_HEADING.match(bare):
+                yield from _heading(offset, offset + len(line), len(found[1]), found[2])
+            elif above and _SETEXT_UNDERLINE.match(bare):
+                yield from _heading(offset - len(above), offset + len(line), 1 if "=" in bare else 2, above)
+            else:
+                is_paragraph = _PARAGRAPH.match(bare) is not None
+        above = line if is_paragraph and is_blank_above else ""
+        is_blank_above = not bare
         offset += len(line)
+
+
+def _heading(start: int, end: int, level: int, text: str) -> Iterator[Heading]:
+    if title := _MARKUP.sub(r"\1", text).strip():
+        yield Heading(start, end, level, title)
 
 
 def clean(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A build's progress: a bar on a terminal, a line every few seconds elsewhere."""
+"""A run's progress: a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -8,17 +8,41 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
-from app.indexer import Progress, Stage
+from app.indexing.progress import OnProgress, Progress, Stage
 
 _LINE_EVERY_S = 5.0
-_LABELS = {Stage.READ: "Reading documents", Stage.EMBED: "Embedding chunks"}
+_LABELS = {
+    Stage.COMPARE: "Comparing documents",
+    Stage.READ: "Reading and embedding",
+    Stage.SAVE: "Saving and checking",
+}
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Documents and chunks a second."""
+        if not task.elapsed or not task.completed:
+            return Text()
+        rate = f"{task.completed / task.elapsed:.0f}/s"
+        if chunks := task.fields["chunks"]:
+            rate += f", {chunks:,} chunks, {chunks / task.elapsed:.0f}/s"
+        return Text(rate)
 
 
 @contextmanager
-def show_progress(stream: TextIO) -> Iterator[Callable[[Progress], None]]:
+def show_progress(stream: TextIO) -> Iterator[OnProgress]:
     if stream.isatty():
         with _bars(stream) as show:
             yield show
@@ -27,15 +51,23 @@ def show_progress(stream: TextIO) -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
-def _bars(stream: TextIO) -> Iterator[Callable[[Progress], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def _bars(stream: TextIO) -> Iterator[OnProgress]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
     with RichProgress(*columns, console=Console(file=stream)) as bars:
         tasks: dict[Stage, TaskID] = {}
 
         def show(progress: Progress) -> None:
             if progress.stage not in tasks:
-                tasks[progress.stage] = bars.add_task(_LABELS[progress.stage], total=progress.total)
-            bars.update(tasks[progress.stage], completed=progress.done)
+                tasks[progress.stage] = bars.add_task(
+                    _LABELS[progress.stage], total=progress.total or None, chunks=0
+                )
+            bars.update(tasks[progress.stage], completed=progress.done, chunks=progress.chunks)
 
         yield show
 

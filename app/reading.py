@@ -6,35 +6,41 @@ slides, headings with offsets, a status for what cannot be read.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from app.encodings import read_unless_utf8
-from app.pages import Page, clean, markdown_headings
+from app.encodings import read_text
+from app.pages import Page, UnreadableError, clean, markdown_headings
 from app.pdf import pdf_pages
+from app.protection import is_protected
+from app.reading_limits import is_out_of_memory
 from app.schemas import DocumentStatus
 
 if TYPE_CHECKING:
     from kreuzberg import ExtractionConfig, ExtractionResult
 
-TEXT_SUFFIXES = frozenset({".txt", ".text", ".log", ".rst"})
-READABLE_SUFFIXES = TEXT_SUFFIXES | {
-    *(".pdf", ".docx", ".doc", ".pptx", ".ppt", ".xlsx", ".xls", ".odt", ".ods", ".rtf", ".epub"),
-    *(".html", ".htm", ".xhtml", ".md", ".markdown", ".csv", ".tsv", ".eml", ".msg", ".json", ".xml"),
-}
+# What a text depends on beside its file. The second number is for the rules here, in app/pdf.py, app/pages.py
+# and app/encodings.py: raise it with them.
+READER_VERSION = f"kreuzberg {version('kreuzberg')}; rules 2"
 
-# Formats without a declaration of their encoding, or with one that kreuzberg does not heed.
+TEXT_SUFFIXES = frozenset({".txt", ".text", ".log", ".rst"})
+MARKDOWN_SUFFIXES = frozenset({".md", ".markdown"})
+READABLE_SUFFIXES = (
+    TEXT_SUFFIXES
+    | MARKDOWN_SUFFIXES
+    | {
+        *(".pdf", ".docx", ".doc", ".pptx", ".ppt", ".xlsx", ".xls", ".odt", ".ods", ".rtf", ".epub"),
+        *(".html", ".htm", ".xhtml", ".csv", ".tsv", ".eml", ".msg", ".json", ".xml"),
+    }
+)
+
+# kreuzberg takes them for UTF-8, whatever they declare.
 _HTML_SUFFIXES = {".html", ".htm", ".xhtml"}
-_MIME_TYPES = {
-    **dict.fromkeys(TEXT_SUFFIXES, "text/plain"),
-    **dict.fromkeys({".md", ".markdown"}, "text/markdown"),
-    **dict.fromkeys(_HTML_SUFFIXES, "text/html"),
-}
 # Put between slides by kreuzberg; letters and digits only, since anything else comes back escaped.
 _PAGE_MARK = "qz7pagebreak{page_num}qz7"
 _PAGE_MARK_PATTERN = re.compile(r"^qz7pagebreak(\d+)qz7$", re.MULTILINE)
@@ -42,30 +48,9 @@ _PAGE_MARK_PATTERN = re.compile(r"^qz7pagebreak(\d+)qz7$", re.MULTILINE)
 # kreuzberg renders an HTML page's <meta> as YAML front matter and reads that as Markdown again.
 _HTML_FRONT_MATTER = re.compile(r"\A---\n(?:meta-[\w.:-]+: .*\n)*\n## (?:title|meta-[\w.:-]+): .*\n*")
 
-_OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_OLE_ENCRYPTED_STREAM = "EncryptedPackage".encode("utf-16-le")
 _MAX_NULS = 0.001
+_PROTECTED = "it is protected by a password or by rights management"
 _NOT_TEXT = "it holds binary data, not text"
-
-
-class UnreadableError(Exception):
-    """A file has nothing to index; picklable, since it crosses a process boundary."""
-
-    def __init__(self, status: DocumentStatus, problem: str) -> None:
-        super().__init__(status, problem)
-        self.status = status
-        self.problem = problem
-
-
-def start_worker() -> None:
-    """Prepare a reader process: quiet, and deaf to the Ctrl-C that its parent handles."""
-    import signal  # noqa: PLC0415 - only a worker needs them
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The parsers' native libraries print to the terminal, past Python.
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
 
 
 def read_pages(path: Path) -> list[Page]:
@@ -73,6 +58,7 @@ def read_pages(path: Path) -> list[Page]:
 
     Raises:
         UnreadableError: nothing of it can be indexed; says why, for a person.
+        MemoryError: there is not enough.
     """
     suffix = path.suffix.lower()
     if suffix not in READABLE_SUFFIXES:
@@ -80,20 +66,41 @@ def read_pages(path: Path) -> list[Page]:
         raise UnreadableError(DocumentStatus.UNSUPPORTED, f"{kind} not read")
     if path.stat().st_size == 0:
         raise UnreadableError(DocumentStatus.EMPTY, "the file has 0 bytes")
-    result = _extract(path)
-    if suffix == ".pdf":
-        pages = pdf_pages(result)
-    elif suffix in TEXT_SUFFIXES:
-        pages = [Page(None, clean(result.content), is_markdown=False)]
+    if is_protected(path):
+        raise UnreadableError(DocumentStatus.ENCRYPTED, _PROTECTED)
+    if suffix in TEXT_SUFFIXES | MARKDOWN_SUFFIXES:
+        pages = [_text_page(_read_text(path), is_markdown=suffix in MARKDOWN_SUFFIXES)]
+    elif suffix == ".pdf":
+        pages = pdf_pages(_extract(path))
     else:
-        pages = _markdown_pages(result, is_html=suffix in _HTML_SUFFIXES)
+        pages = _rendered_pages(_extract(path), is_html=suffix in _HTML_SUFFIXES)
     if not any(page.text.strip() for page in pages):
         if suffix == ".pdf":
             raise UnreadableError(
-                DocumentStatus.NEEDS_OCR, "its pages hold no text, only images: run OCR on it first"
+                DocumentStatus.NEEDS_OCR, "its pages hold no text: if they are scans, run OCR on it first"
             )
-        raise UnreadableError(DocumentStatus.EMPTY, "there is no text in it")
+        raise UnreadableError(DocumentStatus.EMPTY, "no text was found in it")
     return pages
+
+
+def _read_text(path: Path) -> str:
+    try:
+        text = read_text(path)
+    except UnicodeError:
+        raise UnreadableError(DocumentStatus.UNREADABLE, _NOT_TEXT) from None
+    _check_text(text)
+    return text
+
+
+def _check_text(text: str) -> None:
+    if text.count("\0") > _MAX_NULS * len(text):
+        raise UnreadableError(DocumentStatus.UNREADABLE, _NOT_TEXT)
+
+
+def _text_page(text: str, *, is_markdown: bool) -> Page:
+    """As it stands in the file. kreuzberg's rendering of Markdown loses images' texts and list items."""
+    text = clean(text)
+    return Page(None, text, tuple(markdown_headings(text)) if is_markdown else (), is_markdown=is_markdown)
 
 
 def _extract(path: Path) -> ExtractionResult:
@@ -102,18 +109,16 @@ def _extract(path: Path) -> ExtractionResult:
     suffix = path.suffix.lower()
     config = _config(suffix)
     try:
-        # UTF-8 is all that kreuzberg knows for these.
-        if suffix in _MIME_TYPES and (text := read_unless_utf8(path)) is not None:
-            result = extract_bytes_sync(text.encode(), _MIME_TYPES[suffix], config=config)
+        if suffix in _HTML_SUFFIXES:
+            result = extract_bytes_sync(_read_text(path).encode(), "text/html", config=config)
         else:
             with _named_in_utf8(path) as readable:
                 result = extract_file_sync(readable, config=config)
     except KreuzbergError as error:
+        if is_out_of_memory(str(error)):
+            raise MemoryError from None
         raise _explain(error, path) from None
-    except UnicodeError:
-        raise UnreadableError(DocumentStatus.UNREADABLE, _NOT_TEXT) from None
-    if result.content.count("\0") > _MAX_NULS * len(result.content):
-        raise UnreadableError(DocumentStatus.UNREADABLE, _NOT_TEXT)
+    _check_text(result.content)
     return result
 
 
@@ -137,7 +142,7 @@ def _config(suffix: str) -> ExtractionConfig:
     return ExtractionConfig(
         use_cache=False,
         disable_ocr=True,  # type: ignore[call-arg] # its stub lacks it
-        output_format="plain" if suffix in TEXT_SUFFIXES else "markdown",
+        output_format="markdown",
         pages=PageConfig(
             extract_pages=True, insert_page_markers=suffix == ".pptx", marker_format=f"\n\n{_PAGE_MARK}\n\n"
         ),
@@ -149,22 +154,22 @@ def _config(suffix: str) -> ExtractionConfig:
 def _explain(error: Exception, path: Path) -> UnreadableError:
     """A status and a sentence for a parser's error."""
     message = " ".join(str(error).split())
-    head = path.read_bytes()[: 1 << 20]
     if "password" in message.lower() or "encrypted" in message.lower():
-        return UnreadableError(DocumentStatus.ENCRYPTED, "it is protected by a password")
-    if head.startswith(_OLE_MAGIC) and _OLE_ENCRYPTED_STREAM in head:
-        return UnreadableError(DocumentStatus.ENCRYPTED, "it is protected by a password")
+        return UnreadableError(DocumentStatus.ENCRYPTED, _PROTECTED)
+    if "security limit" in message.lower():
+        return UnreadableError(DocumentStatus.TOO_LARGE, f"it is more than its parser takes: {message[:200]}")
     kind = path.suffix.lower().lstrip(".").upper()
     return UnreadableError(DocumentStatus.UNREADABLE, f"not a valid {kind} file: {message[:200]}")
 
 
-def _markdown_pages(result: ExtractionResult, *, is_html: bool) -> list[Page]:
-    text = clean(result.content)
+def _rendered_pages(result: ExtractionResult, *, is_html: bool) -> list[Page]:
+    text = result.content
     if is_html:
         text = _HTML_FRONT_MATTER.sub("", text)
     marks = list(_PAGE_MARK_PATTERN.finditer(text))
     if not marks:
-        return [Page(None, text, tuple(markdown_headings(text)))]
+        return [_text_page(text, is_markdown=True)]
+    text = clean(text)
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     slides = [(int(mark[1]), text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)]
     return [Page(number, slide, tuple(markdown_headings(slide))) for number, slide in slides]

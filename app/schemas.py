@@ -172,6 +172,7 @@ class DocumentStatus(StrEnum):
     ENCRYPTED = "encrypted"
     UNSUPPORTED = "unsupported"
     UNREADABLE = "unreadable"
+    TOO_LARGE = "too_large"
     TIMED_OUT = "timed_out"
     CRASHED = "crashed"
     OUTSIDE = "outside"

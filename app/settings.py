@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.chunk_unit import ChunkUnit
+
 # Local servers want none, and the client refuses to start without one.
 PLACEHOLDER_API_KEY = "not-needed"
 
@@ -30,11 +32,6 @@ class EmbeddingProvider(StrEnum):
 class DegradedAnswers(StrEnum):
     NONE = "none"
     EXTRACTIVE = "extractive"
-
-
-class ChunkUnit(StrEnum):
-    CHARACTERS = "characters"
-    TOKENS = "tokens"
 
 
 class LogLevel(StrEnum):
@@ -103,6 +100,10 @@ class Settings(BaseSettings):
     embedding_provider: EmbeddingProvider = EmbeddingProvider.AUTO
     embedding_model: str = "text-embedding-3-small"
     embedding_batch_size: Annotated[int, Field(ge=1, le=2048)] = 100
+    embedding_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    embedding_retry_s: Annotated[float, Field(ge=0)] = 300
+    embedding_cache_mb: Annotated[int, Field(ge=0)] = 1024
+    embedding_price: Annotated[float, Field(ge=0)] | None = None
 
     top_k: Annotated[int, Field(ge=1, le=50)] = 5
     min_score: Fraction = 0.15
@@ -112,10 +113,14 @@ class Settings(BaseSettings):
     chunk_overlap: Annotated[int, Field(ge=0)] | None = None
     chunk_unit: ChunkUnit = ChunkUnit.CHARACTERS
     parse_timeout_s: Annotated[float, Field(gt=0)] = 120
+    parse_memory_mb: Annotated[int, Field(ge=128)] = 1024
+    max_inflated_mb: Annotated[int, Field(ge=1)] = 512
     parse_workers: Annotated[int, Field(ge=1, le=64)] = min(4, os.cpu_count() or 1)
 
     index_poll_s: Annotated[float, Field(gt=0)] = 2
     keep_snapshots: Annotated[int, Field(ge=1)] = 3
+    max_shrink: Fraction = 0.2
+    scratch_dir: Path | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

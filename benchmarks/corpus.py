@@ -15,19 +15,20 @@ from functools import cache
 from itertools import count, islice
 from pathlib import Path
 
-from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.schema import MetadataMode, TextNode
-
-from app.bm25 import LengthCounter
-from app.chunking import Chunker, Chunking
-from app.documents import Document
+from app.bm25 import TermCounter
+from app.chunk_unit import ChunkUnit
+from app.chunking import node_of
+from app.cutting import Chunk, Chunking, cut
 from app.embeddings.fingerprint import Fingerprint
-from app.embeddings.local import DIMENSIONS, LocalEmbedding
+from app.embeddings.local import LocalEmbedding
+from app.embeddings.static import DIMENSIONS, MODEL, StaticModel
 from app.pages import Page, markdown_headings
+from app.reading import READER_VERSION
 from app.schemas import DocumentRecord, DocumentStatus
-from app.settings import ChunkUnit, EmbeddingProvider
+from app.settings import EmbeddingProvider
 from app.snapshots import ChunkingInfo, Manifest, SnapshotStore
-from app.stores.edge import ENGINE_VERSION, EdgeVectorStore
+from app.stores.edge_payloads import payload_of_chunk
+from app.stores.edge_shard import ENGINE_VERSION, ChunkShard, Entry
 from benchmarks import datasets
 from benchmarks.datasets import ROOT
 from benchmarks.naive import NaiveIndex
@@ -41,9 +42,11 @@ _BATCH = 1000
 # Whatever decides what stands in an index. A kept one that was made by other code is not used again.
 _MADE_BY = (
     "app/bm25.py",
-    "app/chunking.py",
-    "app/snapshots.py",
-    "app/stores/edge.py",
+    "app/cutting.py",
+    "app/snapshots/files.py",
+    "app/snapshots/manifest.py",
+    "app/stores/edge_payloads.py",
+    "app/stores/edge_shard.py",
     "benchmarks/corpus.py",
 )
 
@@ -60,8 +63,17 @@ def naive_index(chunks: int) -> Path:
 
 def questions(count: int) -> list[str]:
     """Things to ask; the first is a quotation from the first chunk, so that it is answered at any size."""
-    quotation = " ".join(next(_nodes()).text.split()[:12])
+    quotation = " ".join(next(_chunks()).text.split()[:12])
     return [quotation, *islice(datasets.scifact().queries.values(), count - 1)]
+
+
+def documents() -> Iterator[tuple[str, str]]:
+    """Names and texts in Markdown, without end, always the same ones; each gives about 10 chunks."""
+    drawn = random.Random(_SEED)
+    for number in count():
+        pieces = drawn.sample(_pieces(), _PIECES_A_DOCUMENT)
+        title = " ".join(pieces[0].split()[:6])
+        yield f"synthetic/{number:06d}.md", f"# {title}\n\n" + "\n\n".join(pieces)
 
 
 def _kept(name: str, build: Callable[[Path], None]) -> Path:
@@ -78,67 +90,59 @@ def _kept(name: str, build: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _build_service(folder: Path, chunks: int) -> None:
-    nodes = list(islice(_nodes(), chunks))
-    lengths = LengthCounter()
-    tokens = sum(lengths.count(node.get_content(MetadataMode.EMBED)) for node in nodes)
-    embedding = LocalEmbedding()
+def _build_service(folder: Path, size: int) -> None:
+    chunks = list(islice(_chunks(), size))
+    counter = TermCounter()
+    terms = [counter.count(chunk.embed_text) for chunk in chunks]
+    vectors = StaticModel().embed([chunk.embed_text for chunk in chunks])
+    entries = [
+        Entry(payload_of_chunk(chunk), *rest) for chunk, *rest in zip(chunks, vectors, terms, strict=True)
+    ]
     snapshots = SnapshotStore(folder, keep=1)
     with snapshots.writer(), snapshots.stage() as staging:
-        store = EdgeVectorStore.create(
-            staging.path, dimensions=DIMENSIONS, average_length=tokens / len(nodes)
-        )
-        for start in range(0, len(nodes), _BATCH):
-            store.add(_embedded(nodes[start : start + _BATCH], embedding))
-        store.save()
-        store.close()
-        records = [_record(name) for name in dict.fromkeys(node.metadata["document"] for node in nodes)]
+        average_length = sum(each.length for each in terms) / size
+        shard = ChunkShard.create(staging.path, dimensions=DIMENSIONS, average_length=average_length)
+        for start in range(0, size, _BATCH):
+            shard.add(entries[start : start + _BATCH])
+        shard.save()
+        shard.close()
+        records = [_record(name) for name in dict.fromkeys(chunk.document for chunk in chunks)]
         staging.write_documents(records)
         manifest = Manifest(
             id=staging.id,
             built_at=staging.built_at,
             engine=ENGINE_VERSION,
-            embedding=Fingerprint(
-                provider=EmbeddingProvider.LOCAL, model=embedding.model_name, dimensions=DIMENSIONS
-            ),
+            reader=READER_VERSION,
+            embedding=Fingerprint(provider=EmbeddingProvider.LOCAL, model=MODEL, dimensions=DIMENSIONS),
             chunking=ChunkingInfo(size=_CHUNKING.size, overlap=_CHUNKING.overlap, unit=_CHUNKING.unit),
             documents=len(records),
             unread_documents=0,
-            chunks=len(nodes),
+            chunks=size,
         )
-        snapshots.publish(staging, manifest)
+        snapshots.seal(staging, manifest)
+        snapshots.publish(staging)
 
 
-def _build_naive(folder: Path, chunks: int) -> None:
+def _build_naive(folder: Path, size: int) -> None:
     embedding = LocalEmbedding()
-    nodes = _embedded(list(islice(_nodes(), chunks)), embedding)
+    chunks = list(islice(_chunks(), size))
+    vectors = embedding.embed([chunk.embed_text for chunk in chunks]).tolist()
+    nodes = [
+        node_of(chunk).model_copy(update={"embedding": vector})
+        for chunk, vector in zip(chunks, vectors, strict=True)
+    ]
     NaiveIndex.of_nodes(nodes, embedding).save(folder)
 
 
-def _embedded(nodes: list[TextNode], embedding: BaseEmbedding) -> list[TextNode]:
-    vectors = embedding.get_text_embedding_batch([node.get_content(MetadataMode.EMBED) for node in nodes])
-    return [
-        node.model_copy(update={"embedding": vector}) for node, vector in zip(nodes, vectors, strict=True)
-    ]
-
-
-def _nodes() -> Iterator[TextNode]:
-    """Chunks without end, always the same ones, each different from the others."""
-    drawn = random.Random(_SEED)
-    chunker = Chunker(chunking=_CHUNKING)
+def _chunks() -> Iterator[Chunk]:
+    """Chunks without end, each different from the others."""
     seen: set[str] = set()
-    for number in count():
-        for node in chunker.split(_document(number, drawn.sample(_pieces(), _PIECES_A_DOCUMENT))):
-            if node.text not in seen:
-                seen.add(node.text)
-                yield node
-
-
-def _document(number: int, pieces: list[str]) -> Document:
-    title = " ".join(pieces[0].split()[:6])
-    text = f"# {title}\n\n" + "\n\n".join(pieces)
-    page = Page(None, text, tuple(markdown_headings(text)))
-    return Document(f"synthetic/{number:06d}.md", None, len(text), (page,), DocumentStatus.INDEXED)
+    for name, text in documents():
+        page = Page(None, text, tuple(markdown_headings(text)))
+        for chunk in cut(name, (page,), _CHUNKING):
+            if chunk.text not in seen:
+                seen.add(chunk.text)
+                yield chunk
 
 
 @cache

@@ -16,7 +16,8 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from app.assembly import make_index_manager, make_provider
+from app.assembly.indexing import make_provider
+from app.assembly.serving import make_index_manager
 from app.embeddings.local import LocalEmbedding
 from app.schemas import QueryRequest
 from app.settings import Settings, load_settings

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from app.chunking import Chunker, Chunking
-from app.documents import Reader, walk
-from app.settings import ChunkUnit
+from app.chunk_unit import ChunkUnit
+from app.chunking import node_of
+from app.cutting import Chunking
+from app.documents import Reader, inspect, walk
+from app.preparing import prepare
+from app.reading_limits import ReadingLimits
 from benchmarks.datasets import ROOT
 from benchmarks.loadgen import Load, Result, Step, run_load
 from benchmarks.naive import NaiveIndex
@@ -100,10 +104,17 @@ class Samples:
             TemporaryDirectory(prefix="rag-benchmark-") as storage,
         ):
             # The service's chunks for both: LlamaIndex's own reader takes Office files for text.
-            reader = Reader(_DOCUMENTS, workers=2, timeout_s=60)
-            chunker = Chunker(chunking=Chunking(size=1000, overlap=100, unit=ChunkUnit.CHARACTERS))
+            chunking = Chunking(size=1000, overlap=100, unit=ChunkUnit.CHARACTERS)
+            reader = Reader(
+                workers=2,
+                limits=ReadingLimits(timeout_s=60, memory_mb=1024, inflated_mb=512),
+                read=partial(prepare, chunking=chunking, embed=False),
+            )
             nodes = [
-                node for document in reader.read_all(walk(_DOCUMENTS)) for node in chunker.split(document)
+                node_of(prepared.chunk)
+                for document in reader.read_all(inspect(_DOCUMENTS, walk(_DOCUMENTS)))
+                if document.content
+                for prepared in document.content.chunks
             ]
             NaiveIndex.of_nodes(nodes, embedding_model(f"{upstream.url}/v1")).save(Path(storage))
             yield cls(index, Path(storage))

@@ -1,7 +1,7 @@
 """Build the next index from the documents, beside the one that is served, and swap it in.
 
-Exit status: 0 done; 1 failed, and the served index is as it was; 2 wrong usage or setting; 3 done, but some
-documents could not be read.
+Only what has changed since the index before is read and embedded. Exit status: 0 done; 1 failed, and the
+served index is as it was; 2 wrong usage or setting; 3 done, but some documents could not be read.
 
 The reader processes import this module again; so that they start fast, it imports little by itself.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from app.indexer import Report
+    from app.settings import Settings
 
 DONE, FAILED, WRONG_USAGE, DONE_WITH_PROBLEMS = 0, 1, 2, 3
 
@@ -25,14 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print the report as one JSON object, for programs"
-    )
-    arguments = parser.parse_args()
-
+    arguments = _parse_arguments()
     cancelled = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: _cancel(cancelled))
@@ -44,26 +37,107 @@ def main() -> int:
     except SettingsError as error:
         print(f"Wrong setting: {error}", file=sys.stderr)
         return WRONG_USAGE
+    if arguments.watch:
+        return _watch(settings, arguments, cancelled)
+    return _once(settings, arguments, cancelled)
 
-    from app.assembly import make_indexer  # noqa: PLC0415
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--plan", action="store_true", help="tell what would change and what it would cost; write nothing"
+    )
+    what.add_argument("--list", action="store_true", help="list the indexes that are kept")
+    what.add_argument(
+        "--rollback",
+        nargs="?",
+        const="",
+        metavar="ID",
+        help="serve a kept index again; without ID, the one before the served one",
+    )
+    what.add_argument("--watch", action="store_true", help="go on, and reindex whenever documents change")
+    parser.add_argument("--full", action="store_true", help="take nothing over from the index before")
+    parser.add_argument(
+        "--force", action="store_true", help="even if more than MAX_SHRINK of the documents would be gone"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, for programs")
+    arguments = parser.parse_args()
+    if (arguments.full or arguments.force) and (arguments.list or arguments.rollback is not None):
+        parser.error("--full and --force are for building an index")
+    return arguments
+
+
+def _once(settings: Settings, arguments: argparse.Namespace, cancelled: threading.Event) -> int:
     from app.errors import IndexingError  # noqa: PLC0415
+
+    try:
+        if arguments.list:
+            return _list(settings, as_json=arguments.json)
+        if arguments.rollback is not None:
+            return _roll_back(settings, arguments)
+        return _build(settings, arguments, cancelled)
+    except IndexingError as error:
+        print(f"Failed: {error.reason}", file=sys.stderr)
+    except OSError as error:
+        print(f"Failed: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Stopped at once; the served index is as it was", file=sys.stderr)
+    return FAILED
+
+
+def _build(settings: Settings, arguments: argparse.Namespace, cancelled: threading.Event) -> int:
+    from app.assembly.indexing import make_indexer  # noqa: PLC0415
     from app.progress import show_progress  # noqa: PLC0415
 
     indexer = make_indexer(settings)
-    try:
-        with show_progress(sys.stderr) as on_progress:
-            report = indexer.build(on_progress, cancelled)
-    except IndexingError as error:
-        print(f"Failed: {error.reason}", file=sys.stderr)
-        return FAILED
-    except OSError as error:
-        print(f"Failed: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("Stopped at once; the served index is as it was", file=sys.stderr)
-        return FAILED
-    print(_as_json(report) if arguments.json else _as_text(report))
+    with show_progress(sys.stderr) as on_progress:
+        if arguments.plan:
+            report = indexer.plan(on_progress, cancelled, full=arguments.full)
+        else:
+            report = indexer.build(on_progress, cancelled, full=arguments.full, force=arguments.force)
+    print(report.as_json() if arguments.json else report.as_text())
     return DONE_WITH_PROBLEMS if report.unread else DONE
+
+
+def _list(settings: Settings, *, as_json: bool) -> int:
+    from app.assembly.indexing import make_snapshots  # noqa: PLC0415
+
+    summaries = make_snapshots(settings).summaries()
+    if as_json:
+        print(f"[{', '.join(summary.model_dump_json() for summary in summaries)}]")
+        return DONE
+    for summary in summaries:
+        print(summary)
+    if not summaries:
+        print(f"There is no index in {settings.index_dir}")
+    return DONE
+
+
+def _roll_back(settings: Settings, arguments: argparse.Namespace) -> int:
+    import json  # noqa: PLC0415
+
+    from app.assembly.indexing import make_indexer  # noqa: PLC0415
+
+    snapshot = make_indexer(settings).roll_back(arguments.rollback or None)
+    print(json.dumps({"index": snapshot}) if arguments.json else f"Index {snapshot} is served again")
+    return DONE
+
+
+def _watch(settings: Settings, arguments: argparse.Namespace, cancelled: threading.Event) -> int:
+    from watchfiles import watch  # noqa: PLC0415
+
+    status = _once(settings, arguments, cancelled)
+    if not settings.documents_dir.is_dir():
+        return status
+    arguments.full = False
+    print(f"Watching {settings.documents_dir}; Ctrl-C ends this", file=sys.stderr)
+    # Every change counts, in hidden files, too: a Kubernetes volume changes by a link of such a name.
+    for _ in watch(settings.documents_dir, watch_filter=None, stop_event=cancelled, raise_interrupt=False):
+        status = _once(settings, arguments, cancelled)
+    return status
 
 
 def _cancel(cancelled: threading.Event) -> None:
@@ -71,29 +145,6 @@ def _cancel(cancelled: threading.Event) -> None:
     if cancelled.is_set():
         raise KeyboardInterrupt
     cancelled.set()
-
-
-def _as_text(report: Report) -> str:
-    indexed = len(report.documents) - len(report.unread)
-    lines = [f"Index {report.snapshot}: {indexed} documents, {report.chunks} chunks, {report.seconds:.1f} s"]
-    if report.unread:
-        lines.append(f"{len(report.unread)} could not be read:")
-        lines.extend(f"  {record.name}: {record.problem} ({record.status})" for record in report.unread)
-    return "\n".join(lines)
-
-
-def _as_json(report: Report) -> str:
-    import json  # noqa: PLC0415
-
-    return json.dumps(
-        {
-            "index": report.snapshot,
-            "documents": len(report.documents) - len(report.unread),
-            "chunks": report.chunks,
-            "seconds": round(report.seconds, 3),
-            "unread": [record.model_dump(mode="json") for record in report.unread],
-        }
-    )
 
 
 if __name__ == "__main__":

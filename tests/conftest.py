@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.assembly import make_indexer
-from app.indexer import Report
+from app.assembly.indexing import make_indexer
+from app.indexing.report import Report
 from app.main import create_app
 from app.settings import NotSupportedYet, Settings
 from tests.support.fake_provider import FakeProvider
@@ -22,6 +22,17 @@ from tests.support.watched import WatchedService, serve_watched
 
 DATA = ROOT.parent / "shared" / "data"
 SAMPLE_DOCUMENTS = ROOT / "documents"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run the tests that have a long form in it")
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time for a test's long form."""
+    wanted: bool = request.config.getoption("--soak")
+    return wanted
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,9 +54,13 @@ def shared_data() -> Path:
     return DATA
 
 
-def build(settings: Settings) -> Report:
+def build(settings: Settings, *, full: bool = False, force: bool = False) -> Report:
     """Build an index in this process."""
-    return make_indexer(settings).build(lambda _: None, threading.Event())
+    return make_indexer(settings).build(lambda _: None, threading.Event(), full=full, force=force)
+
+
+def plan(settings: Settings) -> Report:
+    return make_indexer(settings).plan(lambda _: None, threading.Event())
 
 
 @pytest.fixture

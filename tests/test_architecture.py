@@ -13,20 +13,31 @@ from tests.support.serving import ROOT
 
 # Each may import from those before it, and modules of one row from each other if there is no circle.
 LAYERS: list[set[str]] = [
-    {"app.settings", "app.errors", "app.schemas", "app.chat_schemas", "app.telemetry", "app.deadline"},
+    {
+        "app.chunk_unit",
+        "app.settings",
+        "app.errors",
+        "app.schemas",
+        "app.chat_schemas",
+        "app.telemetry",
+        "app.deadline",
+    },
     {
         "app.pages",
         "app.pdf",
         "app.encodings",
+        "app.protection",
+        "app.reading_limits",
         "app.reading",
+        "app.reader_process",
         "app.bm25",
         "app.provider",
         "app.embeddings",
         "app.synthesis",
     },
-    {"app.documents", "app.chunking", "app.snapshots", "app.stores"},
-    {"app.engine", "app.indexer", "app.progress"},
-    {"app.index_manager"},
+    {"app.documents", "app.cutting", "app.chunking", "app.preparing", "app.snapshots", "app.stores"},
+    {"app.engine", "app.indexing", "app.progress"},
+    {"app.served_index", "app.index_loading", "app.index_manager"},
     {"app.openai_errors", "app.problems", "app.middleware", "app.admission", "app.api"},
     {"app.assembly"},
     {"app.main", "app.__main__"},
@@ -88,6 +99,15 @@ def test_the_api_does_not_know_llamaindex() -> None:
         assert not any(name.startswith("llama_index") for name in imports(path)), path
 
 
+def test_indexing_does_not_wait_for_llamaindex(tmp_path: Path) -> None:
+    """It takes two seconds to import: an operator would wait for that, and each reader process, too."""
+    code = (
+        "import sys, app.assembly.indexing\n"
+        "assert not {'llama_index', 'fastapi', 'openai'} & set(sys.modules), 'imported for nothing'\n"
+    )
+    run_code(code, tmp_path)
+
+
 def test_nothing_touches_llamaindex_global_settings() -> None:
     """It is one mutable object for the whole process."""
     for path in MODULES:
@@ -101,11 +121,15 @@ def test_importing_does_nothing(tmp_path: Path) -> None:
         "assert threading.active_count() == 1, threading.enumerate()\n"
         "assert not {'openai', 'kreuzberg', 'wordllama'} & set(sys.modules), 'imported for nothing'\n"
     )
+    run_code(code, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def run_code(code: str, folder: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
         check=True,
         timeout=60,
     )
-    assert list(tmp_path.iterdir()) == []

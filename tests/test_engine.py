@@ -7,7 +7,8 @@ import asyncio
 import pytest
 from llama_index.core.base.response.schema import Response
 
-from app.assembly import make_index_manager, make_provider
+from app.assembly.indexing import make_provider
+from app.assembly.serving import make_index_manager
 from app.engine import RagQueryEngine
 from app.settings import Settings
 

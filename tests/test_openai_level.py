@@ -149,7 +149,7 @@ def test_wrong_vectors_never_reach_an_index(
     provider: FakeProvider, openai_settings: MakeSettings, distort: Callable[[dict[str, Any]], None]
 ) -> None:
     """Too few, misnumbered, of different lengths, not finite: the build ends, and publishes nothing."""
-    settings = openai_settings()
+    settings = openai_settings(embedding_retry_s=0)
     provider.distort = distort
     with pytest.raises(IndexingError, match="embedding failed"):
         build(settings)

@@ -99,10 +99,11 @@ def test_a_server_stops_in_the_middle_of_a_build(
     environment: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
     """Soon, with status 0, no traceback, no process left over; the next start builds anew."""
-    for count in range(300):
+    for count in range(4000):
         (tmp_path / "documents" / f"{count}.md").write_text(f"Text {count}.")
     with server_process(environment, tmp_path / "log") as server:
-        wait_for(lambda: "of 301" in getattr(server.health(), "text", ""), "the build to begin")
+        wait_for(lambda: "of 4001" in getattr(server.health(), "text", ""), "the build to begin")
+        wait_for(lambda: len(children_of(server.process.pid)) > 1, "the readers to be started")
         children = children_of(server.process.pid)
         assert server.stop(number) == 0
         assert "Traceback" not in server.output
@@ -119,8 +120,8 @@ def test_reindex_reports_what_it_read_and_what_not(environment: dict[str, str], 
     assert done.returncode == 3
     lines = done.stdout.splitlines()
     assert "1 documents, 1 chunks" in lines[0]
-    assert lines[1] == "1 could not be read:"
-    assert lines[2].startswith("  broken one.pdf: not a valid PDF file")
+    assert lines[1:5] == ["2 added:", "  broken one.pdf", "  leave.md", "1 could not be read:"]
+    assert lines[5].startswith("  broken one.pdf: not a valid PDF file")
     assert "2 of 2 documents read" in done.stderr
 
 
@@ -159,13 +160,14 @@ def test_reindex_shows_a_bar_on_a_terminal(environment: dict[str, str]) -> None:
     os.close(terminal)
     shown = read_terminal(controller)
     assert process.wait(60) == 0
-    assert "Reading documents" in shown
+    for stage in ("Comparing documents", "Reading and embedding", "Saving and checking"):
+        assert stage in shown
     assert "━" in shown
 
 
 def test_ctrl_c_ends_a_reindex_and_changes_nothing(environment: dict[str, str], tmp_path: Path) -> None:
     """Sent to the whole group, as a terminal does."""
-    for count in range(2000):
+    for count in range(4000):
         (tmp_path / "documents" / f"{count}.md").write_text(f"Text {count}.")
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "reindex.py")],
@@ -175,9 +177,7 @@ def test_ctrl_c_ends_a_reindex_and_changes_nothing(environment: dict[str, str], 
         text=True,
         start_new_session=True,
     )
-    wait_for(
-        lambda: any((tmp_path / "index").glob("snapshots/.staging-*/chunks.jsonl")), "the reading to begin"
-    )
+    wait_for(lambda: any((tmp_path / "index").glob("snapshots/.staging-*/engine")), "the reading to begin")
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1

@@ -11,8 +11,9 @@ from fastapi import Depends, Request
 
 from app.chat_schemas import ErrorResponse
 from app.engine import RagQueryEngine
-from app.index_manager import IndexManager, ServedIndex
+from app.index_manager import IndexManager
 from app.schemas import Problem
+from app.served_index import ServedIndex
 
 
 async def get_manager(request: Request) -> IndexManager:

@@ -15,13 +15,14 @@ class CircuitOpen(Exception):
 
 
 class Breaker:
-    """Opens after `FAILURES` failed calls in a row; after `COOL_DOWN_S` one call is let through as a probe.
+    """Opens after so many failed calls in a row; after `COOL_DOWN_S` one call is let through as a probe.
 
     Libraries for this let any number of probes through, or take a call whose client went away for a failed
     one. For one event loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, breaks_after: float = FAILURES) -> None:
+        self._breaks_after = breaks_after
         self._failures = 0
         self._probe_at: float | None = None
         self._probing = False
@@ -48,7 +49,7 @@ class Breaker:
     def failed(self) -> None:
         self._failures += 1
         # A call from before it opened does not put off the next probe.
-        if self._failures >= FAILURES and (self._probe_at is None or self._probing):
+        if self._failures >= self._breaks_after and (self._probe_at is None or self._probing):
             self._probe_at = time.monotonic() + COOL_DOWN_S
 
     def _is_time(self) -> bool:

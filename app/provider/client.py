@@ -7,7 +7,7 @@ when many requests wait, and a second of imports is saved.
 from __future__ import annotations
 
 import asyncio
-import random
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -21,12 +21,13 @@ from app.deadline import remaining_s, start_deadline, until_deadline
 from app.errors import ModelUnavailable
 from app.provider.breaker import Breaker, CircuitOpen
 from app.provider.failures import ProviderFailure, ProviderTimeout, making_sense, refused
+from app.provider.patience import ONLINE, Patience, Retries
 
 OPENAI_URL = "https://api.openai.com/v1"
 
-# One request and two more, if it may pass.
-RETRIES = 2
 _FIRST_BACKOFF_S = 0.25
+# What passes before this many retries is not worth a line of the log.
+_UNTOLD_RETRIES = 2
 
 _CONNECT_TIMEOUT_S = 10.0
 # Less than servers and balancers in between allow, so that they do not close what we are about to use.
@@ -36,6 +37,8 @@ _MAX_ERROR_BYTES = 2048
 _ALONE_S = 300.0
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class ProviderClient:
@@ -96,11 +99,16 @@ class Endpoint:
         model: what stands behind it, as errors call it: "the language model".
     """
 
-    def __init__(self, client: ProviderClient, path: str, model: str) -> None:
+    def __init__(self, client: ProviderClient, path: str, model: str, patience: Patience = ONLINE) -> None:
         self._client = client
         self._url = client.url(path)
         self._model = model
-        self._breaker = Breaker()
+        self._patience = patience
+        self._breaker = Breaker(patience.breaks_after)
+
+    async def close(self) -> None:
+        """Close the session, which other endpoints of the client may use, too."""
+        await self._client.close()
 
     def run_alone(self, call: Coroutine[Any, Any, T]) -> T:
         """Run what uses this endpoint where there is no event loop; the session lives for this call only."""
@@ -110,7 +118,7 @@ class Endpoint:
             try:
                 return await call
             finally:
-                await self._client.close()
+                await self.close()
 
         return asyncio.run(run())
 
@@ -164,31 +172,30 @@ class Endpoint:
         Raises:
             ProviderFailure: of the last attempt.
         """
-        retries = 0
+        retries = Retries(self._patience, first_backoff_s=_FIRST_BACKOFF_S)
         while True:
             if remaining_s() == 0:
                 raise ProviderTimeout("was not asked within REQUEST_TIMEOUT_S", is_down=None)
             try:
-                async with until_deadline():
-                    result = await attempt()
-            except TimeoutError as error:
-                raise ProviderTimeout("did not answer within REQUEST_TIMEOUT_S") from error
+                result = await self._attempt(attempt)
             except ProviderFailure as failure:
-                pause = _pause(failure, retries)
-                if not failure.may_pass or retries == RETRIES or pause >= remaining_s():
+                pause = retries.pause_after(failure)
+                if pause >= remaining_s():
                     raise
+                if retries.count > _UNTOLD_RETRIES:
+                    logger.warning("%s %s: asking again in %.1f s", self._model, failure.what, pause)
             else:
                 self._breaker.succeeded()
                 return result
-            retries += 1
             await asyncio.sleep(pause)
 
-
-def _pause(failure: ProviderFailure, retries: int) -> float:
-    if failure.retry_after_s is not None:
-        return failure.retry_after_s
-    backoff: float = _FIRST_BACKOFF_S * 2**retries
-    return backoff * random.uniform(0.5, 1.0)  # noqa: S311 - so that clients do not come back all at once
+    async def _attempt(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        try:
+            async with until_deadline(self._patience.attempt_s):
+                return await attempt()
+        except TimeoutError as error:
+            # It may pass only if that was the attempt's own limit: at the deadline there is no time left.
+            raise ProviderTimeout("did not answer within REQUEST_TIMEOUT_S", may_pass=True) from error
 
 
 @contextmanager

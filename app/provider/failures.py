@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,6 +13,11 @@ from app.errors import ModelTimeout, ModelUnavailable, RagError
 # These may pass; another try with what is wrong about the request itself would only cost more.
 _PASSING_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
 
+# OpenAI: "Requested 604573 tokens, max 300000 tokens per request", "maximum context length is 8192 tokens";
+# Ollama: "the input length exceeds the context length"; text-embeddings-inference: "batch size 100 > maximum
+# allowed batch size 32"; vLLM: "maximum context length", "too long".
+_TOO_LARGE = re.compile(r"tokens|context length|batch size|too (?:large|long|many)", re.IGNORECASE)
+
 
 class ProviderFailure(Exception):
     """An attempt that failed.
@@ -21,6 +27,7 @@ class ProviderFailure(Exception):
         said: the provider's or the network's own words, for the log only.
         may_pass: the same request may succeed later.
         retry_after_s: how long the provider wants to be left alone.
+        status: of the response that refused the request; None where there was none, or it was 200.
         is_down: whether it tells that the provider does not work; None where it tells nothing of that.
     """
 
@@ -31,13 +38,20 @@ class ProviderFailure(Exception):
         *,
         may_pass: bool = False,
         retry_after_s: float | None = None,
+        status: int | None = None,
         is_down: bool | None = True,
     ) -> None:
         super().__init__(str(said) or what)
         self.what = what
         self.may_pass = may_pass
         self.retry_after_s = retry_after_s
+        self.status = status
         self.is_down = is_down
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the request held more than the provider takes at once; 400 may mean anything else, too."""
+        return self.status == 413 or (self.status in {400, 422} and bool(_TOO_LARGE.search(str(self))))
 
     def as_error(self, model: str) -> RagError:
         return ModelUnavailable(f"{model} {self.what}")
@@ -55,6 +69,7 @@ def refused(status: int, text: str, retry_after: str | None) -> ProviderFailure:
         text,
         may_pass=status in _PASSING_STATUSES,
         retry_after_s=_seconds(retry_after),
+        status=status,
         is_down=status >= 500,
     )
 

@@ -1,31 +1,38 @@
-"""LlamaIndex's nodes as the engine keeps them, and back."""
+"""Chunks as the engine keeps them."""
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
-from llama_index.core.schema import BaseNode, MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
+from app.cutting import Chunk, chunk_id
 
 
-def payload_of(node: BaseNode) -> dict[str, Any]:
+def payload_of_chunk(chunk: Chunk) -> dict[str, Any]:
+    """As `edge_nodes.payload_of` makes of its node."""
     return {
-        "id": node.node_id,
-        "text": node.get_content(MetadataMode.NONE),
-        "ref_doc_id": node.ref_doc_id,
-        "start": getattr(node, "start_char_idx", None),
-        "end": getattr(node, "end_char_idx", None),
-        "metadata": node.metadata,
+        "id": chunk.id,
+        "text": chunk.text,
+        "ref_doc_id": chunk.document,
+        "start": chunk.start,
+        "end": chunk.end,
+        "metadata": {
+            "document": chunk.document,
+            "format": format_of(chunk.document),
+            "page": chunk.page,
+            "heading": chunk.heading,
+        },
+        "text_hash": chunk.text_hash,
+        "occurrence": chunk.occurrence,
     }
 
 
-def node_of(payload: dict[str, Any]) -> TextNode:
-    node = TextNode(
-        id_=payload["id"],
-        text=payload["text"],
-        start_char_idx=payload["start"],
-        end_char_idx=payload["end"],
-        metadata=payload["metadata"],
-    )
-    if payload["ref_doc_id"] is not None:
-        node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=payload["ref_doc_id"])
-    return node
+def moved(payload: dict[str, Any], document: str) -> dict[str, Any]:
+    """The payload of the same chunk in a document of another name."""
+    metadata = {**payload["metadata"], "document": document, "format": format_of(document)}
+    new_id = chunk_id(document, payload["text_hash"], payload["occurrence"])
+    return {**payload, "id": new_id, "ref_doc_id": document, "metadata": metadata}
+
+
+def format_of(document: str) -> str:
+    return PurePosixPath(document).suffix.lower().lstrip(".")

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.bm25 import Bm25Encoder
-from app.embeddings.local import LocalEmbedding, Vectors
+from app.bm25 import TermCounter
+from app.embeddings.batches import Vectors
+from app.embeddings.local import LocalEmbedding
 from app.schemas import Citation
 from app.synthesis.sentences import split_sentences
 
@@ -67,13 +68,13 @@ class Analyzer:
     def __init__(
         self,
         embedding: LocalEmbedding,
-        encoder: Bm25Encoder,
+        counter: TermCounter,
         *,
         max_sentences: int,
         remembered_bytes: int = _REMEMBERED_BYTES,
     ) -> None:
         self._embedding = embedding
-        self._encoder = encoder
+        self._counter = counter
         self._max_sentences = max_sentences
         self._room = remembered_bytes
         self._remembered: OrderedDict[_Key, Analysis] = OrderedDict()
@@ -103,7 +104,7 @@ class Analyzer:
         text, heading, markdown = key
         sentences = split_sentences(text, markdown=markdown, limit=self._max_sentences)
         texts = [f"{heading or ''} {sentence}" for sentence in sentences]
-        terms = [self._encoder.terms(text) for text in texts]
+        terms = [self._counter.terms(text) for text in texts]
         return Analysis(
             sentences,
             self._embedding.embed(texts),

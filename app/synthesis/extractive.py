@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from app.bm25 import Bm25Encoder
+from app.bm25 import TermCounter
 from app.embeddings.local import LocalEmbedding
 from app.schemas import Citation
 from app.synthesis.analysis import Analysis, Analyzer
@@ -48,8 +48,8 @@ class ExtractiveSynthesizer:
 
     def __init__(self, embedding: LocalEmbedding) -> None:
         self._embedding = embedding
-        self._encoder = Bm25Encoder()
-        self._analyzer = Analyzer(embedding, self._encoder, max_sentences=_MAX_SENTENCES)
+        self._counter = TermCounter()
+        self._analyzer = Analyzer(embedding, self._counter, max_sentences=_MAX_SENTENCES)
 
     async def standalone(self, question: str, conversation: Conversation) -> Standalone:
         """The question as it is: what it refers to, only a language model could tell."""
@@ -91,7 +91,7 @@ class ExtractiveSynthesizer:
         vector = self._embedding.embed([question])[0]
         meaning = np.maximum(found.vectors @ vector, 0).astype(np.float64)
         scores: Scores = (
-            _word_scores(self._encoder.terms(question), found)
+            _word_scores(self._counter.terms(question), found)
             + _MEANING * meaning
             + _PASSAGE_SCORE * relevance / max(relevance.max(), 1e-9)
             + _CODES * _code_scores(question, found.sentences)

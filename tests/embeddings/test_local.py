@@ -11,7 +11,8 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.span import BaseSpan
 from llama_index_instrumentation.span_handlers import BaseSpanHandler
 
-from app.embeddings.local import DIMENSIONS, LocalEmbedding, _load_weights, load_tokenizer
+from app.embeddings.local import LocalEmbedding
+from app.embeddings.static import DIMENSIONS, _load_weights, load_tokenizer
 
 EMBEDDING = LocalEmbedding()
 

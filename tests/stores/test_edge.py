@@ -19,9 +19,11 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
-from app.chunking import Chunker, Chunking
-from app.embeddings.local import DIMENSIONS, LocalEmbedding
-from app.settings import ChunkUnit
+from app.chunk_unit import ChunkUnit
+from app.chunking import Chunker
+from app.cutting import Chunking
+from app.embeddings.local import LocalEmbedding
+from app.embeddings.static import DIMENSIONS
 from app.stores.edge import EdgeVectorStore
 
 EMBEDDING = LocalEmbedding()
@@ -50,7 +52,7 @@ def nodes() -> list[TextNode]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> EdgeVectorStore:
-    made = EdgeVectorStore.create(tmp_path / "store", dimensions=DIMENSIONS, average_length=6)
+    made = EdgeVectorStore.create(tmp_path / "store", dimensions=DIMENSIONS, average_length=5)
     made.add(nodes())
     return made
 
@@ -170,7 +172,7 @@ def test_a_document_is_deleted_by_name(store: EdgeVectorStore) -> None:
 def test_adding_a_node_again_replaces_it(store: EdgeVectorStore, tmp_path: Path) -> None:
     """A repeated run changes nothing, the statistics included."""
     again = nodes()
-    before = EdgeVectorStore.create(tmp_path / "other", dimensions=DIMENSIONS, average_length=6)
+    before = EdgeVectorStore.create(tmp_path / "other", dimensions=DIMENSIONS, average_length=5)
     before.add(again)
     before.add(again)
     assert before.chunk_count == len(again) == len(before.get_nodes())

@@ -111,10 +111,15 @@ def when_told(then: Fault) -> Fault:
 
 def at_first(fault: Fault, times: int = 1) -> Fault:
     """Only the first requests fail."""
+    return later(fault, after=0, times=times)
+
+
+def later(fault: Fault, *, after: int, times: int = 1) -> Fault:
+    """So many requests are answered well, then so many fail, and then all is well again."""
     numbers = count()
 
     async def answer(exchange: Exchange) -> None:
-        await (fault(exchange) if next(numbers) < times else exchange.answer_well())
+        await (fault(exchange) if after <= next(numbers) < after + times else exchange.answer_well())
 
     return answer
 

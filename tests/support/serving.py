@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,15 @@ def serve_in_thread(app: Any) -> Iterator[str]:
 class ServerProcess:
     """`python -m app`, with its output."""
 
-    def __init__(self, environment: dict[str, str], log: Path, cwd: Path = ROOT) -> None:
+    def __init__(
+        self, environment: dict[str, str], log: Path, cwd: Path = ROOT, within: Sequence[str] = ()
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app"],
+                [*within, sys.executable, "-m", "app"],
                 cwd=cwd,
                 env=clean_environment() | {"PORT": str(self.port), "PYTHONPATH": str(ROOT)} | environment,
                 stdout=output,
@@ -101,8 +103,14 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def server_process(environment: dict[str, str], log: Path) -> Iterator[ServerProcess]:
-    server = ServerProcess(environment, log)
+def server_process(
+    environment: dict[str, str], log: Path, within: Sequence[str] = ()
+) -> Iterator[ServerProcess]:
+    """
+    Args:
+        within: a command that runs what follows it.
+    """
+    server = ServerProcess(environment, log, within=within)
     try:
         yield server
     finally:

@@ -7,13 +7,13 @@ import tracemalloc
 
 import numpy as np
 
-from app.bm25 import Bm25Encoder
+from app.bm25 import TermCounter
 from app.embeddings.local import LocalEmbedding
 from app.schemas import Citation
 from app.synthesis.analysis import Analysis, Analyzer
 
 EMBEDDING = LocalEmbedding()
-ENCODER = Bm25Encoder()
+ENCODER = TermCounter()
 
 
 def analyzer(remembered_bytes: int = 1_000_000) -> Analyzer:

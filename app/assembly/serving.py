@@ -1,0 +1,144 @@
+"""What serves an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import qdrant_edge as qdrant
+from llama_index.core import VectorStoreIndex
+from llama_index.core.base.embeddings.base import BaseEmbedding
+
+from app.assembly.indexing import (
+    embedding_provider,
+    make_chunking,
+    make_embedding_model,
+    make_indexer,
+    make_snapshots,
+)
+from app.chunking import Chunker
+from app.embeddings.fingerprint import Fingerprint
+from app.embeddings.local import LocalEmbedding
+from app.embeddings.provider import ProviderEmbedding
+from app.embeddings.query import QueryEmbedder
+from app.engine import RagQueryEngine, Retrieval
+from app.errors import FingerprintMismatch
+from app.index_manager import IndexManager
+from app.provider.chat import ChatModel
+from app.provider.client import Endpoint, ProviderClient
+from app.served_index import ServedIndex
+from app.settings import DegradedAnswers, Settings
+from app.snapshots import Scratch, Snapshot
+from app.stores.edge import EdgeVectorStore
+from app.synthesis.contract import Synthesizer
+from app.synthesis.degraded import DegradingSynthesizer
+from app.synthesis.extractive import ExtractiveSynthesizer
+from app.synthesis.llm import LLMSynthesizer
+
+# nDCG@10 on SciFact and hit@1 on SQuAD 2.0 peak at 0.2 to 0.4 for the local model, and at 0.3 to 0.5 for
+# all-MiniLM-L6-v2, which stands here for the stronger ones (benchmarks/README.md).
+_DENSE_WEIGHT_LOCAL = 0.3
+_DENSE_WEIGHT_OPENAI = 0.5
+
+# 12 MB of vectors at 1,536 dimensions. A bundled model is faster than it would pay to remember.
+_REMEMBERED_QUESTIONS = 2048
+
+
+def make_embedding(settings: Settings, provider: ProviderClient) -> LocalEmbedding | ProviderEmbedding:
+    if settings.uses_openai_embeddings:
+        return ProviderEmbedding(
+            make_embedding_model(settings, provider), embed_batch_size=settings.embedding_batch_size
+        )
+    return LocalEmbedding(embed_batch_size=settings.embedding_batch_size)
+
+
+def make_synthesizer(settings: Settings, embedding: BaseEmbedding, provider: ProviderClient) -> Synthesizer:
+    if not settings.uses_openai_llm:
+        return _make_extractive(embedding)
+    llm = ChatModel(
+        Endpoint(provider, "chat/completions", "the language model"),
+        model=settings.llm_model,
+        stream_idle_s=settings.stream_idle_timeout_s,
+    )
+    if settings.degraded_answers is DegradedAnswers.EXTRACTIVE:
+        return DegradingSynthesizer(LLMSynthesizer(llm), _make_extractive(embedding))
+    return LLMSynthesizer(llm)
+
+
+def _make_extractive(embedding: BaseEmbedding) -> ExtractiveSynthesizer:
+    # Quoting ranks sentences by the local model whatever the index uses: it costs nothing.
+    return ExtractiveSynthesizer(embedding if isinstance(embedding, LocalEmbedding) else LocalEmbedding())
+
+
+def make_index_manager(settings: Settings, provider: ProviderClient) -> IndexManager:
+    scratch = Scratch(settings.scratch_dir)
+    return IndexManager(
+        snapshots=make_snapshots(settings),
+        open_index=make_index_opener(settings, provider, scratch),
+        indexer=make_indexer(settings),
+        scratch=scratch,
+        poll_s=settings.index_poll_s,
+    )
+
+
+def make_index_opener(
+    settings: Settings, provider: ProviderClient, scratch: Scratch
+) -> Callable[[Snapshot], ServedIndex]:
+    """What loads a snapshot, checked, to be asked.
+
+    It raises FingerprintMismatch, SnapshotDamaged, and whatever the engine does.
+    """
+    embedding = make_embedding(settings, provider)
+    synthesizer = make_synthesizer(settings, embedding, provider)
+    remembered = _REMEMBERED_QUESTIONS if settings.uses_openai_embeddings else 0
+    embedder = QueryEmbedder(embedding, remembered=remembered)
+    default_weight = _DENSE_WEIGHT_OPENAI if settings.uses_openai_embeddings else _DENSE_WEIGHT_LOCAL
+    retrieval = Retrieval(
+        top_k=settings.top_k,
+        min_score=settings.min_score,
+        dense_weight=default_weight if settings.dense_weight is None else settings.dense_weight,
+    )
+
+    def open_index(snapshot: Snapshot) -> ServedIndex:
+        _check_fingerprint(snapshot.manifest.embedding, settings, embedding)
+        with ExitStack() as stack:
+            path = stack.enter_context(scratch.loadable(snapshot))
+            with snapshot.times_kept():
+                store = EdgeVectorStore.open(path, dense_weight=retrieval.dense_weight)
+            stack.callback(_close_shard, store.client, snapshot)
+            engine = RagQueryEngine(
+                snapshot_id=snapshot.manifest.id,
+                index=_as_llama_index(store, embedding, settings),
+                store=store,
+                embedder=embedder,
+                fingerprint=snapshot.manifest.embedding,
+                synthesizer=synthesizer,
+                retrieval=retrieval,
+                timeout_s=settings.request_timeout_s,
+            )
+            return ServedIndex(snapshot, engine, stack.pop_all().close)
+
+    return open_index
+
+
+def _close_shard(shard: qdrant.EdgeShard, snapshot: Snapshot) -> None:
+    with snapshot.times_kept():
+        shard.close()
+
+
+def _check_fingerprint(fingerprint: Fingerprint, settings: Settings, embedding: BaseEmbedding) -> None:
+    provider = embedding_provider(settings)
+    if (fingerprint.provider, fingerprint.model) != (provider, embedding.model_name):
+        raise FingerprintMismatch(
+            f"the index was built with {fingerprint.provider}/{fingerprint.model}, but the settings name "
+            f"{provider}/{embedding.model_name}: run make reindex, or set them back"
+        )
+
+
+def _as_llama_index(store: EdgeVectorStore, embedding: BaseEmbedding, settings: Settings) -> VectorStoreIndex:
+    return VectorStoreIndex.from_vector_store(
+        store,
+        embed_model=embedding,
+        # Given so that LlamaIndex does not make its default, which needs nltk's data.
+        transformations=[Chunker(chunking=make_chunking(settings))],
+    )

@@ -1,0 +1,215 @@
+"""Pages into chunks with document, page, heading path and offsets.
+
+Without LlamaIndex, which takes a second to import: the processes that read documents cut them, too.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+from semantic_text_splitter import MarkdownSplitter, TextSplitter
+
+from app.chunk_unit import ChunkUnit
+from app.embeddings.static import load_tokenizer
+from app.pages import Heading, Page
+
+HEADING_SEPARATOR = " > "
+
+_TABLE_RULE = re.compile(r"^\|[ :|-]+\|$")
+_MIN_BLOCK_CHARS = 20_000
+_CHUNK_NAMESPACE = uuid.UUID("6f1c1f0e-1d1b-5c0a-9b57-3c1b6f2d7a10")
+
+
+class Chunk(NamedTuple):
+    """A part of a document's text.
+
+    Attributes:
+        start: where in its page's text it stands; `end`, too.
+        text_hash: of `embed_text`.
+        occurrence: 1 for the first chunk of this heading and text in its document, 2 for the second.
+    """
+
+    document: str
+    page: int | None
+    heading: str | None
+    text: str
+    start: int
+    end: int
+    text_hash: str
+    occurrence: int
+
+    @property
+    def id(self) -> str:
+        return chunk_id(self.document, self.text_hash, self.occurrence)
+
+    @property
+    def embed_text(self) -> str:
+        """What is embedded and searched. Not the document's name: renaming one embeds nothing again."""
+        return _embed_text(self.heading, self.text)
+
+
+def _embed_text(heading: str | None, text: str) -> str:
+    return f"{heading}\n{text}" if heading else text
+
+
+def text_hash(text: str) -> str:
+    """32 hexadecimal digits: equal for texts that have the same embedding."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def chunk_id(document: str, text_hash: str, occurrence: int) -> str:
+    """The same for the same text in the same document, wherever it stands there."""
+    return str(uuid.uuid5(_CHUNK_NAMESPACE, f"{document}\0{text_hash}\0{occurrence}"))
+
+
+class _Splitter(Protocol):
+    def chunk_indices(self, text: str, /) -> list[tuple[int, str]]: ...
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """How documents are cut: sizes in `unit`, which an index's manifest names."""
+
+    size: int
+    overlap: int
+    unit: ChunkUnit
+
+    @property
+    def block(self) -> int:
+        """How many characters at most are cut in one go: many chunks, whatever their unit."""
+        return max(_MIN_BLOCK_CHARS, 20 * self.size)
+
+    @cached_property
+    def markdown(self) -> _Splitter:
+        if self.unit is ChunkUnit.TOKENS:
+            return MarkdownSplitter.from_huggingface_tokenizer(load_tokenizer(), self.size, self.overlap)
+        return MarkdownSplitter(self.size, self.overlap)
+
+    @cached_property
+    def plain(self) -> _Splitter:
+        if self.unit is ChunkUnit.TOKENS:
+            return TextSplitter.from_huggingface_tokenizer(load_tokenizer(), self.size, self.overlap)
+        return TextSplitter(self.size, self.overlap)
+
+
+@dataclass(frozen=True)
+class _Section:
+    """Text under one heading, at `start` in its page."""
+
+    start: int
+    text: str
+    path: tuple[str, ...]
+
+
+class HeadingPath:
+    """The headings above the current place; it goes on from page to page."""
+
+    def __init__(self) -> None:
+        self._open: list[Heading] = []
+
+    def enter(self, heading: Heading) -> None:
+        self._open = [above for above in self._open if above.level < heading.level] + [heading]
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        return tuple(heading.title for heading in self._open)
+
+
+def cut(document: str, pages: Iterable[Page], chunking: Chunking) -> Iterator[Chunk]:
+    """Cut at headings, then to size: a chunk has one heading path and one page, so a citation is exact."""
+    path = HeadingPath()
+    seen: Counter[str] = Counter()
+    for page in pages:
+        splitter = chunking.markdown if page.is_markdown else chunking.plain
+        for section in _sections(page, path):
+            headers = _TableHeaders(section.text, max_chars=chunking.size // 3)
+            heading = HEADING_SEPARATOR.join(section.path) or None
+            for offset, part in _cut(section.text, splitter, block=chunking.block):
+                text = headers.above(offset, part) + part
+                start = section.start + offset
+                end = start + len(text)
+                hashed = text_hash(_embed_text(heading, text))
+                seen[hashed] += 1
+                yield Chunk(document, page.number, heading, text, start, end, hashed, seen[hashed])
+
+
+def _cut(text: str, splitter: _Splitter, *, block: int) -> Iterator[tuple[int, str]]:
+    """The chunks with their offsets.
+
+    Long texts go to the splitter in blocks: its time grows with the square of an unbroken text's length, to
+    5 s for a line of 800 KB.
+    """
+    start = 0
+    while start < len(text):
+        end = _block_end(text, start, block)
+        for offset, chunk in splitter.chunk_indices(text[start:end]):
+            yield start + offset, chunk
+        start = end
+
+
+def _block_end(text: str, start: int, block: int) -> int:
+    """A place to cut a block of a long text: between paragraphs, lines or words if there is one."""
+    limit = start + block
+    if limit >= len(text):
+        return len(text)
+    for separator in ("\n\n", "\n", " "):
+        found = text.rfind(separator, start + block // 2, limit)
+        if found > 0:
+            return found + len(separator)
+    return limit
+
+
+class _TableHeaders:
+    """The headers of a section's tables, to be repeated above rows that were cut off from them.
+
+    A row alone does not say what its cells mean. A header that would fill a good part of a chunk is not
+    repeated.
+    """
+
+    def __init__(self, section: str, *, max_chars: int) -> None:
+        self._starts: list[int] = []
+        self._headers: list[str] = []
+        offset = 0
+        header, rows = "", 0
+        lines = section.splitlines(keepends=True)
+        for line, following in zip(lines, [*lines[1:], ""], strict=True):
+            if not line.startswith("|"):
+                header, rows = "", 0
+            else:
+                rows += 1
+                if rows == 1 and _TABLE_RULE.match(following.strip()) and len(line + following) <= max_chars:
+                    header = line + following
+                elif rows > 2 and header:
+                    self._starts.append(offset)
+                    self._headers.append(header)
+            offset += len(line)
+
+    def above(self, start: int, text: str) -> str:
+        """What belongs above a chunk that begins at `start`: a header, if it begins with a row of a table."""
+        place = bisect.bisect_left(self._starts, start)
+        if text.startswith("|") and place < len(self._starts) and self._starts[place] == start:
+            return self._headers[place]
+        return ""
+
+
+def _sections(page: Page, path: HeadingPath) -> Iterator[_Section]:
+    """The text between headings. A heading with nothing below it, not even a deeper one, is text itself."""
+    bounds = [*page.headings, None]
+    first = page.headings[0].start if page.headings else len(page.text)
+    if page.text[:first].strip():
+        yield _Section(0, page.text[:first], path.titles)
+    for heading, following in zip(page.headings, bounds[1:], strict=True):
+        path.enter(heading)
+        body = page.text[heading.end : following.start if following else len(page.text)]
+        if body.strip():
+            yield _Section(heading.end, body, path.titles)
+        elif following is None or following.level <= heading.level:
+            yield _Section(heading.start, page.text[heading.start : heading.end], path.titles[:-1])

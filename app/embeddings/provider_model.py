@@ -1,0 +1,124 @@
+"""A model behind the provider's `embeddings`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from app.embeddings.batches import Submit, Vector, Vectors
+from app.errors import EmbeddingChanged, IndexingError, RagError
+from app.provider.background import background_loop
+from app.provider.client import Endpoint
+from app.provider.failures import ProviderFailure
+
+# A text's vector as JSON: 4,096 numbers of 20 digits, and some.
+_MAX_BYTES_A_TEXT = 128 * 1024
+
+
+class Answer(NamedTuple):
+    """The vectors, in the order of the texts; and the model, if the provider names it."""
+
+    vectors: Vectors
+    model: str | None
+
+
+class _OneModel:
+    """Watches that one model makes all vectors of a run: those of two cannot be compared."""
+
+    def __init__(self) -> None:
+        self._model: str | None = None
+        self._dimensions = 0
+
+    def check(self, answer: Answer) -> None:
+        """Compare with the answers before.
+
+        Raises:
+            EmbeddingChanged
+        """
+        dimensions = answer.vectors.shape[1]
+        self._model = self._model or answer.model
+        self._dimensions = self._dimensions or dimensions
+        model = answer.model or self._model
+        if (model, dimensions) != (self._model, self._dimensions):
+            raise EmbeddingChanged(
+                f"embedding failed: the provider's model changed during the run, from {self._model} with "
+                f"{self._dimensions} dimensions to {model} with {dimensions}: run make reindex again"
+            )
+
+
+class ProviderModel:
+    """Any model behind the provider's `embeddings`, with its answers checked."""
+
+    def __init__(self, endpoint: Endpoint, name: str) -> None:
+        self.endpoint = endpoint
+        self.name = name
+
+    @contextmanager
+    def session(self) -> Iterator[Submit]:
+        """As `BatchEmbedding.session`; over one HTTP session, in a thread that lives as long."""
+        one_model = _OneModel()
+        with background_loop(self.endpoint.close) as loop:
+            yield lambda texts: asyncio.run_coroutine_threadsafe(self._embed_batch(texts, one_model), loop)
+
+    async def ask(self, texts: list[str]) -> Answer:
+        """
+        Raises:
+            RagError: see `Endpoint.post`.
+        """
+        # A third of the bytes, and no numbers to parse. Servers that know only lists send lists.
+        body = {"input": texts, "model": self.name, "encoding_format": "base64"}
+        return await self.endpoint.post(
+            body,
+            lambda answer: _parse(answer, len(texts)),
+            max_bytes=_MAX_BYTES_A_TEXT * (len(texts) + 1),
+        )
+
+    async def _embed_batch(self, texts: list[str], one_model: _OneModel) -> Vectors:
+        try:
+            answer = await self.ask(texts)
+        except RagError as error:
+            raise IndexingError(f"embedding failed: {error.detail}{_advice(error)}") from error
+        one_model.check(answer)
+        return answer.vectors
+
+
+def _parse(answer: dict[str, Any], expected: int) -> Answer:
+    """Check an answer, and put it in order.
+
+    Raises:
+        ProviderFailure: the vectors are not one for each text, of one length, all finite.
+    """
+    data = sorted(answer["data"], key=lambda item: item["index"])
+    if [item["index"] for item in data] != list(range(expected)):
+        raise ProviderFailure(f"returned {len(data)} vectors for {expected} texts, or misnumbered them")
+    rows = [_vector(item["embedding"]) for item in data]
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ProviderFailure(f"returned vectors of different lengths: {sorted(lengths)}")
+    vectors = np.stack(rows).astype(np.float32, copy=False)
+    if not np.isfinite(vectors).all():
+        raise ProviderFailure("returned a vector with a value that is not a finite number")
+    model = answer.get("model")
+    return Answer(vectors, model if isinstance(model, str) else None)
+
+
+def _vector(embedding: str | list[float]) -> Vector:
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
+    vector = np.array(embedding, dtype=np.float32)
+    if vector.ndim != 1:
+        raise TypeError(f"a vector of {vector.ndim} dimensions")
+    return vector
+
+
+def _advice(error: RagError) -> str:
+    """A batch is never split: which of its texts are too many would have to be tried out, at a price."""
+    failure = error.__cause__
+    if isinstance(failure, ProviderFailure) and failure.is_too_large:
+        return "; if that is too much for one request, lower EMBEDDING_BATCH_SIZE, or else CHUNK_SIZE"
+    return ""

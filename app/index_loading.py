@@ -1,0 +1,155 @@
+"""Which snapshot is to be served, and loading it: the one that `CURRENT` names, or the newest intact one."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.errors import FingerprintMismatch, IndexingError, SnapshotDamaged
+from app.served_index import ServedIndex
+from app.snapshots import Snapshot, SnapshotStore
+from app.snapshots.store import Signature
+
+logger = logging.getLogger(__name__)
+
+# After this, the engine gets another try at files that are as they were written: it may have lacked memory.
+ENGINE_RETRY_S = 60.0
+_GONE = "there is no index on the disk any more: run make reindex"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to serve.
+
+    Attributes:
+        problem: why it is not what `CURRENT` names, or what is wrong with it; None where all is well.
+    """
+
+    index: ServedIndex
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class _Damage:
+    """What was found on which files; looked for again when one of them has changed, or after `expires`."""
+
+    problem: str
+    signature: Signature
+    expires: float = math.inf
+
+
+class _EngineFailure(SnapshotDamaged):
+    """The files are what they were, and still cannot be loaded."""
+
+
+class IndexLoader:
+    """Remembers what is damaged, so that it is not read again as long as it stays as it is."""
+
+    def __init__(
+        self,
+        snapshots: SnapshotStore,
+        open_index: Callable[[Snapshot], ServedIndex],
+        *,
+        engine_retry_s: float = ENGINE_RETRY_S,
+    ) -> None:
+        self._snapshots = snapshots
+        self._open_index = open_index
+        self._engine_retry_s = engine_retry_s
+        self._damaged: dict[str, _Damage] = {}
+
+    def choose(self, served: ServedIndex | None) -> Choice | None:
+        """The index to serve; None where there is none on the disk.
+
+        One of another embedding model than is set is never replaced by an older one: the settings are wrong,
+        not the index.
+
+        Raises:
+            FingerprintMismatch: the one that `CURRENT` names does not fit the settings.
+            SnapshotDamaged: none is intact, and none is served.
+        """
+        wanted, problems = self._wanted()
+        candidates = self._snapshots.candidates()
+        if not candidates and not problems:
+            return None if served is None else Choice(served, f"{_GONE}; {served.id} goes on being served")
+        for snapshot_id in candidates:
+            try:
+                index = self._load_unless_served(snapshot_id, served)
+            except SnapshotDamaged as damage:
+                problems.append(str(damage))
+            except FingerprintMismatch as mismatch:
+                if snapshot_id == wanted:
+                    raise
+                problems.append(str(mismatch))
+            else:
+                if snapshot_id == wanted:
+                    return Choice(index, None)
+                return Choice(index, f"{problems[0]}; until then {snapshot_id} is served")
+        if served is None:
+            raise SnapshotDamaged(problems[0])
+        return Choice(served, f"{problems[0]}; no other is intact, and {served.id} goes on being served")
+
+    def scrub(self, snapshot: Snapshot, stopped: threading.Event) -> None:
+        """Read what was loaded unread; damage counts from the next `choose` on."""
+        snapshot_id = snapshot.manifest.id
+        signature = self._snapshots.signature(snapshot_id)
+        try:
+            snapshot.scrub(stopped)
+        except SnapshotDamaged as damage:
+            self._damaged[snapshot_id] = _Damage(str(damage), signature)
+
+    def _wanted(self) -> tuple[str | None, list[str]]:
+        try:
+            wanted = self._snapshots.current_id()
+        except SnapshotDamaged as damage:
+            return None, [str(damage)]
+        if wanted is None and self._snapshots.ids():
+            return None, ["the index has no file CURRENT: run make reindex"]
+        return wanted, []
+
+    def _load_unless_served(self, snapshot_id: str, served: ServedIndex | None) -> ServedIndex:
+        known = self._damaged.get(snapshot_id)
+        if known is None and served is not None and served.id == snapshot_id:
+            return served
+        signature = self._snapshots.signature(snapshot_id)
+        if known and known.signature == signature and time.monotonic() < known.expires:
+            raise SnapshotDamaged(known.problem)
+        try:
+            snapshot = self._snapshots.open(snapshot_id)
+            if known:
+                snapshot.verify()  # what has lied once is not trusted by its times
+                self._damaged.pop(snapshot_id)
+            if served is not None:
+                snapshot.warm()
+            return self._load(snapshot)
+        except _EngineFailure as failure:
+            expires = time.monotonic() + self._engine_retry_s
+            self._damaged[snapshot_id] = _Damage(
+                str(failure), self._snapshots.signature(snapshot_id), expires
+            )
+            raise
+        except SnapshotDamaged as damage:
+            self._damaged[snapshot_id] = _Damage(str(damage), signature)
+            raise
+
+    def _load(self, snapshot: Snapshot) -> ServedIndex:
+        try:
+            index = self._open_index(snapshot)
+            try:
+                index.engine.self_test()
+            except BaseException:
+                index.close()
+                raise
+        except (IndexingError, OSError):
+            raise
+        except Exception as error:  # of no class of its own: the engine's
+            logger.error("index: %s cannot be loaded", snapshot.path, exc_info=True)
+            snapshot.verify()
+            raise _EngineFailure(
+                f"the engine cannot load the snapshot {snapshot.path}, whose files are as they were written: "
+                "run make reindex"
+            ) from error
+        return index

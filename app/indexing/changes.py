@@ -1,0 +1,92 @@
+"""What a run has to do: the documents' folder, compared with the index before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from app.documents import InspectedFile
+from app.schemas import DocumentRecord, DocumentStatus
+
+# Reading the same file again gives the same. What else may become of one could be an accident, or a limit's.
+_FINAL = frozenset(
+    {
+        DocumentStatus.INDEXED,
+        DocumentStatus.EMPTY,
+        DocumentStatus.NEEDS_OCR,
+        DocumentStatus.ENCRYPTED,
+        DocumentStatus.UNSUPPORTED,
+        DocumentStatus.UNREADABLE,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Names, and what has to be done for them.
+
+    Attributes:
+        renamed: old name and new name.
+        kept: documents that stay as they are.
+        copied: documents with the content of one in the index before: that one's name, and the file.
+        to_read: all other files.
+    """
+
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    renamed: list[tuple[str, str]] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    kept: list[DocumentRecord] = field(default_factory=list)
+    copied: list[tuple[str, InspectedFile]] = field(default_factory=list)
+    to_read: list[InspectedFile] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Whether any document came, went or changed."""
+        return bool(self.added or self.changed or self.renamed or self.removed)
+
+
+def compare(files: Sequence[InspectedFile], before: Sequence[DocumentRecord], *, reusable: bool) -> Changes:
+    """Compare by content: time stamps say nothing.
+
+    Args:
+        reusable: whether the chunks of the index before are as they would be made again.
+    """
+    known = {record.name: record for record in before}
+    here = {file.name for file in files}
+    gone = [record for record in before if record.name not in here]
+    old_names = {record.sha256: record.name for record in gone if record.sha256}
+    twins = {_content(record): record.name for record in before if record.status is DocumentStatus.INDEXED}
+    changes = Changes()
+    for file in files:
+        record = known.get(file.name)
+        if record is not None and _is_same(file, record):
+            if reusable and record.sha256 and record.status in _FINAL:
+                changes.kept.append(record)
+            else:
+                changes.to_read.append(file)
+            continue
+        if record is not None:
+            changes.changed.append(file.name)
+        elif file.sha256 and (old_name := old_names.pop(file.sha256, None)):
+            changes.renamed.append((old_name, file.name))
+        else:
+            changes.added.append(file.name)
+        if reusable and (twin := twins.get(_content(file))):
+            changes.copied.append((twin, file))
+        else:
+            changes.to_read.append(file)
+    renamed = {old_name for old_name, _ in changes.renamed}
+    changes.removed.extend(record.name for record in gone if record.name not in renamed)
+    return changes
+
+
+def _is_same(file: InspectedFile, record: DocumentRecord) -> bool:
+    if file.sha256 is None:
+        return record.sha256 is None and record.status is file.status
+    return record.sha256 == file.sha256
+
+
+def _content(document: InspectedFile | DocumentRecord) -> tuple[str | None, str]:
+    """What decides about a document's chunks: its bytes, and the ending, which says how to read them."""
+    return document.sha256, PurePosixPath(document.name).suffix.lower()

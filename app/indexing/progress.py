@@ -1,0 +1,37 @@
+"""How far a run is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    COMPARE = "compare"
+    READ = "read"
+    SAVE = "save"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """
+    Attributes:
+        done, total: documents; 0 in the last stage, of which nobody knows how far it is.
+        chunks: read and embedded so far.
+    """
+
+    stage: Stage
+    done: int = 0
+    total: int = 0
+    chunks: int = 0
+
+    def __str__(self) -> str:
+        if self.stage is Stage.COMPARE:
+            return f"{self.done} of {self.total} documents compared with the index before"
+        if self.stage is Stage.READ:
+            return f"{self.done} of {self.total} documents read, {self.chunks} chunks embedded"
+        return "saving and checking the index"
+
+
+OnProgress = Callable[[Progress], None]

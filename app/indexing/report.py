@@ -1,0 +1,112 @@
+"""What a run did, or would do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from app.indexing.changes import Changes
+from app.schemas import DocumentRecord, DocumentStatus
+
+# Names of one kind in the text; JSON has them all.
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Report:
+    """
+    Attributes:
+        index: the snapshot that is served after the run; None where there is none yet.
+        planned: nothing was written: what is said of texts is what would be.
+        published: the run made this index; else the one before stayed, since nothing has changed.
+        chunks: in the whole index.
+        embedded: texts that were sent to the embedding model, each once; chunks of the same text share a
+            vector, and known texts keep theirs.
+        tokens: of these, about; None where they cost nothing and were not counted.
+        cost: of these, about, in US dollars; None where no price is known.
+    """
+
+    index: str | None
+    planned: bool
+    published: bool
+    changes: Changes
+    documents: list[DocumentRecord]
+    chunks: int
+    embedded: int
+    tokens: int | None
+    cost: float | None
+    seconds: float
+
+    @property
+    def unread(self) -> list[DocumentRecord]:
+        return [record for record in self.documents if record.status is not DocumentStatus.INDEXED]
+
+    def as_json(self) -> str:
+        changes = self.changes
+        fields: dict[str, Any] = {
+            "index": self.index,
+            "planned": self.planned,
+            "published": self.published,
+            "documents": len(self.documents) - len(self.unread),
+            "chunks": self.chunks,
+            "added": changes.added,
+            "changed": changes.changed,
+            "renamed": [{"from": old, "to": new} for old, new in changes.renamed],
+            "removed": changes.removed,
+            "unread": [record.model_dump(mode="json") for record in self.unread],
+            "embedded": self.embedded,
+            "tokens": self.tokens,
+            "cost_usd": None if self.cost is None else round(self.cost, 6),
+            "seconds": round(self.seconds, 3),
+        }
+        return json.dumps(fields)
+
+    def as_text(self) -> str:
+        lines = [self._headline(), *self._change_lines(), *self._unread_lines()]
+        if self.planned or self.published:
+            lines.append(self._embedded_line())
+        return "\n".join(lines)
+
+    def _headline(self) -> str:
+        size = f"{len(self.documents) - len(self.unread):,} documents, {self.chunks:,} chunks"
+        if self.planned:
+            return f"Plan: {size}; nothing was written ({self.seconds:.1f} s)"
+        if not self.published:
+            return f"Nothing has changed: index {self.index} stays, {size} ({self.seconds:.1f} s)"
+        return f"Index {self.index}: {size} ({self.seconds:.1f} s)"
+
+    def _change_lines(self) -> list[str]:
+        changes = self.changes
+        kinds = {
+            "added": changes.added,
+            "changed": changes.changed,
+            "renamed": [f"{old} -> {new}" for old, new in changes.renamed],
+            "removed": changes.removed,
+        }
+        return [
+            line
+            for kind, names in kinds.items()
+            if names
+            for line in _listed(f"{len(names):,} {kind}", names)
+        ]
+
+    def _unread_lines(self) -> list[str]:
+        unread = [f"{record.name}: {record.problem} ({record.status})" for record in self.unread]
+        return _listed(f"{len(unread):,} could not be read", unread) if unread else []
+
+    def _embedded_line(self) -> str:
+        verb = "would be embedded" if self.planned else "embedded"
+        line = f"{self.embedded:,} texts {verb}"
+        if self.tokens:
+            line += f", about {self.tokens:,} tokens"
+        if self.cost is not None:
+            line += f", about ${self.cost:,.4f}"
+        return line
+
+
+def _listed(title: str, names: list[str]) -> list[str]:
+    lines = [f"{title}:", *(f"  {name}" for name in names[:_SHOWN])]
+    if len(names) > _SHOWN:
+        lines.append(f"  and {len(names) - _SHOWN:,} more; --json lists all")
+    return lines

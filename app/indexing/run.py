@@ -1,0 +1,114 @@
+"""One run's way through the documents."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Event
+
+from app.documents import Document, InspectedFile, Reader, inspect, walk
+from app.errors import IndexingCancelled, NoDocuments
+from app.indexing.before import Before
+from app.indexing.changes import Changes, compare
+from app.indexing.progress import OnProgress, Progress, Stage
+from app.preparing import Prepared, PreparedChunk
+from app.schemas import DocumentRecord, DocumentStatus
+
+
+def stop_if(cancelled: Event) -> None:
+    """
+    Raises:
+        IndexingCancelled
+    """
+    if cancelled.is_set():
+        raise IndexingCancelled("cancelled; nothing was changed")
+
+
+class Run:
+    """Collects what becomes of each document, and tells how far it is."""
+
+    def __init__(self, on_progress: OnProgress, cancelled: Event) -> None:
+        self.cancelled = cancelled
+        self._on_progress = on_progress
+        self._started = time.monotonic()
+        self._records: dict[str, DocumentRecord] = {}
+        self._read = self._to_read = self._chunks = 0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    @property
+    def documents(self) -> list[DocumentRecord]:
+        """By name."""
+        return [self._records[name] for name in sorted(self._records)]
+
+    @property
+    def indexed(self) -> set[str]:
+        return {name for name, record in self._records.items() if record.status is DocumentStatus.INDEXED}
+
+    def compare(self, folder: Path, before: Before) -> Changes:
+        """Find out what is to be done; what is taken over counts as done.
+
+        Raises:
+            NoDocuments: there are none at all.
+        """
+        files = walk(folder)
+        if not files:
+            raise NoDocuments(f"{folder} holds no documents: put some there, then run make reindex")
+        inspected = []
+        for file in inspect(folder, files):
+            stop_if(self.cancelled)
+            inspected.append(file)
+            self._on_progress(Progress(Stage.COMPARE, len(inspected), len(files)))
+        changes = compare(inspected, before.documents, reusable=before.has_chunks)
+        known = {record.name: record for record in before.documents}
+        self._records = {record.name: record for record in changes.kept}
+        for name, file in changes.copied:
+            self._records[file.name] = known[name].model_copy(update={"name": file.name})
+        return changes
+
+    def groups(
+        self, reader: Reader[Prepared], files: Sequence[InspectedFile], size: int
+    ) -> Iterator[list[PreparedChunk]]:
+        """Read files, and give their chunks in groups of `size`.
+
+        Raises:
+            IndexingCancelled
+        """
+        self._to_read = len(files)
+        chunks: list[PreparedChunk] = []
+        for document in reader.read_all(files):
+            stop_if(self.cancelled)
+            chunks += self._note(document)
+            while len(chunks) >= size:
+                yield chunks[:size]
+                del chunks[:size]
+        if chunks:
+            yield chunks
+
+    def embedded(self, chunks: int) -> None:
+        self._chunks += chunks
+        self._tell()
+
+    def saving(self) -> None:
+        self._on_progress(Progress(Stage.SAVE))
+
+    def _note(self, document: Document[Prepared]) -> list[PreparedChunk]:
+        prepared = document.content
+        self._records[document.name] = DocumentRecord(
+            name=document.name,
+            sha256=document.sha256,
+            size=document.size,
+            pages=prepared.pages if prepared else None,
+            chunks=len(prepared.chunks) if prepared else 0,
+            status=document.status,
+            problem=document.problem,
+        )
+        self._read += 1
+        self._tell()
+        return prepared.chunks if prepared else []
+
+    def _tell(self) -> None:
+        self._on_progress(Progress(Stage.READ, self._read, self._to_read, self._chunks))

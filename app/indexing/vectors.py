@@ -1,0 +1,208 @@
+"""The vectors of chunks: those that are known, and those that have to be asked for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from threading import Event
+
+from app.embeddings.batches import BatchEmbedding, Submit, Vector, Vectors
+from app.embeddings.cache import EmbeddingCache
+from app.errors import EmbeddingChanged, IndexingError
+from app.indexing.run import stop_if
+from app.preparing import PreparedChunk
+from app.stores.edge_shard import ChunkShard
+
+# Between looks at whether the run was cancelled.
+_LOOK_S = 0.2
+# For what was asked for already, and is paid, when a run ends early.
+_LAST_ANSWERS_S = 10.0
+
+
+ResolvedChunk = tuple[PreparedChunk, Vector]
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """The embedding model, as a run uses it.
+
+    Attributes:
+        model: None where chunks come with their vectors, and only the index before is asked for others.
+        scope: whose vectors those in the cache have to be.
+        concurrency: batches that are embedded at the same time.
+        price: US dollars for a million tokens; None where it is not known.
+        cache_bytes: of vectors that are kept after a run that succeeds.
+    """
+
+    model: BatchEmbedding | None
+    scope: str
+    batch_size: int
+    concurrency: int
+    price: float | None
+    cache_bytes: int
+
+    def session(self) -> AbstractContextManager[Submit | None]:
+        return nullcontext() if self.model is None else self.model.session()
+
+
+class KnownVectors:
+    """From the index before, and from runs that did not come to an end.
+
+    Args:
+        scope: whose vectors those in the cache have to be.
+    """
+
+    def __init__(self, before: ChunkShard | None, cache: EmbeddingCache | None, scope: str) -> None:
+        self._before = before
+        self._cache = cache
+        self._scope = scope
+
+    def get(self, hashes: Sequence[str]) -> dict[str, Vector]:
+        """By the texts' hashes."""
+        found = self._before.vectors(hashes) if self._before else {}
+        missing = [bytes.fromhex(each) for each in hashes if each not in found]
+        if self._cache and missing:
+            cached = self._cache.get(self._scope, missing)
+            found |= {each.hex(): vector for each, vector in cached.items()}
+        return found
+
+    def missing(self, hashes: Sequence[str]) -> set[str]:
+        """Those of the texts' hashes that have no vector."""
+        missing = set(hashes) - (self._before.known(hashes) if self._before else set())
+        if self._cache and missing:
+            missing -= {each.hex() for each in self._cache.known(self._scope, map(bytes.fromhex, missing))}
+        return missing
+
+    def keep(self, hashes: Sequence[str], vectors: Vectors) -> None:
+        if self._cache:
+            self._cache.put(self._scope, zip(map(bytes.fromhex, hashes), vectors, strict=True))
+
+    def forget(self) -> None:
+        """Keep nothing of a model that has become another."""
+        if self._cache:
+            self._cache.forget(self._scope)
+
+
+@dataclass
+class _Group:
+    """Chunks, and what there is of their vectors.
+
+    Attributes:
+        vectors: by the texts' hashes.
+        asked: hashes of the texts that were sent, in the answer's order.
+        others: groups that have sent the texts that are neither known nor asked for here.
+    """
+
+    chunks: list[PreparedChunk]
+    vectors: dict[str, Vector]
+    asked: list[str] = field(default_factory=list)
+    answer: Future[Vectors] | None = None
+    others: dict[str, _Group] = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        return self.answer is None or self.answer.done()
+
+
+class VectorSource:
+    """Gives each chunk its vector. A text that is known, or was sent already, is not sent.
+
+    Attributes:
+        dimensions: of all vectors; 0 while that is not known.
+        embedded: how many texts had no vector before.
+        tokens: of these, about.
+    """
+
+    def __init__(
+        self,
+        known: KnownVectors,
+        submit: Submit | None,
+        *,
+        concurrency: int,
+        dimensions: int,
+        cancelled: Event,
+    ) -> None:
+        self.dimensions = dimensions
+        self.embedded = 0
+        self.tokens = 0
+        self._known = known
+        self._submit = submit
+        self._concurrency = concurrency
+        self._cancelled = cancelled
+        self._waiting: deque[_Group] = deque()
+        # By hash: which group has sent a text whose vector is not there yet.
+        self._sent: dict[str, _Group] = {}
+
+    def resolve(self, groups: Iterable[list[PreparedChunk]]) -> Iterator[list[ResolvedChunk]]:
+        """The groups, in order, each chunk with its vector.
+
+        Raises:
+            IndexingCancelled
+            IndexingError: the model failed. What it gave until then is kept for the next run.
+        """
+        try:
+            for chunks in groups:
+                self._waiting.append(self._begin(chunks))
+                while self._waiting and (self._waiting[0].is_done or len(self._waiting) >= self._concurrency):
+                    yield self._finish()
+            while self._waiting:
+                yield self._finish()
+        except EmbeddingChanged:
+            self._known.forget()
+            raise
+        except IndexingError:
+            self._keep_last_answers()
+            raise
+
+    def _begin(self, chunks: list[PreparedChunk]) -> _Group:
+        wanted = {each.chunk.text_hash: each for each in chunks}
+        group = _Group(chunks, self._known.get(list(wanted)))
+        missing = {hashed: each for hashed, each in wanted.items() if hashed not in group.vectors}
+        group.others = {hashed: self._sent[hashed] for hashed in missing if hashed in self._sent}
+        new = {hashed: each for hashed, each in missing.items() if hashed not in group.others}
+        self.embedded += len(new)
+        self.tokens += sum(each.tokens for each in new.values())
+        if self._submit is None:
+            group.vectors |= {hashed: each.vector for hashed, each in new.items() if each.vector is not None}
+        elif new:
+            group.asked = list(new)
+            group.answer = self._submit([each.chunk.embed_text for each in new.values()])
+            self._sent.update(dict.fromkeys(new, group))
+        return group
+
+    def _finish(self) -> list[ResolvedChunk]:
+        """Wait for the first group; those before it, whose answers it may need, are done."""
+        group = self._waiting[0]
+        if group.answer is not None:
+            while not wait([group.answer], _LOOK_S).done:
+                stop_if(self._cancelled)
+            answer = group.answer.result()
+            self._known.keep(group.asked, answer)
+            group.vectors |= zip(group.asked, answer, strict=True)
+            for hashed in group.asked:
+                del self._sent[hashed]
+        group.vectors |= {hashed: other.vectors[hashed] for hashed, other in group.others.items()}
+        self._check(group.vectors.values())
+        self._waiting.popleft()
+        return [(each, group.vectors[each.chunk.text_hash]) for each in group.chunks]
+
+    def _check(self, vectors: Iterable[Vector]) -> None:
+        for vector in vectors:
+            self.dimensions = self.dimensions or len(vector)
+            if len(vector) != self.dimensions:
+                raise EmbeddingChanged(
+                    f"the embedding model's vectors had {self.dimensions} dimensions before, and now have "
+                    f"{len(vector)}: scripts/reindex.py --full embeds everything anew"
+                )
+
+    def _keep_last_answers(self) -> None:
+        """What was asked for is paid for."""
+        open_answers = [group.answer for group in self._waiting if group.answer is not None]
+        wait(open_answers, _LAST_ANSWERS_S)
+        for group in self._waiting:
+            answer = group.answer
+            if answer is not None and answer.done() and not answer.cancelled() and not answer.exception():
+                self._known.keep(group.asked, answer.result())

@@ -1,0 +1,63 @@
+"""What a reader process makes of a file: its chunks, the words in them, and what a bundled model adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from app.bm25 import TermCounter, TermCounts
+from app.cutting import Chunk, Chunking, cut
+from app.embeddings.batches import Vector
+from app.embeddings.static import StaticModel, StaticTokens
+from app.reading import read_pages
+
+
+class PreparedChunk(NamedTuple):
+    """
+    Attributes:
+        tokens: how many are embedded, about: models differ a little.
+        vector: None where a provider has to be asked for it.
+    """
+
+    chunk: Chunk
+    terms: TermCounts
+    tokens: int
+    vector: Vector | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """
+    Attributes:
+        pages: None where the format has none.
+    """
+
+    pages: int | None
+    chunks: list[PreparedChunk]
+
+
+_term_counter = cache(TermCounter)
+_static_tokens = cache(StaticTokens)
+_static_model = cache(StaticModel)
+
+
+def prepare(path: Path, name: str, chunking: Chunking, *, embed: bool) -> Prepared:
+    """Read a file and cut it.
+
+    Args:
+        embed: with the bundled model, here: so that the reader processes share the work.
+
+    Raises:
+        UnreadableError: nothing of it can be indexed.
+    """
+    pages = read_pages(path)
+    numbers = [page.number for page in pages if page.number is not None]
+    chunks = list(cut(name, pages, chunking))
+    texts = [chunk.embed_text for chunk in chunks]
+    tokens = [_static_tokens().of(text) for text in texts]
+    vectors = _static_model().embed_tokens(tokens) if embed else [None] * len(texts)
+    terms = [_term_counter().count(text) for text in texts]
+    prepared = map(PreparedChunk, chunks, terms, map(len, tokens), vectors)
+    return Prepared(max(numbers) if numbers else None, list(prepared))

@@ -1,0 +1,284 @@
+"""The index's directory: its snapshots, which of them is served, and one writer at a time."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from app.embeddings.fingerprint import Fingerprint
+from app.errors import IndexReadOnly, SnapshotDamaged, SnapshotNotFound
+from app.schemas import DocumentRecord
+from app.snapshots.current import ID, Current
+from app.snapshots.files import flush_and_digest, in_threads, status_of, sync_folder
+from app.snapshots.lock import writer_lock
+from app.snapshots.manifest import FileInfo, Manifest, write_manifest
+from app.snapshots.snapshot import DOCUMENTS, Snapshot
+
+_STAGING = ".staging-"
+_REMOVING = ".removing-"
+_TIME = "%Y%m%dT%H%M%SZ"
+
+# Of each file below a snapshot's directory: path, inode, size, time of its content and of its status.
+Signature = tuple[tuple[str, int, int, int, int], ...]
+
+
+class SnapshotSummary(BaseModel):
+    """A line of the list of snapshots; with a problem, only the id is sure to be known."""
+
+    id: str
+    current: bool
+    built_at: str | None = None
+    documents: int | None = None
+    chunks: int | None = None
+    embedding: Fingerprint | None = None
+    bytes: int | None = None
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        served = " (served)" if self.current else ""
+        if self.problem is not None:
+            return f"{self.id}{served}  damaged: {self.problem}"
+        size = f"{self.documents:,} documents, {self.chunks:,} chunks, {(self.bytes or 0) / 1e6:,.1f} MB"
+        return f"{self.id}{served}  {size}, {self.embedding}"
+
+
+class Staging:
+    """A snapshot that is being written; nobody reads it before `SnapshotStore.publish`."""
+
+    def __init__(self, snapshot_id: str, path: Path) -> None:
+        self.id = snapshot_id
+        self.path = path
+        self.built_at = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def write_documents(self, records: list[DocumentRecord]) -> None:
+        with (self.path / DOCUMENTS).open("w", encoding="utf-8") as lines:
+            lines.writelines(f"{record.model_dump_json()}\n" for record in records)
+
+    def folders(self) -> list[Path]:
+        return [*(path for path in self.path.rglob("*") if path.is_dir()), self.path]
+
+
+class SnapshotStore:
+    def __init__(self, root: Path, *, keep: int) -> None:
+        self._root = root
+        self._snapshots = root / "snapshots"
+        self._current = Current(root)
+        self._keep = keep
+
+    def current_id(self) -> str | None:
+        """The snapshot that is to be served; None where none was ever published.
+
+        Raises:
+            SnapshotDamaged: `CURRENT` cannot be read, or does not hold an id.
+        """
+        return self._current.read()
+
+    def _current_if_any(self) -> str | None:
+        try:
+            return self.current_id()
+        except SnapshotDamaged:
+            return None
+
+    def ids(self) -> list[str]:
+        """Of all snapshots that are there, damaged or not, oldest first."""
+        if not self._snapshots.is_dir():
+            return []
+        return sorted(path.name for path in self._snapshots.iterdir() if ID.fullmatch(path.name))
+
+    def candidates(self) -> list[str]:
+        """The ids in the order in which they stand in for each other when one is damaged.
+
+        What `CURRENT` names, then older ones, newest first; those that are newer come last, because an
+        operator who rolls back has refused them.
+        """
+        current = self._current_if_any()
+        newest_first = sorted({*self.ids(), *filter(None, [current])}, reverse=True)
+        return sorted(newest_first, key=lambda snapshot_id: current is not None and snapshot_id > current)
+
+    def open(self, snapshot_id: str) -> Snapshot:
+        """Find a snapshot; the manifest is right and every file has its size, but none is read.
+
+        Raises:
+            SnapshotDamaged: it is not so.
+        """
+        # Resolved once: where the directories are links, as in a Kubernetes volume, all is read from one.
+        return Snapshot.open((self._snapshots / snapshot_id).resolve(), snapshot_id)
+
+    def intact(self) -> Iterator[Snapshot]:
+        """The candidates that pass `Snapshot.check`, opened one by one."""
+        for snapshot_id in self.candidates():
+            try:
+                snapshot = self.open(snapshot_id)
+                snapshot.check()
+            except SnapshotDamaged:
+                continue
+            yield snapshot
+
+    def summaries(self) -> list[SnapshotSummary]:
+        """All snapshots, newest first."""
+        current = self._current_if_any()
+        return [self._summary(snapshot_id, current) for snapshot_id in reversed(self.ids())]
+
+    def _summary(self, snapshot_id: str, current: str | None) -> SnapshotSummary:
+        summary = SnapshotSummary(id=snapshot_id, current=snapshot_id == current)
+        try:
+            snapshot = self.open(snapshot_id)
+            manifest = snapshot.manifest
+            summary.built_at, summary.embedding = manifest.built_at, manifest.embedding
+            summary.documents, summary.chunks = manifest.documents, manifest.chunks
+            summary.bytes = snapshot.bytes_on_disk
+            snapshot.check()
+        except SnapshotDamaged as damage:
+            summary.problem = str(damage)
+        return summary
+
+    def signature(self, snapshot_id: str) -> Signature:
+        """Changes whenever anything of a snapshot does; empty where there is none."""
+        folder = self._snapshots / snapshot_id
+        found = []
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                path = f"{parent}/{name}"
+                with suppress(OSError):  # gone since
+                    status = status_of(path)
+                    found.append(
+                        (path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+                    )
+        return tuple(sorted(found))
+
+    def check_writable(self) -> None:
+        """
+        Raises:
+            IndexReadOnly: an index cannot be built here.
+        """
+        for folder in (self._snapshots, self._root, *self._root.absolute().parents):
+            if folder.exists():
+                if os.access(folder, os.W_OK):
+                    return
+                break
+        raise IndexReadOnly(
+            f"there is no index in {self._root}, and it is read-only: run make reindex where it can be "
+            "written, or mount it writable"
+        )
+
+    @contextmanager
+    def writer(self) -> Iterator[None]:
+        """Be the only writer; what a writer that was killed left over is removed.
+
+        Raises:
+            IndexLocked: somebody else is; says who.
+        """
+        self._snapshots.mkdir(parents=True, exist_ok=True)
+        with writer_lock(self._root):
+            self._remove_leftovers()
+            yield
+
+    @contextmanager
+    def stage(self) -> Iterator[Staging]:
+        """A directory to write a snapshot into; removed unless it gets published. For the writer only."""
+        snapshot_id = self._next_id()
+        path = self._snapshots / f"{_STAGING}{snapshot_id}"
+        path.mkdir()
+        try:
+            yield Staging(snapshot_id, path)
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def seal(self, staging: Staging, manifest: Manifest) -> Snapshot:
+        """Bring a finished snapshot to the disk, hash it, and write its manifest.
+
+        What is returned can be loaded and asked before it is published, not after.
+        """
+        files = {
+            path.relative_to(staging.path).as_posix(): path
+            for path in sorted(staging.path.rglob("*"))
+            if path.is_file()
+        }
+        infos = in_threads(lambda name: _sealed(files[name]), files)
+        manifest.files = dict(zip(files, infos, strict=True))
+        write_manifest(staging.path, manifest)
+        return Snapshot(staging.path, manifest)
+
+    def publish(self, staging: Staging) -> None:
+        """Make a sealed snapshot the one that is served, and remove those that are too old to keep.
+
+        What was never served, or was gone back from, goes first.
+        """
+        kept = [staging.id, *self.candidates()]
+        in_threads(sync_folder, staging.folders())
+        self._current.prepare(staging.id)
+        staging.path.rename(self._snapshots / staging.id)
+        sync_folder(self._snapshots)
+        self._current.replace()
+        self._keep_only(kept)
+
+    def prune(self) -> None:
+        """Remove what is too old to keep. For the writer only, and if the served snapshot is intact."""
+        self._keep_only(self.candidates())
+
+    def find_for_rollback(self, snapshot_id: str | None = None) -> Snapshot:
+        """The snapshot to go back to, every file of it verified. For the writer only.
+
+        Args:
+            snapshot_id: by default the newest that is older than the served one.
+
+        Raises:
+            SnapshotNotFound: there is none such; names those there are.
+            SnapshotDamaged: it is damaged, or `CURRENT` is and no id was given.
+        """
+        ids = self.ids()
+        if snapshot_id is None:
+            current = self.current_id()
+            older = [other for other in ids if current and other < current]
+            if not older:
+                raise SnapshotNotFound(
+                    f"there is no snapshot older than the served one to go back to; {_named(ids)}"
+                )
+            snapshot_id = older[-1]
+        elif snapshot_id not in ids:
+            raise SnapshotNotFound(f"there is no snapshot {snapshot_id}; {_named(ids)}")
+        snapshot = self.open(snapshot_id)
+        snapshot.verify()
+        return snapshot
+
+    def point_to(self, snapshot_id: str) -> None:
+        """Serve a snapshot that is there. For the writer only."""
+        self._current.prepare(snapshot_id)
+        self._current.replace()
+
+    def _next_id(self) -> str:
+        """Later than all others, also within a second or after the clock was set back: ids tell the order."""
+        now = datetime.now(UTC)
+        if ids := self.ids():
+            newest = datetime.strptime(ids[-1].split("-")[0], _TIME).replace(tzinfo=UTC)
+            now = max(now, newest + timedelta(seconds=1))
+        return f"{now:{_TIME}}-{secrets.token_hex(3)}"
+
+    def _keep_only(self, best_first: list[str]) -> None:
+        for snapshot_id in set(self.ids()).difference(best_first[: self._keep]):
+            # Renamed first: half a snapshot must not look like one.
+            removing = self._snapshots / f"{_REMOVING}{snapshot_id}"
+            (self._snapshots / snapshot_id).rename(removing)
+            shutil.rmtree(removing, ignore_errors=True)
+
+    def _remove_leftovers(self) -> None:
+        for pattern in (f"{_STAGING}*", f"{_REMOVING}*"):
+            for path in self._snapshots.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
+        self._current.remove_left_over()
+
+
+def _sealed(path: Path) -> FileInfo:
+    status, digest = flush_and_digest(path)
+    return FileInfo(size=status.st_size, digest=digest, mtime_ns=status.st_mtime_ns)
+
+
+def _named(ids: list[str]) -> str:
+    return f"there are {', '.join(ids)}" if ids else "there are none at all"

@@ -1,0 +1,399 @@
+"""A corpus's batches, against a provider that fails, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.embeddings.batches import BatchEmbedding, Submit, Vectors
+from app.embeddings.provider_model import ProviderModel
+from app.errors import EmbeddingChanged, IndexingError
+from app.provider import client
+from app.provider.client import Endpoint, ProviderClient
+from app.provider.patience import offline
+from tests.support import faults
+from tests.support.fake_provider import DIMENSIONS, embed
+from tests.support.faulty_provider import Exchange, Fault, FaultyProvider, serve_provider
+from tests.support.serving import wait_for
+
+CONCURRENCY = 4
+BATCHES = [[f"text {number} of {batch}" for number in range(3)] for batch in range(20)]
+EXPECTED = [np.array([embed(text) for text in texts], dtype=np.float32) for texts in BATCHES]
+
+MIDDLE = 9  # batches are done before it
+LIMIT_S = 30  # for a future to be done, wherever it is not the point how long that takes
+
+
+@pytest.fixture(scope="module")
+def _server() -> Iterator[tuple[FaultyProvider, str]]:
+    provider = FaultyProvider()
+    with serve_provider(provider) as url:
+        yield provider, url
+
+
+@pytest.fixture
+def provider(_server: tuple[FaultyProvider, str]) -> Iterator[FaultyProvider]:
+    """As if just started; and the check that a test leaves no request, no connection and no thread."""
+    provider = _server[0]
+    provider.reset()
+    threads = threading.active_count()
+    yield provider
+    wait_for(lambda: provider.open_requests == 0, "requests to end", 5)
+    wait_for(lambda: provider.connections == 0, "connections to be closed", 5)
+    assert threading.active_count() == threads
+
+
+@pytest.fixture
+def embedding(_server: tuple[FaultyProvider, str]) -> Callable[..., ProviderModel]:
+    def make(*, attempt_s: float = 30, retry_s: float = 60) -> ProviderModel:
+        patience = offline(attempt_s=attempt_s, retry_s=retry_s)
+        endpoint = Endpoint(
+            ProviderClient(f"{_server[1]}/v1", "sk-test"), "embeddings", "the embedding model", patience
+        )
+        return ProviderModel(endpoint, "text-embedding-3-small")
+
+    return make
+
+
+MakeEmbedding = Callable[..., ProviderModel]
+
+
+@pytest.fixture(autouse=True)
+def _hardly_any_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first retries, where the provider does not say how long."""
+    monkeypatch.setattr(client, "_FIRST_BACKOFF_S", 0.01)
+
+
+def run(embedding: BatchEmbedding, batches: list[list[str]] = BATCHES) -> list[Vectors]:
+    """All batches, a few at once, as an indexer does it."""
+    done: list[Vectors] = []
+    with embedding.session() as submit:
+        waiting: deque[Future[Vectors]] = deque()
+        for batch in batches:
+            if len(waiting) == CONCURRENCY:
+                done.append(waiting.popleft().result(LIMIT_S))
+            waiting.append(submit(batch))
+        done.extend(future.result(LIMIT_S) for future in waiting)
+    return done
+
+
+def assert_right(vectors: list[Vectors]) -> None:
+    assert len(vectors) == len(EXPECTED)
+    for made, expected in zip(vectors, EXPECTED, strict=True):
+        assert made.dtype == np.float32
+        assert np.array_equal(made, expected)
+
+
+def requests_for(provider: FaultyProvider, texts: list[str]) -> int:
+    return sum(exchange.body["input"] == texts for exchange in provider.embedding_requests)
+
+
+@pytest.mark.parametrize("encoding", ["base64", "lists"])
+def test_each_batch_is_asked_for_once_over_few_connections(
+    provider: FaultyProvider, embedding: MakeEmbedding, encoding: str
+) -> None:
+    """One HTTP session for the whole run."""
+    if encoding == "lists":
+        provider.good.distort = lambda _: None
+    assert_right(run(embedding()))
+    assert [requests_for(provider, texts) for texts in BATCHES] == [1] * len(BATCHES)
+    assert len({exchange._writer for exchange in provider.exchanges}) <= CONCURRENCY
+
+
+def test_vectors_belong_to_their_texts_whatever_comes_back_first(
+    provider: FaultyProvider, embedding: MakeEmbedding
+) -> None:
+    """Neither the order of the answers counts, nor the order within one."""
+    held: list[asyncio.Event] = []
+
+    async def last_first(exchange: Exchange) -> None:
+        held.append(asyncio.Event())
+        mine = held[-1]
+        if len(held) == CONCURRENCY:
+            held.pop().set()
+        await mine.wait()
+        await exchange.answer_well()
+        if held:
+            held.pop().set()
+
+    provider.embedding_fault = last_first
+    provider.good.distort = lambda answer: answer["data"].reverse()
+    with embedding().session() as submit:
+        for start in range(0, len(BATCHES), CONCURRENCY):
+            futures = [submit(texts) for texts in BATCHES[start : start + CONCURRENCY]]
+            for future, expected in zip(futures, EXPECTED[start:], strict=False):
+                assert np.array_equal(future.result(LIMIT_S), expected)
+
+
+def test_as_many_requests_are_open_as_futures_and_no_more(
+    provider: FaultyProvider, embedding: MakeEmbedding
+) -> None:
+    """They do not wait for each other, and none is asked twice while it is slow."""
+    most: list[int] = []
+
+    async def slowly(exchange: Exchange) -> None:
+        most.append(provider.open_requests)
+        if len(most) <= CONCURRENCY:  # the first wait for each other
+            while len(most) < CONCURRENCY:  # noqa: ASYNC110 - the fault has no other sign
+                await asyncio.sleep(0.01)
+        await exchange.answer_well()
+
+    provider.embedding_fault = slowly
+    assert_right(run(embedding()))
+    assert max(most) == CONCURRENCY
+    assert len(most) == len(BATCHES)
+
+
+def distorted(distort: Callable[[dict[str, Any]], None]) -> Fault:
+    async def answer(exchange: Exchange) -> None:
+        content = json.loads(exchange.good_answer())
+        distort(content)
+        await exchange.answer(200, json.dumps(content).encode())
+
+    return answer
+
+
+def drop_last(answer: dict[str, Any]) -> None:
+    answer["data"].pop()
+
+
+def repeat_index(answer: dict[str, Any]) -> None:
+    answer["data"][1]["index"] = 0
+
+
+def nest(answer: dict[str, Any]) -> None:
+    for item in answer["data"]:
+        item["embedding"] = [[1.0] * DIMENSIONS]
+
+
+SENSELESS: dict[str, Fault] = {
+    "too few": distorted(drop_last),
+    "misnumbered": distorted(repeat_index),
+    "nested": distorted(nest),
+    "malformed": faults.body(faults.MALFORMED),
+    "empty": faults.body(b"", content_type="application/json"),
+    "HTML": faults.body(b"<html>", content_type="text/html"),
+    "error with status 200": faults.body(faults.ERROR_OBJECT),
+}
+PASSING: dict[str, Fault] = {
+    **{str(status): faults.status(status) for status in (408, 429, 500, 502, 503, 504)},
+    "429 with a time": faults.status(429, "0"),
+    "429 with a date": faults.status(429, faults.http_date(-60)),
+    "reset": faults.reset,
+    "cut off": faults.cut,
+    "reset in the body": faults.reset_in_body,
+    "cut off in the body": faults.cut_in_body,
+}
+HANGS: dict[str, Fault] = {"hang": faults.hang, "hang in the body": faults.hang_in_body}
+
+
+@pytest.mark.parametrize("fault", (PASSING | SENSELESS).values(), ids=PASSING | SENSELESS)
+def test_what_passes_in_the_middle_of_a_run_is_not_noticed(
+    provider: FaultyProvider, embedding: MakeEmbedding, fault: Fault
+) -> None:
+    """More often than anybody who waits for an answer would try; only what failed is asked for again."""
+    provider.embedding_fault = faults.later(fault, after=MIDDLE, times=4)
+    assert_right(run(embedding()))
+    assert len(provider.embedding_requests) == len(BATCHES) + 4
+
+
+@pytest.mark.parametrize("fault", HANGS.values(), ids=HANGS)
+def test_a_request_that_hangs_is_given_up_and_sent_again(
+    provider: FaultyProvider, embedding: MakeEmbedding, fault: Fault
+) -> None:
+    """Again and again, as after any other outage."""
+    provider.embedding_fault = faults.later(fault, after=1, times=6)
+    made = run(embedding(attempt_s=0.25), BATCHES[:2])
+    assert all(np.array_equal(*pair) for pair in zip(made, EXPECTED[:2], strict=True))
+    assert len(provider.embedding_requests) >= 2 + 6
+
+
+@pytest.mark.parametrize("number", [302, 400, 401, 403, 404, 422])
+def test_what_cannot_pass_ends_the_batch_at_once(
+    provider: FaultyProvider, embedding: MakeEmbedding, number: int
+) -> None:
+    """The index's health is for everybody: what the provider said is for the operator alone."""
+    provider.embedding_fault = faults.later(faults.status(number), after=MIDDLE, times=1000)
+    with pytest.raises(IndexingError, match=f"embedding failed: .* answered with status {number}") as error:
+        run(embedding())
+    assert max(requests_for(provider, texts) for texts in BATCHES) == 1
+    assert faults.SECRET not in str(error.value)
+    assert faults.SECRET in error.value.reason
+
+
+@pytest.mark.parametrize("fault", (PASSING | HANGS).values(), ids=PASSING | HANGS)
+def test_an_outage_ends_the_batch_when_its_time_is_over(
+    provider: FaultyProvider, embedding: MakeEmbedding, fault: Fault
+) -> None:
+    """The error names the setting; and what was done before is there."""
+    provider.embedding_fault = faults.later(fault, after=MIDDLE, times=1000)
+    with embedding(attempt_s=0.5, retry_s=0.6).session() as submit:
+        for texts, expected in zip(BATCHES[:MIDDLE], EXPECTED[:MIDDLE], strict=True):
+            assert np.array_equal(submit(texts).result(LIMIT_S), expected)
+        with pytest.raises(IndexingError, match=r"\(tried \d+ times; EMBEDDING_RETRY_S is 0.6 s\)"):
+            submit(BATCHES[MIDDLE]).result(LIMIT_S)
+    assert requests_for(provider, BATCHES[MIDDLE]) >= 2
+
+
+@pytest.mark.parametrize("fault", SENSELESS.values(), ids=SENSELESS)
+def test_a_server_that_never_makes_sense_is_not_asked_for_minutes(
+    provider: FaultyProvider, embedding: MakeEmbedding, fault: Fault
+) -> None:
+    """The address may be that of something else."""
+    provider.embedding_fault = fault
+    with pytest.raises(IndexingError, match="embedding failed"):
+        run(embedding(retry_s=600))
+    assert requests_for(provider, BATCHES[0]) == 5
+
+
+@pytest.mark.parametrize(("times", "is_told"), [(2, False), (4, True)])
+def test_an_outage_is_told_while_it_lasts(
+    provider: FaultyProvider,
+    embedding: MakeEmbedding,
+    caplog: pytest.LogCaptureFixture,
+    times: int,
+    is_told: bool,
+) -> None:
+    """An operator should not wonder why nothing moves; what passes at once is not worth a line."""
+    provider.embedding_fault = faults.at_first(faults.status(503), times)
+    run(embedding(), BATCHES[:1])
+    assert ("the embedding model answered with status 503: asking again in" in caplog.text) == is_told
+    assert faults.SECRET not in caplog.text
+
+
+def test_who_wants_to_be_left_alone_is(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
+    provider.embedding_fault = faults.at_first(faults.status(429, "1"))
+    run(embedding(), BATCHES[:1])
+    first, second = provider.embedding_requests
+    assert second.arrived - first.arrived >= 1
+
+
+@pytest.mark.parametrize("retry_after", ["3600", faults.http_date(3600)])
+def test_who_wants_to_be_left_alone_for_too_long_is_not_waited_for(
+    provider: FaultyProvider, embedding: MakeEmbedding, retry_after: str
+) -> None:
+    provider.embedding_fault = faults.status(429, retry_after)
+    with pytest.raises(IndexingError, match=r"left alone for 3\d{3} s; EMBEDDING_RETRY_S is 60 s"):
+        run(embedding(), BATCHES[:1])
+    assert len(provider.embedding_requests) == 1
+
+
+def test_no_breaker_stands_between(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
+    """Every batch has its own tries, however many failed before."""
+    provider.embedding_fault = faults.later(faults.status(503), after=0, times=12)
+    with embedding(retry_s=0).session() as submit:
+        futures = [submit(texts) for texts in BATCHES[:12]]
+        assert all(isinstance(future.exception(LIMIT_S), IndexingError) for future in futures)
+        assert np.array_equal(submit(BATCHES[12]).result(LIMIT_S), EXPECTED[12])
+    assert len(provider.embedding_requests) == 13
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (413, b""),
+        (400, b"Requested 604573 tokens, max 300000 tokens per request"),
+        (400, b"the input length exceeds the context length"),
+        (422, b"batch size 100 > maximum allowed batch size 32"),
+    ],
+)
+def test_a_batch_that_is_too_large_names_the_setting(
+    provider: FaultyProvider, embedding: MakeEmbedding, number: int, said: bytes
+) -> None:
+    """It is not split behind the operator's back."""
+
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.answer(number, b'{"error": {"message": "%b"}}' % said)
+
+    provider.embedding_fault = refuse
+    with pytest.raises(IndexingError, match="lower EMBEDDING_BATCH_SIZE"):
+        run(embedding(), BATCHES[:1])
+    assert len(provider.embedding_requests) == 1
+
+
+def test_another_refusal_does_not(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
+    provider.embedding_fault = faults.status(400)
+    with pytest.raises(IndexingError) as error:
+        run(embedding(), BATCHES[:1])
+    assert "EMBEDDING_BATCH_SIZE" not in str(error.value)
+
+
+def renamed(name: object) -> Fault:
+    return distorted(lambda answer: answer.update(model=name))
+
+
+def lengthen(answer: dict[str, Any]) -> None:
+    for item in answer["data"]:
+        item["embedding"] = [1.0] * (DIMENSIONS + 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "other"),
+    [
+        (renamed("text-embedding-4"), f"text-embedding-4 with {DIMENSIONS}"),
+        (distorted(lengthen), f"text-embedding-3-small with {DIMENSIONS + 1}"),
+    ],
+    ids=["name", "dimensions"],
+)
+def test_a_model_that_changes_in_the_middle_ends_the_run(
+    provider: FaultyProvider, embedding: MakeEmbedding, fault: Fault, other: str
+) -> None:
+    """Vectors of two models cannot be compared; the error names both."""
+    provider.embedding_fault = faults.later(fault, after=MIDDLE, times=1000)
+    with pytest.raises(EmbeddingChanged) as error:
+        run(embedding())
+    assert f"from text-embedding-3-small with {DIMENSIONS} dimensions to {other}" in str(error.value)
+
+
+def test_another_run_may_have_another_model(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
+    one = embedding()
+    run(one, BATCHES[:1])
+    provider.embedding_fault = distorted(lengthen)
+    assert run(one, BATCHES[:1])[0].shape == (3, DIMENSIONS + 1)
+
+
+@pytest.mark.parametrize("name", [None, 7, ""])
+def test_a_provider_need_not_name_its_model(
+    provider: FaultyProvider, embedding: MakeEmbedding, name: object
+) -> None:
+    """Nor always."""
+    provider.embedding_fault = faults.later(renamed(name), after=MIDDLE, times=1000)
+    assert_right(run(embedding()))
+
+
+def hang_all(submit: Submit, provider: FaultyProvider) -> list[Future[Vectors]]:
+    futures = [submit(texts) for texts in BATCHES[:CONCURRENCY]]
+    wait_for(lambda: provider.open_requests == CONCURRENCY, "all requests to be open")
+    return futures
+
+
+def test_leaving_ends_what_is_under_way(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
+    """As an interrupted run does: the fixture sees that no request, connection or thread is left."""
+    provider.embedding_fault = faults.hang
+    with pytest.raises(KeyboardInterrupt), embedding().session() as submit:
+        futures = hang_all(submit, provider)
+        raise KeyboardInterrupt
+    assert all(future.cancelled() for future in futures)
+
+
+def test_leaving_does_not_wait_for_a_retry(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
+    provider.embedding_fault = faults.status(429, "50")
+    with embedding().session() as submit:
+        future = submit(BATCHES[0])
+        wait_for(lambda: provider.embedding_requests and not provider.open_requests, "the answer")
+    assert future.cancelled()
+
+
+def test_a_future_can_be_cancelled_by_itself(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
+    provider.embedding_fault = faults.hang
+    with embedding().session() as submit:
+        hang_all(submit, provider)[0].cancel()
+        wait_for(lambda: provider.open_requests == CONCURRENCY - 1, "one request to end")

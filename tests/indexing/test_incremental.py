@@ -1,0 +1,319 @@
+"""A run pays for what has changed, and the result is as if everything had been built anew."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.assembly.indexing import make_indexer
+from app.errors import EmbeddingChanged, IndexingError, NoDocuments, TooManyDocumentsLost
+from app.settings import Settings
+from tests.conftest import build, plan
+from tests.support.fake_provider import FakeProvider
+from tests.support.stored import assert_same_index, stored
+
+MakeSettings = Callable[..., Settings]
+
+
+def paragraph(number: int) -> str:
+    return f"## Rule {number}\n\nThe rule of number {number} is that thing {number} is done.\n\n"
+
+
+DOCUMENT = "# Rules\n\n" + "".join(paragraph(number) for number in range(6))
+
+
+@pytest.fixture
+def made(openai_settings: MakeSettings) -> Settings:
+    """Two small documents, one of six chunks, and one that cannot be read; with an index of them."""
+    settings = openai_settings(max_shrink=0.5)
+    (settings.documents_dir / "rules.md").write_text(DOCUMENT)
+    (settings.documents_dir / "broken.pdf").write_text("not a PDF")
+    build(settings)
+    return settings
+
+
+@pytest.fixture
+def sent(provider: FakeProvider) -> Callable[[], list[str]]:
+    """The texts that were sent to be embedded since it was asked last."""
+
+    def take() -> list[str]:
+        texts = [text for request in provider.embedding_requests for text in request["input"]]
+        provider.embedding_requests.clear()
+        return texts
+
+    return take
+
+
+def assert_as_if_built_anew(settings: Settings, tmp_path: Path) -> None:
+    anew = settings.model_copy(update={"index_dir": tmp_path / "anew"})
+    shutil.rmtree(anew.index_dir, ignore_errors=True)
+    build(anew)
+    assert_same_index(stored(settings.index_dir), stored(anew.index_dir))
+
+
+def test_nothing_changed_is_nothing_done(made: Settings, sent: Callable[[], list[str]]) -> None:
+    """No new index, either: the served one is the same to the byte."""
+    before = (made.index_dir / "CURRENT").read_text()
+    sent()
+    report = build(made)
+    assert (report.published, report.index, sent()) == (False, before.strip(), [])
+    assert (made.index_dir / "CURRENT").read_text() == before
+    assert "Nothing has changed" in report.as_text()
+
+
+def test_only_texts_that_are_new_are_sent(
+    made: Settings, sent: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    """Of a changed document, too: five of its six chunks are known."""
+    sent()
+    (made.documents_dir / "rules.md").write_text(DOCUMENT.replace("thing 3 is", "thing 3 is never"))
+    report = build(made)
+    assert sent() == ["Rules > Rule 3\nThe rule of number 3 is that thing 3 is never done."]
+    assert (report.changes.changed, report.embedded, report.published) == (["rules.md"], 1, True)
+    assert_as_if_built_anew(made, tmp_path)
+
+
+def test_a_removed_document_disappears(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
+    sent()
+    (made.documents_dir / "travel.md").unlink()
+    report = build(made)
+    assert (report.changes.removed, sent()) == (["travel.md"], [])
+    assert "travel.md" not in {record.name for record in report.documents}
+    assert_as_if_built_anew(made, tmp_path)
+
+
+def test_renaming_embeds_nothing(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
+    """Citations have the new name, of which chunks' ids are made."""
+    sent()
+    (made.documents_dir / "new").mkdir()
+    (made.documents_dir / "rules.md").rename(made.documents_dir / "new" / "rules.md")
+    report = build(made)
+    assert (report.changes.renamed, sent()) == ([("rules.md", "new/rules.md")], [])
+    assert_as_if_built_anew(made, tmp_path)
+
+
+def test_documents_may_change_places(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
+    sent()
+    leave, travel = made.documents_dir / "leave.md", made.documents_dir / "travel.md"
+    leave.rename(made.documents_dir / "aside")
+    travel.rename(leave)
+    (made.documents_dir / "aside").rename(travel)
+    report = build(made)
+    assert (report.changes.changed, sent()) == (["leave.md", "travel.md"], [])
+    assert_as_if_built_anew(made, tmp_path)
+
+
+def test_a_copy_embeds_nothing(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
+    sent()
+    shutil.copy(made.documents_dir / "rules.md", made.documents_dir / "copy.md")
+    report = build(made)
+    assert (report.changes.added, sent()) == (["copy.md"], [])
+    assert_as_if_built_anew(made, tmp_path)
+
+
+def test_touching_or_checking_out_a_tree_is_no_change(made: Settings, sent: Callable[[], list[str]]) -> None:
+    """Times say nothing: git does not keep them."""
+    sent()
+    for path in made.documents_dir.iterdir():
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+        os.utime(path, (1, 1))
+    assert not build(made).published
+    assert sent() == []
+
+
+def test_other_chunks_embed_only_new_text(
+    made: Settings, sent: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    """A setting that cuts otherwise reads all documents; texts that come out the same keep their vectors."""
+    long = " ".join(f"Sentence {number} is here." for number in range(60))
+    (made.documents_dir / "long.md").write_text(long)
+    build(made)
+    sent()
+    smaller = made.model_copy(update={"chunk_size": 500, "chunk_overlap": 0})
+    report = build(smaller)
+    new = sent()
+    assert new
+    assert all(text in long for text in new)
+    assert report.published
+    assert_as_if_built_anew(smaller, tmp_path)
+
+
+def test_full_takes_nothing_over(made: Settings, sent: Callable[[], list[str]]) -> None:
+    """Not even what is as it was; what a provider was paid for is not thrown away."""
+    first = (made.index_dir / "CURRENT").read_text()
+    report = build(made, full=True)
+    assert report.published
+    assert (made.index_dir / "CURRENT").read_text() != first
+
+
+def test_the_same_text_is_sent_once(openai_settings: MakeSettings, sent: Callable[[], list[str]]) -> None:
+    """Boilerplate in a hundred documents is paid once."""
+    settings = openai_settings(embedding_batch_size=3)
+    for number in range(20):
+        (settings.documents_dir / f"{number}.md").write_text("# Same\n\nThe same in all of them.\n")
+    report = build(settings)
+    assert sent().count("Same\nThe same in all of them.") == 1
+    assert (report.embedded, report.chunks) == (3, 22)
+
+
+def test_what_was_embedded_survives_a_failed_run(
+    openai_settings: MakeSettings, provider: FakeProvider, sent: Callable[[], list[str]]
+) -> None:
+    """The next run sends the rest."""
+    settings = openai_settings(embedding_batch_size=1, embedding_concurrency=1, embedding_retry_s=0)
+    for number in range(8):
+        (settings.documents_dir / f"{number}.md").write_text(f"Text of number {number}.")
+    fail_after(provider, 5)
+    with pytest.raises(IndexingError, match="embedding failed"):
+        build(settings)
+    assert not (settings.index_dir / "CURRENT").exists()
+    first = set(sent()[:5])
+    provider.embedding_fault = None
+    build(settings)
+    assert first.isdisjoint(sent())
+
+
+def test_another_model_behind_the_same_name_is_noticed(made: Settings, provider: FakeProvider) -> None:
+    """Vectors of two models in one index would be found by neither."""
+    (made.documents_dir / "leave.md").write_text("Something else entirely.")
+    provider.distort = halve
+    with pytest.raises(EmbeddingChanged, match="--full"):
+        build(made)
+    assert build(made, full=True).published
+
+
+def test_plan_tells_and_writes_nothing(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
+    sent()
+    (made.documents_dir / "rules.md").write_text(DOCUMENT.replace("thing 3 is", "thing 3 is never"))
+    (made.documents_dir / "leave.md").rename(made.documents_dir / "absence.md")
+    (made.documents_dir / "travel.md").unlink()
+    (made.documents_dir / "added.md").write_text("Something new.")
+    before = tree(made.index_dir)
+    planned = plan(made)
+    assert (tree(made.index_dir), sent()) == (before, [])
+    done = build(made)
+    assert planned.changes.added == done.changes.added == ["added.md"]
+    assert planned.changes.changed == done.changes.changed == ["rules.md"]
+    assert planned.changes.renamed == done.changes.renamed == [("leave.md", "absence.md")]
+    assert planned.changes.removed == done.changes.removed == ["travel.md"]
+    assert [record.name for record in planned.unread] == ["broken.pdf"]
+    assert (planned.embedded, planned.chunks, planned.tokens) == (done.embedded, done.chunks, done.tokens)
+    assert planned.embedded == 2
+    assert (planned.published, planned.planned, done.planned) == (False, True, False)
+
+
+def test_a_plan_needs_no_index_and_makes_none(openai_settings: MakeSettings) -> None:
+    settings = openai_settings(embedding_price=1000)
+    planned = plan(settings)
+    assert not settings.index_dir.exists()
+    assert planned.index is None
+    assert planned.tokens
+    assert planned.cost == pytest.approx(planned.tokens / 1000)
+    assert json.loads(planned.as_json())["cost_usd"] == pytest.approx(planned.cost)
+
+
+def test_many_lost_documents_stop_a_run(openai_settings: MakeSettings, sent: Callable[[], list[str]]) -> None:
+    """A volume that was not mounted should not empty the index; nothing is paid for before that is seen."""
+    settings = openai_settings()
+    for number in range(8):
+        (settings.documents_dir / f"{number}.md").write_text(f"Text of number {number}.")
+    build(settings)
+    sent()
+    for number in range(3):
+        (settings.documents_dir / f"{number}.md").unlink()
+    (settings.documents_dir / "new.md").write_text("Something new.")
+    with pytest.raises(TooManyDocumentsLost, match=r"3 of 10 documents.*0\.md.*--force"):
+        build(settings)
+    assert sent() == []
+    assert build(settings, force=True).published
+
+
+def test_documents_that_can_no_longer_be_read_are_lost_too(openai_settings: MakeSettings) -> None:
+    settings = openai_settings()
+    build(settings)
+    (settings.documents_dir / "leave.md").write_text("")
+    with pytest.raises(TooManyDocumentsLost, match="1 of 2"):
+        build(settings)
+
+
+def test_renamed_documents_are_not_lost(openai_settings: MakeSettings) -> None:
+    settings = openai_settings()
+    build(settings)
+    for path in list(settings.documents_dir.iterdir()):
+        path.rename(path.with_stem(f"{path.stem}-2"))
+    assert build(settings).published
+
+
+def test_nothing_readable_leaves_the_index(made: Settings) -> None:
+    before = (made.index_dir / "CURRENT").read_text()
+    for path in made.documents_dir.iterdir():
+        path.write_text("")
+    with pytest.raises(NoDocuments):
+        build(made, force=True)
+    assert (made.index_dir / "CURRENT").read_text() == before
+
+
+def test_a_damaged_index_is_not_built_upon(made: Settings, tmp_path: Path) -> None:
+    """What was flipped in it must not be in the next."""
+    current = made.index_dir / "snapshots" / (made.index_dir / "CURRENT").read_text().strip()
+    largest = max((path for path in current.rglob("*.dat")), key=lambda path: path.stat().st_size)
+    stat = largest.stat()
+    content = bytearray(largest.read_bytes())
+    content[0] ^= 1
+    largest.write_bytes(content)
+    os.utime(largest, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    (made.documents_dir / "leave.md").write_text("Something else entirely.")
+    assert build(made).published
+    assert_as_if_built_anew(made, tmp_path)
+
+
+def test_rollback_serves_the_one_before(made: Settings) -> None:
+    first = (made.index_dir / "CURRENT").read_text().strip()
+    (made.documents_dir / "leave.md").write_text("Something else entirely.")
+    second = build(made).index
+    assert make_indexer(made).roll_back() == first
+    assert (made.index_dir / "CURRENT").read_text().strip() == first
+    assert make_indexer(made).roll_back(second) == second
+    with pytest.raises(IndexingError, match="there is no snapshot"):
+        make_indexer(made).roll_back("20200101T000000Z-abcdef")
+
+
+def test_after_a_rollback_the_next_run_starts_from_what_is_served(
+    made: Settings, sent: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    """And embeds nothing that either of the two knows."""
+    (made.documents_dir / "leave.md").write_text("Something else entirely.")
+    build(made)
+    make_indexer(made).roll_back()
+    sent()
+    report = build(made)
+    assert (report.changes.changed, report.published, sent()) == (["leave.md"], True, [])
+    assert_as_if_built_anew(made, tmp_path)
+
+
+def fail_after(provider: FakeProvider, requests: int) -> None:
+    from starlette.responses import JSONResponse  # noqa: PLC0415
+
+    provider.embedding_fault = lambda *_: (
+        JSONResponse({}, 401) if len(provider.embedding_requests) > requests else None
+    )
+
+
+def halve(answer: dict[str, object]) -> None:
+    for item in answer["data"]:  # type: ignore[attr-defined]
+        item["embedding"] = item["embedding"][: len(item["embedding"]) // 2]
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

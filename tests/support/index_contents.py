@@ -1,0 +1,60 @@
+"""What an index directory serves, as a server finds it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+from app.assembly.indexing import make_provider
+from app.assembly.serving import make_index_manager
+from app.schemas import QueryRequest
+from app.settings import Settings
+
+QUESTION = "How many weeks does parental leave last?"
+_ALL = 50
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All documents and chunks of an index, and its answer to `QUESTION`.
+
+    Attributes:
+        documents: name, hash, status.
+        chunks: id, document, heading, text.
+    """
+
+    documents: frozenset[tuple[str, str | None, str]]
+    chunks: frozenset[tuple[str, str, str | None, str]]
+    answer: str
+
+
+def read_index(settings: Settings) -> tuple[str, Contents]:
+    """Load the index as a server does, and ask it; gives its id, too.
+
+    Raises:
+        AssertionError: it is not served, or something is wrong with it.
+    """
+    return asyncio.run(_read_index(settings))
+
+
+async def _read_index(settings: Settings) -> tuple[str, Contents]:
+    provider = make_provider(settings)
+    manager = make_index_manager(settings, provider)
+    await manager.start()
+    health = manager.health()
+    assert (health.index_ready, health.detail) == (True, None), health
+    served = manager.current
+    answered = await served.engine.answer(QueryRequest(query=QUESTION))
+    found = await served.engine.search(QueryRequest(query=QUESTION, top_k=_ALL))
+    records = json.loads(await served.documents_json())
+    manager.stop()
+    served.close()
+    await provider.close()
+    assert len(found.citations) == served.info.chunks < _ALL
+    contents = Contents(
+        frozenset((record["name"], record["sha256"], record["status"]) for record in records),
+        frozenset((each.chunk_id, each.document, each.heading, each.text) for each in found.citations),
+        answered.response.answer,
+    )
+    return served.info.id, contents

@@ -1,0 +1,27 @@
+"""The files below an index directory by their role, whatever ids their names hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_IDS = (
+    (re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}"), "<id>"),
+    (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "<uuid>"),
+)
+# The engine's own files are many, and of one role: what is crash-safe is the snapshot that they are in.
+_ENGINE = re.compile(r"(snapshots/[^/]*<id>)/engine/\S+")
+_DATABASE_LOG = re.compile(r"(?<=\.sqlite)-(wal|shm|journal)$")
+
+
+def role(path: str) -> str:
+    """Of a path, or of a rename's "old -> new"."""
+    for pattern, name in _IDS:
+        path = pattern.sub(name, path)
+    return _ENGINE.sub(r"\1/engine/*", path)
+
+
+def layout(folder: Path) -> set[str]:
+    """The roles of what is below a folder; the logs of a database count as part of it."""
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    return {role(_DATABASE_LOG.sub("", path)) for path in paths}

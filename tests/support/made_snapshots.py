@@ -1,0 +1,77 @@
+"""Snapshots of a few small files, for tests of what is around them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from app.chunk_unit import ChunkUnit
+from app.embeddings.fingerprint import Fingerprint
+from app.schemas import DocumentRecord, DocumentStatus
+from app.snapshots import ChunkingInfo, Manifest, SnapshotStore, Staging
+
+RECORD = DocumentRecord(
+    name="a \u2028 b.md",
+    sha256="0",
+    size=1,
+    pages=None,
+    chunks=1,
+    status=DocumentStatus.INDEXED,
+    problem=None,
+)
+
+
+def manifest_of(staging: Staging) -> Manifest:
+    return Manifest(
+        id=staging.id,
+        built_at=staging.built_at,
+        engine="test",
+        reader="test 1",
+        embedding=Fingerprint(provider="local", model="test", dimensions=3),
+        chunking=ChunkingInfo(size=1000, overlap=100, unit=ChunkUnit.CHARACTERS),
+        documents=1,
+        unread_documents=0,
+        chunks=1,
+    )
+
+
+def fill(staging: Staging, content: str = "content") -> None:
+    (staging.path / "engine" / "segment").mkdir(parents=True)
+    (staging.path / "engine" / "segment" / "data").write_text(content)
+    with (staging.path / "engine" / "sparse").open("wb") as sparse:
+        sparse.write(b"first")
+        sparse.seek(3_000_000)
+        sparse.write(content.encode())
+        sparse.truncate(5_000_000)
+    (staging.path / "engine" / "empty").touch()
+    staging.write_documents([RECORD])
+
+
+def publish(store: SnapshotStore, content: str = "content") -> str:
+    """The id of a snapshot that holds `content`."""
+    with store.writer(), store.stage() as staging:
+        fill(staging, content)
+        store.seal(staging, manifest_of(staging))
+        store.publish(staging)
+    return staging.id
+
+
+def folder_of(root: Path, snapshot_id: str) -> Path:
+    return root / "snapshots" / snapshot_id
+
+
+def flip(path: Path) -> None:
+    """Change a byte in the middle of a file."""
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    # Also where the file system's clock has not moved on since the file was written.
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 10_000_000))
+
+
+def flip_unseen(path: Path) -> None:
+    """As a failing disk does it: size and time stay."""
+    status = path.stat()
+    flip(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -1,0 +1,77 @@
+"""What the tests give a reader process to do instead of parsing. Each process imports it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from app.pages import Page
+from app.reading import read_pages
+
+
+def read_text(path: Path, name: str) -> str:
+    return path.read_text()
+
+
+def read_all_pages(path: Path, name: str) -> list[Page]:
+    return read_pages(path)
+
+
+def behave(path: Path, name: str) -> str:
+    """What the file's name says happens."""
+    if "hang" in name:
+        time.sleep(600)
+    if "crash" in name:
+        os.abort()
+    if "killed" in name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "raise" in name:
+        raise RuntimeError("inside the parser")
+    if "talk" in name:
+        os.write(2, b"a warning\n" * 1_000_000)
+    return path.read_text()
+
+
+def wait_if_first(path: Path, name: str) -> str:
+    """Read all files at once but the first, which waits until somebody makes a file "go"."""
+    while name == "1.txt" and not (path.parent / "go").exists():
+        time.sleep(0.01)
+    return path.read_text()
+
+
+def tell(path: Path, name: str) -> str:
+    """Make a file that tells what is being read."""
+    path.with_suffix(".begun").touch()
+    return path.read_text()
+
+
+def tell_number(path: Path, name: str) -> str:
+    """Make a file with the process's number in it."""
+    path.with_suffix(".pid").write_text(str(os.getpid()))
+    return behave(path, name)
+
+
+def tell_number_and_end(path: Path, name: str) -> None:
+    """Make a file with the process's number in it before parsing, and one after."""
+    path.with_suffix(".pid").write_text(str(os.getpid()))
+    read_pages(path)
+    path.with_suffix(".done").touch()
+
+
+_kept: list[bytearray] = []
+
+
+def use_memory(path: Path, name: str) -> int:
+    """Take as many MB as the file says, keep them if its name says so, and give the process's number."""
+    taken = bytearray(int(path.read_text()) << 20)
+    if "keep" in name:
+        taken[::4096] = b"x" * len(taken[::4096])
+        _kept.append(taken)
+    return os.getpid()
+
+
+def read_much(path: Path, name: str) -> str:
+    """As many MB as the file says."""
+    return "x" * (int(path.read_text()) << 20)

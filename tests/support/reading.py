@@ -1,0 +1,41 @@
+"""What the tests have read, and within which limits."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from fpdf import FPDF
+
+from app.documents import InspectedFile
+from app.reading_limits import ReadingLimits
+from app.settings import Settings
+
+_FIELDS = Settings.model_fields
+DEFAULT_LIMITS = ReadingLimits(
+    timeout_s=_FIELDS["parse_timeout_s"].default,
+    memory_mb=_FIELDS["parse_memory_mb"].default,
+    inflated_mb=_FIELDS["max_inflated_mb"].default,
+)
+
+
+def file_at(path: Path) -> InspectedFile:
+    """To be read, without being looked into before."""
+    return InspectedFile(path.name, path, "", 0)
+
+
+def make_long_pdf(path: Path) -> Path:
+    """500 pages with 45 lines and 4,000 characters each, as reports have them."""
+    chooser = random.Random(1)
+    words = ["".join(chooser.choices("etaoinshrdlu", k=chooser.randint(2, 9))) for _ in range(3000)]
+    lines = [" ".join(chooser.choices(words, k=13)) for _ in range(3000)]
+    pdf = FPDF()
+    for page in range(1, 501):
+        pdf.add_page()
+        pdf.set_font("helvetica", "B", size=14)
+        pdf.text(20, 20, f"Chapter {page}")
+        pdf.set_font("helvetica", size=10)
+        for line in range(44):
+            pdf.text(20, 30 + 5.5 * line, f"{page}.{line} {chooser.choice(lines)}.")
+    pdf.output(str(path))
+    return path

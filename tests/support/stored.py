@@ -1,0 +1,76 @@
+"""All that is stored in an index, to be compared with another's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import qdrant_edge as qdrant
+
+from app.schemas import DocumentRecord
+from app.snapshots import SnapshotStore
+from app.stores.edge_shard import DENSE, ChunkShard
+
+
+@dataclass(frozen=True)
+class Stored:
+    """
+    Attributes:
+        chunks: payload, vector and terms with their counts, by id.
+        tokens: of all chunks.
+        frequencies: in how many chunks each term stands.
+    """
+
+    documents: list[DocumentRecord]
+    chunks: dict[str, tuple[dict[str, Any], list[float], dict[int, int]]]
+    tokens: int
+    frequencies: dict[int, int]
+    average_length: float
+
+
+def stored(index_dir: Path) -> Stored:
+    """The content of the index that `CURRENT` names, every file of which is as it was written."""
+    snapshots = SnapshotStore(index_dir, keep=1)
+    current = snapshots.current_id()
+    assert current is not None
+    snapshot = snapshots.open(current)
+    snapshot.verify()
+    with snapshot.times_kept():
+        shard = ChunkShard.open(snapshot.path)
+        try:
+            entries = [entry for record in snapshot.documents() for entry in shard.entries(record.name)]
+            assert shard.engine.count(qdrant.CountRequest()) == len(entries) == shard.chunk_count
+            frequencies = dict(zip(*shard.terms._saved.tolist(), strict=True))
+            return Stored(
+                snapshot.documents(),
+                {
+                    entry.payload["id"]: (
+                        entry.payload,
+                        list(entry.vector),
+                        dict(zip(entry.terms.terms, entry.terms.counts, strict=True)),
+                    )
+                    for entry in entries
+                },
+                shard._tokens,
+                frequencies,
+                shard.average_length,
+            )
+        finally:
+            shard.close()
+
+
+def assert_same_index(one: Stored, other: Stored) -> None:
+    """But for how far the average length in the weights may be from the corpus's: see `edge_shard`."""
+    assert one.documents == other.documents
+    assert one.chunks.keys() == other.chunks.keys()
+    for chunk_id, (payload, vector, counts) in one.chunks.items():
+        other_payload, other_vector, other_counts = other.chunks[chunk_id]
+        assert payload == other_payload
+        assert counts == other_counts
+        assert np.allclose(vector, other_vector, atol=1e-5), DENSE
+    assert (one.tokens, one.frequencies) == (other.tokens, other.frequencies)
+    for each in (one, other):
+        assert each.average_length == pytest.approx(each.tokens / len(each.chunks), rel=0.11)

@@ -1,0 +1,307 @@
+"""Which snapshot is served when one is damaged. The engine is left out: it is of no matter here."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import FingerprintMismatch, SnapshotDamaged
+from app.index_loading import IndexLoader
+from app.served_index import ServedIndex
+from app.snapshots import Snapshot, SnapshotStore
+from tests.support.made_snapshots import flip, flip_unseen, folder_of, publish
+
+DATA = Path("engine", "segment", "data")
+
+
+@dataclass
+class Engine:
+    """Opens whatever passes the check; counts what it is asked to open.
+
+    Attributes:
+        unfit: ids of snapshots of another model.
+        failing: ids of those on which the engine panics.
+    """
+
+    unfit: set[str] = field(default_factory=set)
+    failing: set[str] = field(default_factory=set)
+    opened: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+
+    def open(self, snapshot: Snapshot) -> ServedIndex:
+        snapshot_id = snapshot.manifest.id
+        self.opened.append(snapshot_id)
+        if snapshot_id in self.unfit:
+            raise FingerprintMismatch(f"{snapshot_id} does not fit: run make reindex")
+        snapshot.check()
+
+        def self_test() -> None:
+            if snapshot_id in self.failing:
+                raise RuntimeError("panicked")
+
+        engine: Any = type("Engine", (), {"self_test": staticmethod(self_test)})()
+        return ServedIndex(snapshot, engine, lambda: self.closed.append(snapshot_id))
+
+
+class CountedStore(SnapshotStore):
+    """Knows which snapshots were opened, to be read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, keep=3)
+        self.opened: list[str] = []
+
+    def open(self, snapshot_id: str) -> Snapshot:
+        self.opened.append(snapshot_id)
+        return super().open(snapshot_id)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CountedStore:
+    return CountedStore(tmp_path)
+
+
+@pytest.fixture
+def ids(store: SnapshotStore) -> list[str]:
+    """Three intact snapshots, oldest first; the last is current."""
+    return [publish(store, content) for content in "abc"]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def loader(store: SnapshotStore, engine: Engine) -> IndexLoader:
+    return IndexLoader(store, engine.open)
+
+
+def served(loader: IndexLoader, before: ServedIndex | None = None) -> tuple[str, str | None]:
+    choice = loader.choose(before)
+    assert choice is not None
+    return choice.index.id, choice.problem
+
+
+def test_without_any_there_is_nothing_to_choose(loader: IndexLoader) -> None:
+    assert loader.choose(None) is None
+
+
+def test_the_current_one_is_chosen_and_not_loaded_twice(
+    loader: IndexLoader, engine: Engine, ids: list[str]
+) -> None:
+    first = loader.choose(None)
+    assert first is not None
+    assert (first.index.id, first.problem) == (ids[2], None)
+    assert loader.choose(first.index) == first
+    assert engine.opened == [ids[2]]
+
+
+def test_the_newest_intact_one_stands_in(loader: IndexLoader, ids: list[str], tmp_path: Path) -> None:
+    """The text says what is wrong, what is served, and what to do."""
+    (folder_of(tmp_path, ids[2]) / DATA).unlink()
+    flip(folder_of(tmp_path, ids[1]) / DATA)
+    chosen, problem = served(loader)
+    assert chosen == ids[0]
+    assert problem is not None
+    assert problem.startswith(str(folder_of(tmp_path, ids[2]) / DATA))
+    assert problem.endswith(f"is missing: run make reindex; until then {ids[0]} is served")
+
+
+def test_after_a_rollback_the_refused_one_is_the_last_resort(
+    loader: IndexLoader, store: SnapshotStore, ids: list[str], tmp_path: Path
+) -> None:
+    store.point_to(ids[1])
+    flip(folder_of(tmp_path, ids[1]) / DATA)
+    assert served(loader)[0] == ids[0]
+    flip(folder_of(tmp_path, ids[0]) / DATA)
+    assert served(IndexLoader(store, Engine().open))[0] == ids[2]
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda current: current.write_text(""), "does not name a snapshot"),
+        (lambda current: current.write_text("nonsense"), "does not name a snapshot"),
+        (lambda current: current.write_text("20991231T000000Z-abcdef\n"), "there is no snapshot"),
+        (lambda current: (current.unlink(), current.mkdir()), "Is a directory"),
+        (lambda current: (current.unlink(), current.symlink_to("..data/CURRENT")), "is missing"),
+        (lambda current: current.unlink(), "has no file CURRENT"),
+    ],
+    ids=["empty", "nonsense", "dangling", "a directory", "a link to nowhere", "gone"],
+)
+def test_where_current_names_none_the_newest_is_chosen(
+    loader: IndexLoader, ids: list[str], tmp_path: Path, damage: Callable[[Path], object], expected: str
+) -> None:
+    damage(tmp_path / "CURRENT")
+    chosen, problem = served(loader)
+    assert chosen == ids[2]
+    assert problem is not None
+    assert expected in problem
+    assert problem.endswith(f": run make reindex; until then {ids[2]} is served")
+
+
+def test_what_is_served_stays_where_it_is_the_newest_intact(
+    loader: IndexLoader, engine: Engine, store: SnapshotStore, ids: list[str], tmp_path: Path
+) -> None:
+    """It is not loaded again beside itself."""
+    first = loader.choose(None)
+    assert first is not None
+    following = publish(store, "d")
+    (folder_of(tmp_path, following) / DATA).unlink()
+    again = loader.choose(first.index)
+    assert again is not None
+    assert again.index is first.index
+    assert "until then" in (again.problem or "")
+    assert engine.opened == [ids[2]]
+
+
+def test_damage_is_not_looked_for_again_until_something_changes(
+    loader: IndexLoader, store: CountedStore, ids: list[str], tmp_path: Path
+) -> None:
+    """Then it is read as a whole, and served if it is repaired."""
+    content = (folder_of(tmp_path, ids[2]) / DATA).read_bytes()
+    flip(folder_of(tmp_path, ids[2]) / DATA)
+    fallback = loader.choose(None)
+    for _ in range(3):
+        fallback = loader.choose(fallback.index if fallback else None)
+    assert fallback is not None
+    assert (fallback.index.id, store.opened) == (ids[1], [ids[2], ids[1]])
+
+    (folder_of(tmp_path, ids[2]) / DATA).write_bytes(content)
+    assert served(loader, fallback.index) == (ids[2], None)
+
+
+def test_a_repair_must_be_a_whole_one(loader: IndexLoader, ids: list[str], tmp_path: Path) -> None:
+    """One whose times are right, too: they have lied before."""
+    folder = folder_of(tmp_path, ids[2])
+    content = (folder / DATA).read_bytes()
+    flip_unseen(folder / "engine" / "sparse")
+    (folder / DATA).unlink()
+    assert served(loader)[0] == ids[1]
+    (folder / DATA).write_bytes(content)
+    chosen, problem = served(loader)
+    assert chosen == ids[1]
+    assert "sparse has another content" in (problem or "")
+
+
+def test_a_scrub_finds_what_was_trusted(
+    loader: IndexLoader, engine: Engine, ids: list[str], tmp_path: Path
+) -> None:
+    """The next choice is another one, though nothing on the disk has changed since."""
+    flip_unseen(folder_of(tmp_path, ids[2]) / DATA)
+    first = loader.choose(None)
+    assert first is not None
+    assert (first.index.id, first.problem) == (ids[2], None)
+    loader.scrub(first.index.snapshot, threading.Event())
+    chosen, problem = served(loader, first.index)
+    assert chosen == ids[1]
+    assert "data has another content" in (problem or "")
+
+
+def test_without_another_what_is_served_goes_on(
+    loader: IndexLoader, store: SnapshotStore, tmp_path: Path
+) -> None:
+    """Its damage is told."""
+    only = publish(store)
+    flip_unseen(folder_of(tmp_path, only) / DATA)
+    first = loader.choose(None)
+    assert first is not None
+    loader.scrub(first.index.snapshot, threading.Event())
+    again = loader.choose(first.index)
+    assert again is not None
+    assert again.index is first.index
+    assert again.problem is not None
+    assert again.problem.endswith(f"run make reindex; no other is intact, and {only} goes on being served")
+
+
+def test_an_index_that_is_gone_goes_on_being_served(
+    loader: IndexLoader, ids: list[str], tmp_path: Path
+) -> None:
+    first = loader.choose(None)
+    assert first is not None
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    chosen, problem = served(loader, first.index)
+    assert (chosen, problem) == (
+        ids[2],
+        f"there is no index on the disk any more: run make reindex; {ids[2]} goes on being served",
+    )
+
+
+def test_where_none_is_intact_the_current_ones_damage_is_told(
+    loader: IndexLoader, ids: list[str], tmp_path: Path
+) -> None:
+    for snapshot_id in ids:
+        (folder_of(tmp_path, snapshot_id) / DATA).unlink()
+    with pytest.raises(SnapshotDamaged, match=f"{ids[2]}.*data is missing: run make reindex$"):
+        loader.choose(None)
+
+
+def test_another_model_is_never_replaced_by_an_older_index(
+    loader: IndexLoader, engine: Engine, ids: list[str]
+) -> None:
+    """The settings are wrong then, not the index."""
+    engine.unfit = {ids[2]}
+    with pytest.raises(FingerprintMismatch):
+        loader.choose(None)
+
+
+def test_what_stands_in_fits_the_settings(
+    loader: IndexLoader, engine: Engine, ids: list[str], tmp_path: Path
+) -> None:
+    flip(folder_of(tmp_path, ids[2]) / DATA)
+    engine.unfit = {ids[1]}
+    assert served(loader)[0] == ids[0]
+
+
+def test_what_the_engine_fails_on_is_replaced_and_closed(
+    loader: IndexLoader, engine: Engine, ids: list[str]
+) -> None:
+    """Its files are as they were written: the text says so, and it is not tried at every look."""
+    engine.failing = {ids[2]}
+    fallback = loader.choose(None)
+    assert fallback is not None
+    assert fallback.index.id == ids[1]
+    assert "the engine cannot load" in (fallback.problem or "")
+    assert engine.closed == [ids[2]]
+    loader.choose(fallback.index)
+    assert engine.opened == [ids[2], ids[1]]
+
+
+def test_what_the_engine_failed_on_is_tried_again_after_a_while(
+    store: SnapshotStore, engine: Engine, ids: list[str]
+) -> None:
+    """It may have been for want of memory."""
+    loader = IndexLoader(store, engine.open, engine_retry_s=0)
+    engine.failing = {ids[2]}
+    fallback = loader.choose(None)
+    assert fallback is not None
+    engine.failing = set()
+    assert served(loader, fallback.index) == (ids[2], None)
+
+
+def test_damage_that_the_engine_stumbles_on_is_named(
+    loader: IndexLoader, engine: Engine, ids: list[str], tmp_path: Path
+) -> None:
+    """The file is found, not the engine's panic."""
+    engine.failing = {ids[2]}
+    flip_unseen(folder_of(tmp_path, ids[2]) / DATA)
+    _, problem = served(loader)
+    assert "data has another content" in (problem or "")
+
+
+def test_an_error_of_the_system_is_no_damage(store: SnapshotStore, ids: list[str]) -> None:
+    """No older index is served because a server has too many open files."""
+
+    def fail(_: Snapshot) -> ServedIndex:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many open files"):
+        IndexLoader(store, fail).choose(None)

@@ -1,0 +1,173 @@
+"""Reader processes: they hang, crash, are killed, and end with their parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from app.documents import Document, InspectedFile, Reader
+from app.reading_limits import ReadingLimits
+from app.schemas import DocumentStatus
+from tests.support.readers import behave
+from tests.support.reading import DEFAULT_LIMITS, file_at, make_long_pdf
+from tests.support.serving import ROOT, wait_for
+
+
+def read_files(
+    folder: Path, names: list[str], *, workers: int, limits: ReadingLimits = DEFAULT_LIMITS
+) -> list[Document[str]]:
+    for name in names:
+        (folder / name).write_text(name)
+    reader = Reader(workers=workers, limits=limits, read=behave)
+    return list(reader.read_all([file_at(folder / name) for name in names]))
+
+
+@contextmanager
+def busy_threads(count: int) -> Iterator[None]:
+    """Threads that want Python's lock all the time, as those of an index that is being built."""
+    stopped = threading.Event()
+
+    def work() -> None:
+        while not stopped.is_set():
+            sum(number * number for number in range(10_000))
+
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_one_bad_file_costs_only_itself(tmp_path: Path) -> None:
+    """Whatever its parser does, it has a status of its own, and the rest is read."""
+    expected = {
+        "1.txt": (DocumentStatus.INDEXED, None),
+        "2-hang.txt": (DocumentStatus.TIMED_OUT, "PARSE_TIMEOUT_S (2 s)"),
+        "3.txt": (DocumentStatus.INDEXED, None),
+        "4-crash.txt": (DocumentStatus.CRASHED, "SIGABRT"),
+        "5-raise.txt": (DocumentStatus.UNREADABLE, "RuntimeError: inside the parser"),
+        "6.txt": (DocumentStatus.INDEXED, None),
+        "7-killed.txt": (DocumentStatus.CRASHED, "SIGKILL"),
+        "8-talk.txt": (DocumentStatus.INDEXED, None),
+    }
+    limits = replace(DEFAULT_LIMITS, timeout_s=2)
+    documents = {
+        document.name: document for document in read_files(tmp_path, list(expected), workers=2, limits=limits)
+    }
+    assert sorted(documents) == sorted(expected)
+    for name, (status, problem) in expected.items():
+        assert documents[name].status is status
+        assert documents[name].content == (name if status is DocumentStatus.INDEXED else None)
+        assert (problem or "") in (documents[name].problem or "")
+
+
+def test_crashes_are_told_right_while_the_parent_is_busy(tmp_path: Path) -> None:
+    """A pool with one pipe for all its workers takes one for another, or for a hang."""
+    names = [f"{number}{'-crash' if number % 3 == 0 else ''}.txt" for number in range(12)]
+    with busy_threads(2):
+        documents = read_files(tmp_path, names, workers=3)
+    assert {document.name for document in documents} == set(names)
+    for document in documents:
+        crashed = document.status is DocumentStatus.CRASHED
+        assert crashed == ("crash" in document.name), document
+        assert crashed or document.status is DocumentStatus.INDEXED
+
+
+def test_a_process_that_died_idle_costs_no_file(tmp_path: Path) -> None:
+    """As when the system is short of memory and looks for a victim."""
+    before = set(multiprocessing.active_children())
+
+    def files() -> Iterator[InspectedFile]:
+        for name in ("1.txt", "2.txt", "3.txt"):
+            (tmp_path / name).write_text(name)
+            for idle in set(multiprocessing.active_children()) - before:
+                idle.kill()
+                idle.join()
+            yield file_at(tmp_path / name)
+
+    documents = list(Reader(workers=1, limits=DEFAULT_LIMITS, read=behave).read_all(files()))
+    assert [document.content for document in documents] == ["1.txt", "2.txt", "3.txt"]
+
+
+def test_starting_a_process_is_not_a_files_time(tmp_path: Path) -> None:
+    """It takes longer than most files do, and more so on a machine with much else to do."""
+    limits = replace(DEFAULT_LIMITS, timeout_s=0.2)
+    (document,) = read_files(tmp_path, ["1.txt"], workers=1, limits=limits)
+    assert document.status is DocumentStatus.INDEXED
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from app.documents import InspectedFile, Reader
+from tests.support.reading import DEFAULT_LIMITS
+from tests.support.readers import {read}
+
+if __name__ == "__main__":
+    files = [InspectedFile(Path(name).name, Path(name), "", 0) for name in sys.argv[1:]]
+    for document in Reader(workers=2, limits=DEFAULT_LIMITS, read={read}).read_all(files):
+        print(document.status)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def parent_of_readers(folder: Path, read: str, files: list[Path]) -> Iterator[subprocess.Popen[bytes]]:
+    (folder / "parent.py").write_text(PARENT.format(read=read))
+    with subprocess.Popen(
+        [sys.executable, str(folder / "parent.py"), *map(str, files)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    ) as parent:
+        try:
+            yield parent
+        finally:
+            parent.kill()
+
+
+def has_ended(process: int) -> bool:
+    """A zombie has, too: in a container, there may be nobody to take note of its end."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
+
+
+def number_in(path: Path) -> int:
+    text = wait_for(lambda: path.exists() and path.read_text(), f"{path.name} to be written")
+    return int(text)
+
+
+def test_processes_end_with_their_parent(tmp_path: Path) -> None:
+    """One that hangs, and one that has nothing to do, whatever ends the parent."""
+    files = [tmp_path / "idle.txt", tmp_path / "hang.txt"]
+    for file in files:
+        file.write_text("text")
+    with parent_of_readers(tmp_path, "tell_number", files) as parent:
+        processes = [number_in(file.with_suffix(".pid")) for file in files]
+        parent.kill()
+        for process in processes:
+            wait_for(lambda process=process: has_ended(process), "the process to end", limit_s=20)
+
+
+def test_a_parser_at_work_ends_with_its_parent(tmp_path: Path) -> None:
+    """Native code that did not let go of Python's lock would be done first."""
+    pdf = make_long_pdf(tmp_path / "long.pdf")
+    with parent_of_readers(tmp_path, "tell_number_and_end", [pdf]) as parent:
+        process = number_in(pdf.with_suffix(".pid"))
+        parent.kill()
+        wait_for(lambda: has_ended(process), "the process to end", limit_s=20)
+    assert not pdf.with_suffix(".done").exists()

@@ -1,0 +1,133 @@
+"""From one index to the next: requests keep the one that they began with, and it is closed after the last."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.settings import Settings
+from app.snapshots import SnapshotStore
+from tests.conftest import build
+from tests.support.fake_provider import FakeProvider, failing_with
+from tests.support.serving import ServerProcess, server_process, wait_for
+
+MakeSettings = Callable[..., Settings]
+
+QUESTION = {"query": "How long is parental leave?"}
+
+
+@pytest.fixture
+def pausing(provider: FakeProvider) -> threading.Event:
+    """The model says one word, and the rest when the event is set."""
+    goes_on = threading.Event()
+
+    async def pause(number: int) -> None:
+        while number > 0 and not goes_on.is_set():  # noqa: ASYNC110 - it is set in another thread
+            await asyncio.sleep(0.01)
+
+    provider.before_piece = pause
+    return goes_on
+
+
+@pytest.fixture
+def server(openai_settings: MakeSettings, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A process of its own, so that what it has open is the server's alone."""
+    settings = openai_settings()
+    build(settings)
+    environment = {
+        "DOCUMENTS_DIR": str(settings.documents_dir),
+        "INDEX_DIR": str(settings.index_dir),
+        "INDEX_POLL_S": "0.05",
+        "OPENAI_BASE_URL": str(settings.openai_base_url),
+    }
+    with server_process(environment, tmp_path / "log") as process:
+        process.wait_until_ready()
+        yield process
+
+
+def publish_next(settings: Settings, weeks: int) -> str:
+    (settings.documents_dir / "leave.md").write_text(f"Parental leave lasts {weeks} weeks.")
+    build(settings)
+    return (settings.index_dir / "CURRENT").read_text().strip()
+
+
+def open_files(server: ServerProcess, snapshot_id: str) -> set[str]:
+    """What the server has mapped or open of a snapshot."""
+    process = Path(f"/proc/{server.process.pid}")
+    maps = {line.split(maxsplit=5)[-1] for line in (process / "maps").read_text().splitlines()}
+    opened = set()
+    for descriptor in (process / "fd").iterdir():
+        try:
+            opened.add(str(descriptor.readlink()))
+        except FileNotFoundError:  # closed since
+            continue
+    return {path for path in maps | opened if snapshot_id in path}
+
+
+def assert_not_touched(index_dir: Path, snapshot_id: str) -> None:
+    """It has its times, so that going back to it does not have to read it."""
+    snapshot = SnapshotStore(index_dir, keep=3).open(snapshot_id)
+    times = {name: (snapshot.path / name).stat().st_mtime_ns for name in snapshot.manifest.files}
+    assert times == {name: info.mtime_ns for name, info in snapshot.manifest.files.items()}
+
+
+def served(server: ServerProcess) -> str:
+    index: str = httpx.get(f"{server.url}/health").json()["index"]["id"]
+    return index
+
+
+@contextmanager
+def streaming(server: ServerProcess) -> Iterator[Iterator[str]]:
+    """The lines of a stream whose first token has come."""
+    with httpx.stream("POST", f"{server.url}/query/stream", json=QUESTION, timeout=60) as response:
+        lines = response.iter_lines()
+        for line in lines:
+            if line.startswith('data: {"token"'):
+                break
+        yield lines
+
+
+def test_a_request_keeps_its_index_and_is_its_last_reader(
+    pausing: threading.Event, server: ServerProcess, openai_settings: MakeSettings
+) -> None:
+    """The first index is loaded before the server collects garbage, the second after: both are closed."""
+    for weeks in (20, 24):
+        pausing.clear()
+        before = served(server)
+        with streaming(server) as lines:
+            after = publish_next(openai_settings(), weeks)
+            wait_for(lambda after=after: served(server) == after, "the swap")
+            assert open_files(server, before)
+            pausing.set()
+            rest = "\n".join(lines)
+        assert f'"index":"{before}"' in rest
+        assert rest.rstrip().endswith("data: [DONE]")
+        answer = httpx.post(f"{server.url}/query", json=QUESTION).json()
+        assert answer["index"] == after
+        assert f"{weeks} weeks" in answer["citations"][0]["text"]
+        wait_for(lambda before=before: not open_files(server, before), "the index before to be closed")
+        assert open_files(server, after)
+        assert_not_touched(openai_settings().index_dir, before)
+
+
+def test_requests_that_fail_hold_no_index(
+    provider: FakeProvider, server: ServerProcess, openai_settings: MakeSettings
+) -> None:
+    """Neither do those whose client goes away."""
+    provider.chat_fault = failing_with(400)
+    before = served(server)
+    for _ in range(3):
+        assert httpx.post(f"{server.url}/query", json=QUESTION).status_code == 502
+    provider.chat_fault = None
+    provider.token_delay_s = 60
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/query/stream", json=QUESTION, timeout=0.5).read()
+    after = publish_next(openai_settings(), 20)
+    wait_for(lambda: served(server) == after, "the swap")
+    wait_for(lambda: not open_files(server, before), "the index before to be closed")
