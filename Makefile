@@ -49,8 +49,9 @@ check: lint types test ## Lint, types and tests: what CI runs
 bench: $(VENV)/.dev ## Measure against the naive LlamaIndex service; writes benchmarks/results/
 	$(BIN)/python -m benchmarks $(ARGS)
 
-soak: $(VENV)/.dev ## Long runs, about 15 minutes: memory over 100,000 questions
-	$(BIN)/python -m benchmarks soak
+soak: $(VENV)/.dev ## Long runs, two hours: memory over 100,000 questions, swaps, kills at every step
+	$(BIN)/python -m benchmarks soak swaps
+	$(BIN)/python -m pytest --soak tests/test_crashes.py tests/indexing/test_any_sequence.py
 
 docker: ## Build the image
 	docker build --tag rag-service .

@@ -13,7 +13,7 @@ from fastapi_offline import FastAPIOffline
 
 from app.admission import Admission
 from app.api import chat, documents, health, query
-from app.assembly.indexing import make_provider
+from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager
 from app.index_manager import IndexManager
 from app.middleware import BodyLimit, CancelOnDisconnect, InternalErrors, RequestId

@@ -1,11 +1,11 @@
-"""`python -m benchmarks [name ...]`: run measurements; by default all but `soak`, which takes the longest."""
+"""`python -m benchmarks [name ...]`: run measurements; by default all but `soak` and `swaps`, the longest."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from benchmarks import cost, load, online, quality, retrieval, soak, start
+from benchmarks import cost, load, offline, online, quality, retrieval, soak, start, swaps
 from benchmarks.datasets import MissingData
 
 MEASUREMENTS = {
@@ -15,9 +15,11 @@ MEASUREMENTS = {
     "online": online.measure,
     "cost": cost.measure,
     "start": start.measure,
+    "offline": offline.measure,
     "soak": soak.measure,
+    "swaps": swaps.measure,
 }
-BY_DEFAULT = [name for name in MEASUREMENTS if name != "soak"]
+BY_DEFAULT = [name for name in MEASUREMENTS if name not in {"soak", "swaps"}]
 
 
 def main() -> int:

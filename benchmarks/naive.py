@@ -26,11 +26,13 @@ class NaiveIndex:
         self._index = index
 
     @classmethod
-    def of_documents(cls, folder: Path, embedding: BaseEmbedding) -> NaiveIndex:
+    def of_documents(
+        cls, folder: Path, embedding: BaseEmbedding, splitter: TokenTextSplitter | None = None
+    ) -> NaiveIndex:
         documents = SimpleDirectoryReader(str(folder)).load_data()
         return cls(
             VectorStoreIndex.from_documents(
-                documents, embed_model=embedding, transformations=[TokenTextSplitter()]
+                documents, embed_model=embedding, transformations=[splitter or TokenTextSplitter()]
             )
         )
 
@@ -50,6 +52,10 @@ class NaiveIndex:
 
     def save(self, folder: Path) -> None:
         self._index.storage_context.persist(str(folder))
+
+    @property
+    def chunks(self) -> int:
+        return len(self._index.docstore.docs)
 
     def query_engine(self, top_k: int) -> BaseQueryEngine:
         return self._index.as_query_engine(llm=MockLLM(max_tokens=1), similarity_top_k=top_k)

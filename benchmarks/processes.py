@@ -48,8 +48,7 @@ class Server:
         return sum(_cpu_ticks(pid) for pid in tree(self.process.pid)) / _TICKS_A_SECOND
 
     def memory(self) -> Memory:
-        found = [_memory(pid) for pid in tree(self.process.pid)]
-        return Memory(sum(each.total for each in found), sum(each.anonymous for each in found))
+        return memory_of(self.process.pid)
 
     def settle(self) -> None:
         """Wait until it has nothing to do: one worker of several answers before the others have started."""
@@ -122,6 +121,12 @@ def tree(root: int) -> list[int]:
     for pid in found:
         found.extend(children.get(pid, []))
     return found
+
+
+def memory_of(root: int) -> Memory:
+    """Of the process and its descendants."""
+    found = [_memory(pid) for pid in tree(root)]
+    return Memory(sum(each.total for each in found), sum(each.anonymous for each in found))
 
 
 def _wait_until_ready(server: Server, path: str) -> None:

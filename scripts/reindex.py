@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 DONE, FAILED, WRONG_USAGE, DONE_WITH_PROBLEMS = 0, 1, 2, 3
 
+# Between looks at whether the folder that is watched is still there.
+_LOOK_MS = 500
+
 # Started as a file, Python only knows this folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -129,15 +132,29 @@ def _roll_back(settings: Settings, arguments: argparse.Namespace) -> int:
 def _watch(settings: Settings, arguments: argparse.Namespace, cancelled: threading.Event) -> int:
     from watchfiles import watch  # noqa: PLC0415
 
-    status = _once(settings, arguments, cancelled)
-    if not settings.documents_dir.is_dir():
-        return status
-    arguments.full = False
-    print(f"Watching {settings.documents_dir}; Ctrl-C ends this", file=sys.stderr)
-    # Every change counts, in hidden files, too: a Kubernetes volume changes by a link of such a name.
-    for _ in watch(settings.documents_dir, watch_filter=None, stop_event=cancelled, raise_interrupt=False):
-        status = _once(settings, arguments, cancelled)
-    return status
+    status = None
+    folder = settings.documents_dir
+    if folder.is_dir():
+        print(f"Watching {folder}; Ctrl-C ends this", file=sys.stderr, flush=True)
+        for changes in watch(
+            folder,
+            # Every change counts, in hidden files, too: a Kubernetes volume changes by a link of such a name.
+            watch_filter=None,
+            stop_event=cancelled,
+            raise_interrupt=False,
+            # The first run begins when the first look ends, so that no change during it is missed.
+            yield_on_timeout=True,
+            rust_timeout=_LOOK_MS,
+        ):
+            if not folder.is_dir():
+                break
+            if changes or status is None:
+                status = _once(settings, arguments, cancelled)
+                arguments.full = False
+    if not folder.is_dir():
+        print(f"Failed: there is no folder {folder} to watch", file=sys.stderr)
+        return FAILED
+    return FAILED if status is None else status
 
 
 def _cancel(cancelled: threading.Event) -> None:

@@ -18,7 +18,6 @@ from app.errors import IndexingError
 from tests.support.crash_trials import KEPT, Scenario, Workshop, check_kill, current_id
 from tests.support.durability import not_flushed
 from tests.support.fake_provider import FakeProvider
-from tests.support.serving import run_reindex
 from tests.support.traced_reindex import Kill, traced_reindex
 from tests.support.tracing import reason_not_to_trace
 
@@ -75,7 +74,7 @@ def workshop(
 
 
 @pytest.fixture(scope="module")
-def scenarios(workshop: Workshop) -> dict[str, Scenario | None]:
+def scenarios(workshop: Workshop) -> dict[str, Scenario]:
     makers = [first_build, change, rollback]
     with ThreadPoolExecutor(_SERVERS) as pool:
         made = pool.map(lambda make: make(workshop), makers)
@@ -95,10 +94,8 @@ def change(workshop: Workshop) -> Scenario:
     return workshop.scenario(workshop.folder / "new", start=start)
 
 
-def rollback(workshop: Workshop) -> Scenario | None:
+def rollback(workshop: Workshop) -> Scenario:
     """The snapshot before the newest is to be served again."""
-    if "--rollback" not in run_reindex({}, "--help").stdout:
-        return None
     start = workshop.copy_of(None)
     for name in ("old", "new"):
         workshop.run(start, workshop.folder / name)
@@ -106,28 +103,24 @@ def rollback(workshop: Workshop) -> Scenario | None:
 
 
 @pytest.fixture(params=["first_build", "change", "rollback"])
-def scenario(request: pytest.FixtureRequest, scenarios: dict[str, Scenario | None]) -> Scenario:
-    if (found := scenarios[request.param]) is None:
-        pytest.skip("scripts/reindex.py cannot roll back")
-    return found
+def scenario(request: pytest.FixtureRequest, scenarios: dict[str, Scenario]) -> Scenario:
+    return scenarios[request.param]
 
 
 def test_undisturbed_they_serve_what_is_in_the_documents(
-    workshop: Workshop, scenarios: dict[str, Scenario | None]
+    workshop: Workshop, scenarios: dict[str, Scenario]
 ) -> None:
     """As if built from nothing: what the trials expect is right."""
     built, changed = scenarios["first_build"], scenarios["change"]
-    assert built is not None
-    assert changed is not None
     assert changed.before == built.after
     index = workshop.copy_of(None)
     workshop.run(index, changed.documents)
     assert changed.after == changed.following == workshop.read(index, changed.documents)
     assert "16 weeks" in built.after.answer
     assert "20 weeks" in changed.after.answer
-    if (rolled_back := scenarios["rollback"]) is not None:
-        assert rolled_back.before == rolled_back.following == changed.after
-        assert rolled_back.after == built.after
+    rolled_back = scenarios["rollback"]
+    assert rolled_back.before == rolled_back.following == changed.after
+    assert rolled_back.after == built.after
 
 
 def test_a_kill_at_any_step_leaves_the_old_index_or_the_new(
@@ -152,11 +145,10 @@ def test_a_kill_at_any_moment_leaves_the_old_index_or_the_new(
 
 
 def test_what_was_never_served_takes_no_place_of_what_was(
-    workshop: Workshop, scenarios: dict[str, Scenario | None]
+    workshop: Workshop, scenarios: dict[str, Scenario]
 ) -> None:
     """Killed between the two renames that publish a snapshot: one can still go back to what was served."""
     changed = scenarios["change"]
-    assert changed is not None
     assert changed.start is not None
     index = workshop.copy_of(changed.start)
     published = next(kind for kind in changed.kinds() if kind.role.endswith(" -> snapshots/<id>"))

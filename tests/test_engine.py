@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from llama_index.core.base.response.schema import Response
 
-from app.assembly.indexing import make_provider
+from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager
 from app.engine import RagQueryEngine
 from app.settings import Settings

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from app.assembly.indexing import make_provider
+from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager, make_index_opener
 from app.schemas import HealthResponse
 from app.settings import Settings

@@ -10,7 +10,8 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from app.assembly.indexing import make_indexer, make_provider
+from app.assembly.indexing import make_indexer
+from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_opener
 from app.errors import IndexingError
 from app.index_manager import IndexManager

@@ -12,10 +12,10 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from app.assembly.indexing import (
     embedding_provider,
     make_chunking,
-    make_embedding_model,
     make_indexer,
     make_snapshots,
 )
+from app.assembly.provider import make_embedding_model
 from app.chunking import Chunker
 from app.embeddings.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding

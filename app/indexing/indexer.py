@@ -156,9 +156,9 @@ class Indexer:
         target = Target(staging.path, average_length=before.shard.average_length if before.shard else None)
         known = KnownVectors(before.shard, cache, self._embedder.scope)
         try:
-            if before.has_chunks and before.snapshot and before.shard:
-                target.take_over(before.snapshot, before.shard, changes)
-            with self._embedder.session() as submit:
+            with self._reader.started(len(changes.to_read)) as idle, self._embedder.session() as submit:
+                if before.has_chunks and before.snapshot and before.shard:
+                    target.take_over(before.snapshot, before.shard, changes)
                 source = VectorSource(
                     known,
                     submit,
@@ -166,7 +166,7 @@ class Indexer:
                     dimensions=before.dimensions,
                     cancelled=run.cancelled,
                 )
-                groups = run.groups(self._reader, changes.to_read, self._embedder.batch_size)
+                groups = run.groups(self._reader, changes.to_read, self._embedder.batch_size, idle)
                 for chunks in source.resolve(groups):
                     target.add(chunks)
                     run.embedded(len(chunks))

@@ -13,6 +13,7 @@ from app.indexing.before import Before
 from app.indexing.changes import Changes, compare
 from app.indexing.progress import OnProgress, Progress, Stage
 from app.preparing import Prepared, PreparedChunk
+from app.reader_process import ReaderProcess
 from app.schemas import DocumentRecord, DocumentStatus
 
 
@@ -70,16 +71,20 @@ class Run:
         return changes
 
     def groups(
-        self, reader: Reader[Prepared], files: Sequence[InspectedFile], size: int
+        self,
+        reader: Reader[Prepared],
+        files: Sequence[InspectedFile],
+        size: int,
+        idle: list[ReaderProcess[Prepared]] | None = None,
     ) -> Iterator[list[PreparedChunk]]:
-        """Read files, and give their chunks in groups of `size`.
+        """Read files, and give their chunks in groups of `size`; see `Reader.read_all`.
 
         Raises:
             IndexingCancelled
         """
         self._to_read = len(files)
         chunks: list[PreparedChunk] = []
-        for document in reader.read_all(files):
+        for document in reader.read_all(files, idle):
             stop_if(self.cancelled)
             chunks += self._note(document)
             while len(chunks) >= size:

@@ -44,6 +44,11 @@ class Embedder:
     price: float | None
     cache_bytes: int
 
+    @classmethod
+    def of_readers(cls, *, batch_size: int) -> Embedder:
+        """Where the processes that read documents embed them, too."""
+        return cls(None, scope="", batch_size=batch_size, concurrency=1, price=0.0, cache_bytes=0)
+
     def session(self) -> AbstractContextManager[Submit | None]:
         return nullcontext() if self.model is None else self.model.session()
 
@@ -135,6 +140,8 @@ class VectorSource:
         self._waiting: deque[_Group] = deque()
         # By hash: which group has sent a text whose vector is not there yet.
         self._sent: dict[str, _Group] = {}
+        # Hashes of texts that came with their vectors, which no cache knows when they come again.
+        self._brought: set[str] = set()
 
     def resolve(self, groups: Iterable[list[PreparedChunk]]) -> Iterator[list[ResolvedChunk]]:
         """The groups, in order, each chunk with its vector.
@@ -163,9 +170,11 @@ class VectorSource:
         missing = {hashed: each for hashed, each in wanted.items() if hashed not in group.vectors}
         group.others = {hashed: self._sent[hashed] for hashed in missing if hashed in self._sent}
         new = {hashed: each for hashed, each in missing.items() if hashed not in group.others}
-        self.embedded += len(new)
-        self.tokens += sum(each.tokens for each in new.values())
+        counted = new.keys() - self._brought
+        self.embedded += len(counted)
+        self.tokens += sum(new[hashed].tokens for hashed in counted)
         if self._submit is None:
+            self._brought |= counted
             group.vectors |= {hashed: each.vector for hashed, each in new.items() if each.vector is not None}
         elif new:
             group.asked = list(new)

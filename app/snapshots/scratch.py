@@ -14,6 +14,8 @@ from app.errors import IndexingError
 from app.snapshots.snapshot import Snapshot
 
 _PREFIX = "rag-index-"
+# The engine writes some small files of a shard again when it loads it.
+_ROOM_TO_LOAD_BYTES = 1024 * 1024
 
 
 class Scratch:
@@ -34,13 +36,14 @@ class Scratch:
     def loadable(self, snapshot: Snapshot) -> Iterator[Path]:
         """A directory with a checked snapshot that the engine can load: its own, or a copy.
 
-        A copy is removed at the end, at the latest with the process.
+        A copy is made where nothing can be written, also for want of room. It is removed at the end, at the
+        latest with the process.
 
         Raises:
             SnapshotDamaged: a file of the snapshot is not what it was.
             IndexingError: there is no room for the copy.
         """
-        if snapshot.writable:
+        if snapshot.writable and shutil.disk_usage(snapshot.path).free >= _ROOM_TO_LOAD_BYTES:
             snapshot.check()
             yield snapshot.path
             return

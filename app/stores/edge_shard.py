@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -70,7 +72,11 @@ class ChunkShard:
 
     @classmethod
     def create(cls, path: Path, *, dimensions: int, average_length: float) -> ChunkShard:
-        """A new, empty one in the directory `path`."""
+        """A new, empty one in the directory `path`.
+
+        Raises:
+            OSError: the disk is full.
+        """
         engine = path / _ENGINE_DIR
         engine.mkdir(parents=True)
         config = qdrant.EdgeConfig(
@@ -85,9 +91,10 @@ class ChunkShard:
             # With a log, a second process could not load the shard.
             wal_enabled=False,
         )
-        shard = qdrant.EdgeShard.create(str(engine), config)
-        for field, schema in _INDEXED_FIELDS.items():
-            shard.update(qdrant.UpdateOperation.create_field_index(field, schema))
+        with engine_errors():
+            shard = qdrant.EdgeShard.create(str(engine), config)
+            for field, schema in _INDEXED_FIELDS.items():
+                shard.update(qdrant.UpdateOperation.create_field_index(field, schema))
         return cls(path, shard, TermStatistics(), average_length, tokens=0)
 
     @classmethod
@@ -95,11 +102,12 @@ class ChunkShard:
         """The one that was saved in `path`; every file there keeps its content until something is written.
 
         Raises:
+            OSError: the disk is full, for the engine writes some of its files again; or one is missing.
             RuntimeError: the engine cannot make sense of its files.
         """
         about = json.loads((path / _STORE_FILE).read_text())
         terms = TermStatistics.load(path / _TERMS_FILE, about["chunks"])
-        with panics_as_errors():
+        with engine_errors():
             engine = qdrant.EdgeShard.load(str(path / _ENGINE_DIR))
         return cls(path, engine, terms, about["average_length"], about["tokens"])
 
@@ -107,7 +115,7 @@ class ChunkShard:
         """Write everything to disk, after building what is missing of the vector index."""
         if self._has_drifted():
             self._reweigh()
-        with panics_as_errors():
+        with engine_errors():
             self.engine.flush()
             self.engine.optimize()
             self.engine.flush()
@@ -130,7 +138,7 @@ class ChunkShard:
         """Add chunks, or replace those whose ids are known."""
         entries = list({entry.payload["id"]: entry for entry in entries}.values())
         self._forget(self.engine.retrieve([point_of(entry.payload["id"]) for entry in entries], *_COUNTED))
-        with panics_as_errors():
+        with engine_errors():
             self.engine.update(qdrant.UpdateOperation.upsert_points([self._point(e) for e in entries]))
         for entry in entries:
             self.terms.add(entry.terms.terms)
@@ -139,7 +147,7 @@ class ChunkShard:
     def delete(self, wanted: qdrant.Filter) -> None:
         records = list(self.scroll(wanted, *_COUNTED))
         self._forget(records)
-        with panics_as_errors():
+        with engine_errors():
             self.engine.update(qdrant.UpdateOperation.delete_points([record.id for record in records]))
 
     def delete_documents(self, names: Sequence[str]) -> None:
@@ -172,7 +180,7 @@ class ChunkShard:
         offset = None
         while True:
             request = qdrant.ScrollRequest(offset, _PAGE, wanted, with_payload, with_vector)
-            with panics_as_errors():
+            with engine_errors():
                 records, offset = self.engine.scroll(request)
             yield from records
             if offset is None:
@@ -213,7 +221,7 @@ class ChunkShard:
             sparse = weights(counts, length=counted.length, average_length=average)
             changed.append(qdrant.PointVectors(record.id, {BM25: qdrant.SparseVector(terms, sparse)}))
         for start in range(0, len(changed), _PAGE):
-            with panics_as_errors():
+            with engine_errors():
                 self.engine.update(qdrant.UpdateOperation.update_vectors(changed[start : start + _PAGE]))
         self.average_length = average
 
@@ -237,11 +245,20 @@ def vectors_of(record: qdrant.Record) -> dict[str, Any]:
 
 
 @contextmanager
-def panics_as_errors() -> Iterator[None]:
-    """On damaged files the engine panics, with what is no `Exception` and would pass every handler."""
+def engine_errors() -> Iterator[None]:
+    """The engine's errors as such that can be named.
+
+    It raises plain `Exception`, and panics on some damaged files, with what would pass every handler.
+
+    Raises:
+        OSError: the disk is full.
+        RuntimeError: the engine cannot make sense of its files.
+    """
     try:
         yield
     except BaseException as error:  # the panic's class cannot be imported; all else is raised again
-        if type(error).__name__ == "PanicException":
-            raise RuntimeError(f"the engine cannot make sense of its files: {error}") from error
-        raise
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        if (full := os.strerror(errno.ENOSPC)) in str(error):
+            raise OSError(errno.ENOSPC, full) from error
+        raise RuntimeError(f"the engine cannot make sense of its files: {error}") from error

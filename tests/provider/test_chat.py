@@ -11,7 +11,7 @@ import pytest
 from llama_index.core.base.llms.types import ChatMessage
 from starlette.responses import JSONResponse
 
-from app.assembly.indexing import make_provider
+from app.assembly.provider import make_provider
 from app.assembly.serving import make_embedding
 from app.errors import ModelTimeout, ModelUnavailable
 from app.provider import client

@@ -6,7 +6,7 @@ import asyncio
 import json
 from dataclasses import dataclass
 
-from app.assembly.indexing import make_provider
+from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager
 from app.schemas import QueryRequest
 from app.settings import Settings

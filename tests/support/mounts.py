@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 # A root in a user namespace may mount, too, where that is permitted.
-_UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+_IS_ROOT = os.geteuid() == 0
+_UNSHARE = ["unshare", "--mount", *([] if _IS_ROOT else ["--map-root-user"])]
+_ENTER = ["nsenter", "--mount", *([] if _IS_ROOT else ["--user", "--preserve-credentials"])]
 _READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
-_SMALL = 'mount -t tmpfs -o size=200k tmpfs "$1" && shift && exec "$@"'
+_SMALL = 'mount -t tmpfs -o size="$2" tmpfs "$1" && shift 2 && exec "$@"'
 
 
 def read_only(folder: Path) -> list[str]:
@@ -19,9 +24,41 @@ def read_only(folder: Path) -> list[str]:
     return _checked([*_UNSHARE, "sh", "-euc", _READ_ONLY, "sh", str(folder)])
 
 
-def small(folder: Path) -> list[str]:
-    """A command that runs what follows it where a folder is an empty disk with room for 200 kB."""
-    return _checked([*_UNSHARE, "sh", "-euc", _SMALL, "sh", str(folder)])
+def small(folder: Path, size: str = "200k") -> list[str]:
+    """A command that runs what follows it where a folder is an empty disk of a size."""
+    return _checked([*_UNSHARE, "sh", "-euc", _SMALL, "sh", str(folder), size])
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A disk in memory, mounted on a folder.
+
+    Attributes:
+        within: a command that runs what follows it where it is mounted.
+        content: the same folder, as it is seen from where it is not mounted.
+    """
+
+    folder: Path
+    within: list[str]
+    content: Path
+
+    def leave_free(self, free: int) -> None:
+        """Make it as large as what is on it and that many bytes."""
+        status = os.statvfs(self.content)
+        size = (status.f_blocks - status.f_bfree) * status.f_frsize + free
+        remount = ["mount", "-o", f"remount,size={size}", str(self.folder)]
+        subprocess.run([*self.within, *remount], check=True, timeout=20)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[SmallDisk]:
+    """The same disk for several commands."""
+    holding = [*small(folder, size), "sh", "-c", "echo mounted; exec cat"]
+    with subprocess.Popen(holding, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "mounted\n"
+        within = [*_ENTER, f"--target={holder.pid}"]
+        yield SmallDisk(folder, within, Path(f"/proc/{holder.pid}/root") / folder.relative_to("/"))
 
 
 def _checked(within: list[str]) -> list[str]:

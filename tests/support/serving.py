@@ -120,9 +120,15 @@ def server_process(
         server.process.wait(30)
 
 
-def run_reindex(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_reindex(
+    environment: dict[str, str], *arguments: str, within: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """
+    Args:
+        within: a command that runs what follows it.
+    """
     return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "reindex.py"), *arguments],
+        [*within, sys.executable, str(ROOT / "scripts" / "reindex.py"), *arguments],
         env=clean_environment() | environment,
         capture_output=True,
         text=True,

@@ -1,0 +1,46 @@
+"""What speaks to the model provider, but for chat."""
+
+from __future__ import annotations
+
+from app.embeddings.cache import cache_scope
+from app.embeddings.provider_model import ProviderModel
+from app.indexing.vectors import Embedder
+from app.provider.client import OPENAI_URL, Endpoint, ProviderClient
+from app.provider.patience import ONLINE, Patience, offline
+from app.settings import EmbeddingProvider, Settings
+
+# US dollars for a million tokens, as OpenAI lists them.
+_OPENAI_PRICES = {
+    "text-embedding-3-small": 0.02,
+    "text-embedding-3-large": 0.13,
+    "text-embedding-ada-002": 0.10,
+}
+
+
+def make_provider(settings: Settings) -> ProviderClient:
+    """The model provider's client; nothing is connected before it is asked."""
+    return ProviderClient(settings.openai_base_url, settings.api_key_or_placeholder)
+
+
+def make_embedding_model(
+    settings: Settings, provider: ProviderClient, patience: Patience = ONLINE
+) -> ProviderModel:
+    endpoint = Endpoint(provider, "embeddings", "the embedding model", patience)
+    return ProviderModel(endpoint, settings.embedding_model)
+
+
+def make_embedder(settings: Settings) -> Embedder:
+    """With a client of its own: it works in a thread, beside the server's event loop."""
+    patience = offline(attempt_s=settings.request_timeout_s, retry_s=settings.embedding_retry_s)
+    base_url = settings.openai_base_url or OPENAI_URL
+    price = settings.embedding_price
+    if price is None and settings.openai_base_url is None:
+        price = _OPENAI_PRICES.get(settings.embedding_model)
+    return Embedder(
+        model=make_embedding_model(settings, make_provider(settings), patience),
+        scope=cache_scope(EmbeddingProvider.OPENAI, settings.embedding_model, base_url),
+        batch_size=settings.embedding_batch_size,
+        concurrency=settings.embedding_concurrency,
+        price=price,
+        cache_bytes=settings.embedding_cache_mb * 1024 * 1024,
+    )

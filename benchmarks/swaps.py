@@ -1,0 +1,232 @@
+"""Do those who ask notice that the index is swapped? 50 swaps under a constant load of questions over HTTP.
+
+One server process with default settings, and no key; 20,000 chunks. A swap is what an operator does: two
+documents are changed, scripts/reindex.py runs, and a moment later /health names its index. The next one
+begins 4 s after it began, so that 50 swaps take 20,000 questions. Both documents hold the same version
+number, and each question is one for it besides a real one, so that each answer cites both: two numbers in one
+answer, or a number that its index does not hold, are two snapshots.
+
+Counted as `during swaps` are all questions that were due between the start of the first reindex and 4 s after
+the last swap: also while nothing happens but that the server has not looked yet (INDEX_POLL_S), and while it
+closes the index before. The reindex processes take their processor time from the server, as they do where
+both run on one machine. `Without swaps` are the questions of 55 s before and after. Those of the warm-up,
+when words are new to the server and take it longer, would flatter the comparison: they count as questions
+and errors, and in no latency.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from benchmarks.corpus import documents
+from benchmarks.datasets import ROOT
+from benchmarks.processes import Server
+from benchmarks.questions import all_questions
+from benchmarks.report import Report
+from benchmarks.service import keyless_environment, served
+from benchmarks.steady import Asked, Asking, Steady, asking
+
+SWAPS = 50
+# From one to the next, at least.
+INTERVAL_S = 4.0
+# Before the swaps, and again after them.
+REFERENCE_S = 55.0
+WARM_UP_S = 30.0
+# Of the last swap: by then the server has read the index through, and closed the one before.
+_AFTERMATH_S = 4.0
+
+_DOCUMENTS = 1_490
+_RATE = 100.0
+_LINES = 64
+_QUESTIONS = 40_000
+_SEED = 20261120
+_REINDEX_LIMIT_S = 300.0
+_SWAP_LIMIT_S = 60.0
+_ANSWER_LIMIT_S = 60.0
+_LIMIT_S = 3_600.0
+_POLL_S = 0.1
+
+# Words of no language, so that both documents are found for whatever else is asked.
+_SUBJECT = "Quorvane Thessilport Umbrikal Vandrossel Ekelmire Jorvinzade"
+_STATE = {f"state/{name}.md": f"The {name} {_SUBJECT} version is number %d." for name in ("one", "two")}
+_VERSION = r"version is number (\d+)\."
+
+
+@dataclass(frozen=True)
+class Swap:
+    """When a reindex began, when it had ended, and when the server served its index, in seconds."""
+
+    began: float
+    reindexed: float
+    served: float
+
+
+@dataclass
+class Site:
+    """Documents, their index, and which version each index holds."""
+
+    documents: Path
+    index: Path
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    @contextmanager
+    def made(cls) -> Iterator[Site]:
+        with TemporaryDirectory(prefix="rag-benchmark-") as folder:
+            site = cls(Path(folder, "documents"), Path(folder, "index"))
+            for name, text in islice(documents(), _DOCUMENTS):
+                _write(site.documents / name, text)
+            site.publish(0)
+            yield site
+
+    def publish(self, version: int) -> str:
+        """Change the documents and run a reindex; gives the index's id.
+
+        Raises:
+            RuntimeError: it failed, or did something else.
+        """
+        for name, text in _STATE.items():
+            _write(self.documents / name, text % version)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / "reindex.py"), "--json"],
+            env=keyless_environment(DOCUMENTS_DIR=str(self.documents), INDEX_DIR=str(self.index)),
+            cwd=self.documents.parent,  # where there is no .env
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_REINDEX_LIMIT_S,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"reindex failed: {done.stderr[-2000:]}")
+        found = json.loads(done.stdout)
+        if not found["published"] or (version and sorted(found["changed"]) != sorted(_STATE)):
+            raise RuntimeError(f"reindex did not take up the two changed documents: {done.stdout[-2000:]}")
+        index: str = found["index"]
+        self.versions[index] = str(version)
+        return index
+
+
+def measure() -> Report:
+    report = Report("swaps")
+    with ExitStack() as stack:
+        site = stack.enter_context(Site.made())
+        folder = stack.enter_context(TemporaryDirectory(prefix="rag-benchmark-"))
+        server = stack.enter_context(served(site.index, DOCUMENTS_DIR=str(site.documents)))
+        http = stack.enter_context(httpx.Client(base_url=server.url, timeout=30, trust_env=False))
+        chunks = http.get("/health").raise_for_status().json()["index"]["chunks"]
+        questions = _write_questions(Path(folder, "questions.jsonl"))
+        load = stack.enter_context(asking(_steady(server, questions)))
+        _let_ask(load, WARM_UP_S)
+        warm_up_ended = time.monotonic()
+        _let_ask(load, REFERENCE_S)
+        swaps = [_swap(site, version, http, load) for version in range(1, SWAPS + 1)]
+        _let_ask(load, _AFTERMATH_S + REFERENCE_S)
+        asked = load.finish()
+    report.add("chunks", chunks)
+    _add_answers(report, asked, site.versions)
+    report.add("swaps", len(swaps), at_least=50)
+    _add_latencies(report, [each for each in asked if each.due >= warm_up_ended], swaps)
+    report.add(
+        "reindex of two changed documents, the process, median",
+        median(swap.reindexed - swap.began for swap in swaps),
+        "s",
+    )
+    report.add(
+        "from there until the server serves it, median",
+        median(swap.served - swap.reindexed for swap in swaps),
+        "s",
+    )
+    return report.save()
+
+
+def _steady(server: Server, questions: Path) -> Steady:
+    return Steady(
+        port=server.port,
+        questions=str(questions),
+        rate=_RATE,
+        limit_s=_LIMIT_S,
+        lines=_LINES,
+        timeout_s=_ANSWER_LIMIT_S,
+        documents=tuple(_STATE),
+        version=_VERSION,
+    )
+
+
+def _let_ask(load: Asking, seconds: float) -> None:
+    time.sleep(seconds)
+    load.check()
+
+
+def _swap(site: Site, version: int, http: httpx.Client, load: Asking) -> Swap:
+    """
+    Raises:
+        RuntimeError: the reindex failed, or the server does not take its index up.
+    """
+    load.check()
+    began = time.monotonic()
+    index = site.publish(version)
+    reindexed = time.monotonic()
+    while http.get("/health").raise_for_status().json()["index"]["id"] != index:
+        if time.monotonic() > reindexed + _SWAP_LIMIT_S:
+            raise RuntimeError(f"the server does not serve {index}")
+        time.sleep(_POLL_S)
+    swap = Swap(began, reindexed, time.monotonic())
+    time.sleep(max(0.0, began + INTERVAL_S - time.monotonic()))
+    return swap
+
+
+def _add_answers(report: Report, asked: list[Asked], versions: dict[str, str]) -> None:
+    errors = Counter(each.error for each in asked if each.error is not None)
+    kinds = "".join(f"; {count} x {kind}" for kind, count in errors.items())
+    mixed = [each for each in asked if each.index and set(each.versions) - {versions.get(each.index)}]
+    report.add("queries", len(asked), at_least=20_000)
+    report.add("errors", sum(errors.values()), f"of {len(asked):,}{kinds}", at_most=0)
+    report.add("answers from two snapshots", len(mixed), at_most=0)
+    report.add("indexes that answered", len({each.index for each in asked if each.index}))
+
+
+def _add_latencies(report: Report, asked: list[Asked], swaps: list[Swap]) -> None:
+    first, last = swaps[0].began, swaps[-1].served + _AFTERMATH_S
+    during = [each for each in asked if first <= each.due <= last]
+    without = [each for each in asked if not first <= each.due <= last]
+    for name, group in (("without swaps", without), ("during swaps", during)):
+        report.add(f"{name}, queries at {_RATE:g} a second", len(group))
+        report.add(f"{name}, p50", _quantile(group, 0.5), "ms")
+        report.add(f"{name}, p99", _quantile(group, 0.99), "ms")
+        report.add(f"{name}, slowest", _quantile(group, 1), "ms")
+    ratio = _quantile(during, 0.99) / _quantile(without, 0.99)
+    report.add("p99 during / without swaps", ratio, at_most=3)
+
+
+def _quantile(asked: list[Asked], share: float) -> float:
+    """Of the latencies, in milliseconds, those of errors too."""
+    ordered = sorted(each.latency_ms for each in asked)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _write_questions(path: Path) -> Path:
+    """Each with a real question; short and long ones in any order, so that no part of the run has others."""
+    questions = list(islice(all_questions(), _QUESTIONS))
+    random.Random(_SEED).shuffle(questions)
+    with path.open("w", encoding="utf-8") as lines:
+        lines.writelines(f"{json.dumps(f'{_SUBJECT} version? {question}')}\n" for question in questions)
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

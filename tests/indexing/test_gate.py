@@ -1,0 +1,101 @@
+"""An index that does not answer is not published, nor gone back to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.bm25 import TermCounts
+from app.errors import IndexingError
+from app.indexing.gate import check_answers
+from app.stores.edge_shard import ChunkShard, Entry
+
+CHUNKS = 30
+DIMENSIONS = 8
+NOT_A_NUMBER = np.full(DIMENSIONS, np.nan, dtype=np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With a shard of chunks that point in as many directions."""
+    return make(tmp_path, np.random.default_rng(0).normal(size=(CHUNKS, DIMENSIONS)).astype(np.float32))
+
+
+def make(folder: Path, vectors: np.ndarray) -> Path:
+    shard = ChunkShard.create(folder, dimensions=DIMENSIONS, average_length=2.0)
+    shard.add([entry(number, vector) for number, vector in enumerate(vectors)])
+    shard.save()
+    shard.close()
+    return folder
+
+
+def entry(number: int, vector: np.ndarray) -> Entry:
+    payload = {"id": str(number), "ref_doc_id": "a.md", "text": "text", "text_hash": str(number)}
+    return Entry(payload, vector, TermCounts([number + 1, 1000], [1, 1]))
+
+
+def test_a_good_one_passes(folder: Path) -> None:
+    check_answers(folder, chunks=CHUNKS)
+
+
+def test_too_few_or_too_many_chunks_are_refused(folder: Path) -> None:
+    for expected in (CHUNKS - 1, CHUNKS + 1):
+        with pytest.raises(IndexingError, match=f"has {CHUNKS} chunks instead of {expected}"):
+            check_answers(folder, chunks=expected)
+
+
+def test_chunks_that_are_not_found_are_refused(tmp_path: Path) -> None:
+    """Such as by vectors that are near nothing."""
+    make(tmp_path, np.tile(NOT_A_NUMBER, (CHUNKS, 1)))
+    with pytest.raises(IndexingError, match="finds 0 of 20 of its own chunks: run make reindex"):
+        check_answers(tmp_path, chunks=CHUNKS)
+
+
+def test_chunks_without_a_direction_are_not_asked_for(tmp_path: Path) -> None:
+    """A text without any word has such a vector, and is no reason to refuse the others."""
+    vectors = np.eye(DIMENSIONS, dtype=np.float32).repeat(2, axis=0)
+    vectors[::4] = 0
+    make(tmp_path, vectors)
+    check_answers(tmp_path, chunks=len(vectors))
+
+
+def lose(path: Path) -> None:
+    path.unlink()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def garble(path: Path) -> None:
+    path.write_bytes(bytes(255 - byte for byte in path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("store.json", lose),
+        ("store.json", cut),
+        ("terms.npy", lose),
+        ("terms.npy", cut),
+        ("edge_config.json", cut),
+        ("edge_config.json", garble),
+        ("payload_index/config.json", cut),
+        ("mutable_id_tracker.mappings", lose),
+        ("mutable_id_tracker.mappings", garble),
+        # At least one of the others is of the kind that the engine panics on.
+        ("is_null/status.dat", cut),
+    ],
+)
+def test_one_that_cannot_be_loaded_is_refused(
+    folder: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    """Whatever the engine raises."""
+    for path in folder.rglob(name.rpartition("/")[2]):
+        if path.as_posix().endswith(name):
+            damage(path)
+    with pytest.raises(IndexingError, match="run make reindex"):
+        check_answers(folder, chunks=CHUNKS)
