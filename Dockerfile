@@ -13,6 +13,7 @@ WORKDIR /service
 COPY --from=build /service/.venv .venv
 COPY app app
 COPY scripts/reindex.py scripts/reindex.py
+COPY scripts/migrate_index.py scripts/migrate_index.py
 ENV PATH=/service/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -109,17 +109,32 @@ class TermStatistics:
         # As a plain array: slicing a `memmap` takes longer than searching it.
         return cls(chunks, np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)))
 
+    @classmethod
+    def of_bytes(cls, content: bytes, chunks: int) -> TermStatistics:
+        """What `as_bytes` gave."""
+        return cls(chunks, np.frombuffer(content, dtype=np.uint32).reshape(2, -1))
+
+    def as_bytes(self) -> bytes:
+        self._merge()
+        return self._saved.tobytes()
+
+    def copy(self) -> TermStatistics:
+        self._merge()
+        return TermStatistics(self.chunks, self._saved)
+
     def save(self, path: Path) -> None:
-        frequencies = Counter(dict(zip(*self._saved.tolist(), strict=True)))
-        frequencies.update(self._changes)
-        rows = sorted((term, count) for term, count in frequencies.items() if count > 0)
-        saved = np.array(rows, dtype=np.uint32).reshape(-1, 2).T.copy()
+        self._merge()
         # Aside, then in place: what is mapped is never written to.
         following = path.with_suffix(".next")
         with following.open("wb") as stream:
-            np.save(stream, saved, allow_pickle=False)
+            np.save(stream, self._saved, allow_pickle=False)
         following.replace(path)
-        self._saved = saved
+
+    def _merge(self) -> None:
+        frequencies = Counter(dict(zip(*self._saved.tolist(), strict=True)))
+        frequencies.update(self._changes)
+        rows = sorted((term, count) for term, count in frequencies.items() if count > 0)
+        self._saved = np.array(rows, dtype=np.uint32).reshape(-1, 2).T.copy()
         self._changes.clear()
 
     def add(self, terms: Iterable[int]) -> None:
@@ -136,13 +151,14 @@ class TermStatistics:
         A score over its bound is comparable between queries and corpora: unlike a bare BM25 score it also
         falls when the query's rare words are missing, which is what makes `no_context` possible.
         """
-        return _WEIGHT_BOUND * sum(map(self._inverse_frequency, self._frequencies(list(terms))))
+        return _WEIGHT_BOUND * sum(map(self.inverse_frequency, self.frequencies(list(terms))))
 
-    def _inverse_frequency(self, frequency: int) -> float:
+    def inverse_frequency(self, frequency: int) -> float:
         """As the engine computes it."""
         return math.log(1 + (self.chunks - frequency + 0.5) / (frequency + 0.5))
 
-    def _frequencies(self, terms: list[int]) -> list[int]:
+    def frequencies(self, terms: list[int]) -> list[int]:
+        """In how many chunks each of the terms stands."""
         ids, counts = self._saved
         wanted = np.array(terms, dtype=np.uint32)
         places = np.searchsorted(ids, wanted).tolist()

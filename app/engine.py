@@ -36,7 +36,8 @@ from app.schemas import (
     Timings,
     Usage,
 )
-from app.stores.edge import EdgeVectorStore, Hit
+from app.stores.contract import ChunkStore
+from app.stores.payloads import Hit
 from app.synthesis.contract import (
     NO_CONTEXT_ANSWER,
     NO_CONVERSATION,
@@ -122,7 +123,7 @@ class RagQueryEngine(BaseQueryEngine):
         *,
         snapshot_id: str,
         index: VectorStoreIndex,
-        store: EdgeVectorStore,
+        store: ChunkStore,
         embedder: QueryEmbedder,
         fingerprint: Fingerprint,
         synthesizer: Synthesizer,
@@ -248,7 +249,7 @@ class RagQueryEngine(BaseQueryEngine):
         request = QueryRequest(query=query_bundle.query_str)
         answered = (await self.answer(request)).response
         nodes = [
-            NodeWithScore(node=self._store.get_nodes([citation.chunk_id])[0], score=citation.score)
+            NodeWithScore(node=(await self._store.aget_nodes([citation.chunk_id]))[0], score=citation.score)
             for citation in answered.citations
         ]
         return Response(

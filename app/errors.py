@@ -19,6 +19,8 @@ IndexingError                 the index could not be built or opened; its text t
 ├── FingerprintMismatch       built with another embedding model than is set
 ├── EmbeddingChanged          the provider's model became another one during a run
 ├── TooManyDocumentsLost      more than MAX_SHRINK of them
+├── DatabaseError             PostgreSQL refuses something
+│   └── DatabaseUnavailable   it cannot be reached
 └── IndexingCancelled
 """
 
@@ -128,6 +130,18 @@ class EmbeddingChanged(IndexingError):
 
 
 class TooManyDocumentsLost(IndexingError):
+    pass
+
+
+class DatabaseError(IndexingError):
+    @property
+    def reason(self) -> str:
+        """The text, and the first line of what the database said."""
+        said = str(self.__cause__ or "").splitlines()
+        return f"{self} ({said[0]})" if said else str(self)
+
+
+class DatabaseUnavailable(DatabaseError):
     pass
 
 

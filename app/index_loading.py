@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from app.errors import FingerprintMismatch, IndexingError, SnapshotDamaged
 from app.served_index import ServedIndex
-from app.snapshots import Snapshot, SnapshotStore
+from app.snapshots import Scratch, Snapshot, SnapshotStore
 from app.snapshots.store import Signature
 
 logger = logging.getLogger(__name__)
@@ -46,35 +47,85 @@ class _EngineFailure(SnapshotDamaged):
     """The files are what they were, and still cannot be loaded."""
 
 
+class Loader(Protocol):
+    """Where the served index comes from. `open`, `close` and `listen` are for the event loop."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Call it when there may be something new, without waiting for the next look; until cancelled."""
+        ...
+
+    def clean_up(self) -> None:
+        """Remove what servers that were killed left over."""
+        ...
+
+    def choose(self, served: ServedIndex | None) -> Choice | None:
+        """The index to serve; None where there is none, and the first is to be built.
+
+        Raises:
+            IndexingError: there is none that can be served.
+            DatabaseUnavailable: nothing can be asked, not even the one that is served.
+        """
+        ...
+
+    def scrub(self, index: ServedIndex, stopped: threading.Event) -> None:
+        """Read what was loaded unread; damage counts from the next `choose` on."""
+        ...
+
+
 class IndexLoader:
-    """Remembers what is damaged, so that it is not read again as long as it stays as it is."""
+    """From snapshots on disk; see `Loader`.
+
+    Remembers what is damaged, so that it is not read again as long as it stays as it is.
+    """
 
     def __init__(
         self,
         snapshots: SnapshotStore,
         open_index: Callable[[Snapshot], ServedIndex],
+        scratch: Scratch,
         *,
         engine_retry_s: float = ENGINE_RETRY_S,
     ) -> None:
         self._snapshots = snapshots
+        self._scratch = scratch
         self._open_index = open_index
         self._engine_retry_s = engine_retry_s
         self._damaged: dict[str, _Damage] = {}
 
-    def choose(self, served: ServedIndex | None) -> Choice | None:
-        """The index to serve; None where there is none on the disk.
+    async def open(self) -> None:
+        pass
 
-        One of another embedding model than is set is never replaced by an older one: the settings are wrong,
-        not the index.
+    async def close(self) -> None:
+        pass
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Whoever writes an index says nothing."""
+
+    def clean_up(self) -> None:
+        self._scratch.remove_left_over()
+
+    def choose(self, served: ServedIndex | None) -> Choice | None:
+        """See `Loader`.
+
+        An index of another embedding model than is set is never replaced by an older one: the settings are
+        wrong, not the index.
 
         Raises:
             FingerprintMismatch: the one that `CURRENT` names does not fit the settings.
             SnapshotDamaged: none is intact, and none is served.
+            IndexReadOnly: there is none, and none can be built.
         """
         wanted, problems = self._wanted()
         candidates = self._snapshots.candidates()
         if not candidates and not problems:
-            return None if served is None else Choice(served, f"{_GONE}; {served.id} goes on being served")
+            if served is None:
+                self._snapshots.check_writable()
+                return None
+            return Choice(served, f"{_GONE}; {served.id} goes on being served")
         for snapshot_id in candidates:
             try:
                 index = self._load_unless_served(snapshot_id, served)
@@ -92,14 +143,12 @@ class IndexLoader:
             raise SnapshotDamaged(problems[0])
         return Choice(served, f"{problems[0]}; no other is intact, and {served.id} goes on being served")
 
-    def scrub(self, snapshot: Snapshot, stopped: threading.Event) -> None:
-        """Read what was loaded unread; damage counts from the next `choose` on."""
-        snapshot_id = snapshot.manifest.id
-        signature = self._snapshots.signature(snapshot_id)
+    def scrub(self, index: ServedIndex, stopped: threading.Event) -> None:
+        signature = self._snapshots.signature(index.id)
         try:
-            snapshot.scrub(stopped)
+            self._snapshots.open(index.id).scrub(stopped)
         except SnapshotDamaged as damage:
-            self._damaged[snapshot_id] = _Damage(str(damage), signature)
+            self._damaged[index.id] = _Damage(str(damage), signature)
 
     def _wanted(self) -> tuple[str | None, list[str]]:
         try:

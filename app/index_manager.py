@@ -11,13 +11,12 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
-from app.errors import IndexingCancelled, IndexingError, IndexLocked, IndexNotReady
-from app.index_loading import IndexLoader
+from app.errors import DatabaseUnavailable, IndexingCancelled, IndexingError, IndexLocked, IndexNotReady
+from app.index_loading import Loader
 from app.indexing.indexer import Indexer
 from app.indexing.progress import Progress
 from app.schemas import HealthResponse, HealthStatus
 from app.served_index import ServedIndex
-from app.snapshots import Scratch, Snapshot, SnapshotStore
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ async def _in_daemon_thread(step: Callable[[], object]) -> None:
 
 
 class IndexManager:
-    """Holds the served index and follows `CURRENT`.
+    """Holds the served index and follows what is to be served.
 
     Readers take `current`, one reference that is replaced as a whole. `start` loads what there is, so that a
     server that starts with an index never answers without; `run` does the rest until it is cancelled.
@@ -57,21 +56,19 @@ class IndexManager:
     def __init__(
         self,
         *,
-        snapshots: SnapshotStore,
-        open_index: Callable[[Snapshot], ServedIndex],
+        loader: Loader,
         indexer: Indexer,
-        scratch: Scratch,
         poll_s: float,
         build_retry_s: float = BUILD_RETRY_S,
     ) -> None:
-        self._snapshots = snapshots
-        self._loader = IndexLoader(snapshots, open_index)
+        self._loader = loader
         self._indexer = indexer
-        self._scratch = scratch
         self._poll_s = poll_s
         self._build_retry_s = build_retry_s
         self._build_not_before = 0.0
         self._served: ServedIndex | None = None
+        # The database, if the index is in one.
+        self._is_reachable = True
         # Of indexes that nobody reads any more. Closing takes up to 50 ms: not for the last reader to do.
         self._unused: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._scrub_stopped = threading.Event()
@@ -87,7 +84,7 @@ class IndexManager:
         Raises:
             IndexNotReady: there is none (yet), or the server is about to stop.
         """
-        if self._served is None or self._stopping.is_set():
+        if self._served is None or not self._is_reachable or self._stopping.is_set():
             raise IndexNotReady(
                 self._detail or "the index is not ready", retry_after_s=max(1, round(self._poll_s))
             )
@@ -98,7 +95,7 @@ class IndexManager:
             return HealthResponse(
                 status=HealthStatus.DRAINING, index_ready=False, detail="the server is stopping"
             )
-        if self._served is None:
+        if self._served is None or not self._is_reachable:
             return HealthResponse(status=self._status, index_ready=False, detail=self._detail)
         return HealthResponse(
             status=HealthStatus.OK, index_ready=True, index=self._served.info, detail=self._detail
@@ -106,15 +103,21 @@ class IndexManager:
 
     async def start(self) -> None:
         """Load the index that is there, if one is."""
-        await self._attempt(self._scratch.remove_left_over)
+        await self._loader.open()
+        await self._attempt(self._loader.clean_up)
         await self._attempt(self._follow_current)
 
     async def run(self) -> None:
         """Build the first index if there is none, then swap in each new one."""
-        while not self._stopping.is_set():
-            await self._attempt(self._step)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._poll_s)
+        listening = asyncio.create_task(self._loader.listen(self._wake.set))
+        try:
+            while not self._stopping.is_set():
+                self._wake.clear()
+                await self._attempt(self._step)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self._poll_s)
+        finally:
+            listening.cancel()
 
     def stop(self) -> None:
         """Refuse new requests, and let `run` return, after a running build as soon as that can end."""
@@ -122,15 +125,18 @@ class IndexManager:
         self._scrub_stopped.set()
         self._wake.set()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the index; after `stop`, when no request is in work."""
         self._served = None
-        self._close_unused()
+        await asyncio.to_thread(self._close_unused)
+        await self._loader.close()
 
     async def _attempt(self, step: Callable[[], object]) -> None:
         try:
             await _in_daemon_thread(step)
         except IndexingError as error:
+            if isinstance(error, DatabaseUnavailable):
+                self._is_reachable = False
             self._fail(str(error), error.reason)
         except Exception as error:  # noqa: BLE001 - the watch must go on, whatever an index does
             self._fail("the index cannot be built or opened; the server's log has the reason", repr(error))
@@ -154,6 +160,7 @@ class IndexManager:
         if choice.problem and choice.problem != self._detail:
             logger.error("index: %s", choice.problem)
         self._detail = choice.problem
+        self._is_reachable = True
         if choice.index is not self._served:
             self._serve(choice.index)
         return True
@@ -166,7 +173,7 @@ class IndexManager:
         logger.info("index: serving %s, %d documents, %d chunks", info.id, info.documents, info.chunks)
         weakref.finalize(index.engine, self._unused.put, index.close).atexit = False
         threading.Thread(
-            target=self._loader.scrub, args=(index.snapshot, self._scrub_stopped), daemon=True, name="scrub"
+            target=self._loader.scrub, args=(index, self._scrub_stopped), daemon=True, name="scrub"
         ).start()
 
     def _close_unused(self) -> None:
@@ -177,7 +184,6 @@ class IndexManager:
     def _build_first(self) -> None:
         if self._served is not None or time.monotonic() < self._build_not_before:
             return
-        self._snapshots.check_writable()
         self._status, self._detail = HealthStatus.BUILDING, "the first index is being built"
         try:
             report = self._indexer.build(self._on_progress, self._stopping)

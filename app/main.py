@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         watch.cancel()
         with suppress(asyncio.CancelledError):
             await watch
-        await asyncio.to_thread(manager.close)
+        await manager.close()
         await provider.close()
 
     # Its documentation pages bring their scripts along: the stock ones load them from a CDN.

@@ -26,6 +26,7 @@ _LINE_EVERY_S = 5.0
 _LABELS = {
     Stage.COMPARE: "Comparing documents",
     Stage.READ: "Reading and embedding",
+    Stage.COPY: "Copying",
     Stage.SAVE: "Saving and checking",
 }
 

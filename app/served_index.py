@@ -5,10 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from app.engine import RagQueryEngine
 from app.schemas import IndexInfo
-from app.snapshots import Snapshot
+from app.snapshots import Manifest
+
+
+class StoredIndex(Protocol):
+    """An index as it is kept, on disk or in a database."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def documents_json(self) -> bytes:
+        """A JSON array of `DocumentRecord`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -19,17 +31,17 @@ class ServedIndex:
         close: to be called when nobody holds the engine any more; takes the engine's files out of memory.
     """
 
-    snapshot: Snapshot
+    stored: StoredIndex
     engine: RagQueryEngine
     close: Callable[[], None]
 
     @property
     def id(self) -> str:
-        return self.snapshot.manifest.id
+        return self.stored.manifest.id
 
     @property
     def info(self) -> IndexInfo:
-        manifest = self.snapshot.manifest
+        manifest = self.stored.manifest
         return IndexInfo(
             id=manifest.id,
             documents=manifest.documents,
@@ -43,4 +55,4 @@ class ServedIndex:
 
         Read in a thread when asked for: they are not needed to answer, so loading does not wait for them.
         """
-        return await asyncio.to_thread(self.snapshot.documents_json)
+        return await asyncio.to_thread(self.stored.documents_json)

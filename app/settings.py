@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
@@ -50,6 +51,47 @@ def _web_address(value: str) -> str:
     return value
 
 
+def _database_address(value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        _check_database_address(value.get_secret_value())
+    return value
+
+
+def _database_addresses(value: SecretStr | None) -> SecretStr | None:
+    """One or several, with blanks between them."""
+    for address in value.get_secret_value().split() if value else ():
+        _check_database_address(address)
+    return value
+
+
+def _check_database_address(address: str) -> None:
+    """As libpq understands it.
+
+    A password with a character that would have to be encoded is taken for the host, the port or the
+    database: the driver's errors would then show it, so nothing of them is said here.
+
+    Raises:
+        ValueError
+    """
+    # Those who keep the index on the disk need not wait for the driver.
+    from psycopg import Error, conninfo  # noqa: PLC0415
+
+    if not address.startswith(("postgresql://", "postgres://")):
+        raise ValueError(_DATABASE_ADDRESS)
+    try:
+        parts = conninfo.conninfo_to_dict(address)
+    except Error:
+        raise ValueError(_DATABASE_ADDRESS) from None
+    host, port, database = (str(parts.get(name) or "") for name in ("host", "port", "dbname"))
+    if "@" in host + database or re.search(r"[^\d,]", port) or " " in address.strip():
+        raise ValueError(_DATABASE_ADDRESS)
+
+
+_DATABASE_ADDRESS = (
+    "must be an address such as postgresql://user:password@host:5432/database, with special characters "
+    "of the password percent-encoded"
+)
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -58,7 +100,12 @@ class SettingsError(Exception):
 
 
 _SOURCES = SettingsConfigDict(
-    env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, case_sensitive=False
+    env_file=".env",
+    env_ignore_empty=True,
+    extra="ignore",
+    frozen=True,
+    case_sensitive=False,
+    hide_input_in_errors=True,
 )
 
 
@@ -69,7 +116,6 @@ class NotSupportedYet(BaseSettings):
 
     api_keys: SecretStr | None = None
     cors_origins: SecretStr | None = None
-    database_url: SecretStr | None = None
     log_format: SecretStr | None = None
     rate_limit: SecretStr | None = None
 
@@ -117,6 +163,19 @@ class Settings(BaseSettings):
     max_inflated_mb: Annotated[int, Field(ge=1)] = 512
     parse_workers: Annotated[int, Field(ge=1, le=64)] = min(4, os.cpu_count() or 1)
 
+    database_url: Annotated[SecretStr, AfterValidator(_database_address)] | None = None
+    database_read_urls: Annotated[SecretStr, AfterValidator(_database_addresses)] | None = None
+    db_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = "rag"
+    db_pool_min: Annotated[int, Field(ge=0)] = 2
+    db_pool_max: Annotated[int, Field(ge=1, le=1000)] = 10
+    db_pool_timeout_s: Annotated[float, Field(gt=0)] = 2
+    db_statement_timeout_s: Annotated[float, Field(gt=0)] = 10
+    db_maintenance_mb: Annotated[int, Field(ge=16)] = 512
+    hnsw_m: Annotated[int, Field(ge=4, le=100)] = 16
+    hnsw_ef_construction: Annotated[int, Field(ge=8, le=1000)] = 64
+    # Recall@10 at 100,000 chunks is 0.94 at 100, and 0.96 at 200 (benchmarks/README.md).
+    hnsw_ef_search: Annotated[int, Field(ge=10, le=1000)] = 200
+
     index_poll_s: Annotated[float, Field(gt=0)] = 2
     keep_snapshots: Annotated[int, Field(ge=1)] = 3
     max_shrink: Fraction = 0.2
@@ -127,6 +186,17 @@ class Settings(BaseSettings):
         if self.overlap >= self.chunk_size:
             raise ValueError(
                 f"CHUNK_OVERLAP ({self.overlap}) must be less than CHUNK_SIZE ({self.chunk_size})"
+            )
+        if self.db_pool_min > self.db_pool_max:
+            raise ValueError(
+                f"DB_POOL_MIN ({self.db_pool_min}) must be at most DB_POOL_MAX ({self.db_pool_max})"
+            )
+        if self.database_read_urls is not None and self.database_url is None:
+            raise ValueError("DATABASE_READ_URLS is set: set DATABASE_URL, too, to the primary")
+        if self.hnsw_ef_construction < 2 * self.hnsw_m:
+            raise ValueError(
+                f"HNSW_EF_CONSTRUCTION ({self.hnsw_ef_construction}) must be at least twice HNSW_M "
+                f"({self.hnsw_m})"
             )
         needs_openai = {
             "LLM_PROVIDER": self.llm_provider is LLMProvider.OPENAI,
@@ -143,6 +213,12 @@ class Settings(BaseSettings):
     def overlap(self) -> int:
         """What neighbouring chunks may share: a tenth of their size, where nothing else is set."""
         return self.chunk_size // 10 if self.chunk_overlap is None else self.chunk_overlap
+
+    @property
+    def read_urls(self) -> list[SecretStr]:
+        """Of the read replicas."""
+        urls = self.database_read_urls.get_secret_value() if self.database_read_urls else ""
+        return [SecretStr(url) for url in urls.split()]
 
     @property
     def _openai_is_set(self) -> bool:

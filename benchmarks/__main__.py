@@ -1,11 +1,25 @@
-"""`python -m benchmarks [name ...]`: run measurements; by default all but `soak` and `swaps`, the longest."""
+"""`python -m benchmarks [name ...]`: run measurements; by default all but the longest."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from benchmarks import cost, load, offline, online, quality, retrieval, soak, start, swaps
+from benchmarks import (
+    cost,
+    flips,
+    load,
+    offline,
+    online,
+    postgres,
+    postgres_scale,
+    quality,
+    replicas,
+    retrieval,
+    soak,
+    start,
+    swaps,
+)
 from benchmarks.datasets import MissingData
 
 MEASUREMENTS = {
@@ -18,8 +32,13 @@ MEASUREMENTS = {
     "offline": offline.measure,
     "soak": soak.measure,
     "swaps": swaps.measure,
+    "postgres": postgres.measure,
+    "replicas": replicas.measure,
+    "flips": flips.measure,
+    "postgres_scale": postgres_scale.measure,
 }
-BY_DEFAULT = [name for name in MEASUREMENTS if name not in {"soak", "swaps"}]
+_LONG = {"soak", "swaps", "postgres", "replicas", "flips", "postgres_scale"}
+BY_DEFAULT = [name for name in MEASUREMENTS if name not in _LONG]
 
 
 def main() -> int:

@@ -27,8 +27,8 @@ from app.reading import READER_VERSION
 from app.schemas import DocumentRecord, DocumentStatus
 from app.settings import EmbeddingProvider
 from app.snapshots import ChunkingInfo, Manifest, SnapshotStore
-from app.stores.edge_payloads import payload_of_chunk
-from app.stores.edge_shard import ENGINE_VERSION, ChunkShard, Entry
+from app.stores.edge_shard import ENGINE_VERSION, ChunkShard
+from app.stores.payloads import Entry, payload_of_chunk
 from benchmarks import datasets
 from benchmarks.datasets import ROOT
 from benchmarks.naive import NaiveIndex
@@ -45,8 +45,8 @@ _MADE_BY = (
     "app/cutting.py",
     "app/snapshots/files.py",
     "app/snapshots/manifest.py",
-    "app/stores/edge_payloads.py",
     "app/stores/edge_shard.py",
+    "app/stores/payloads.py",
     "benchmarks/corpus.py",
 )
 
@@ -54,6 +54,17 @@ _MADE_BY = (
 def service_index(chunks: int) -> Path:
     """An index directory of the service with so many chunks."""
     return _kept(f"service-{chunks}", lambda folder: _build_service(folder, chunks))
+
+
+def entries(chunks: int) -> list[Entry]:
+    """The chunks of that index, in the order in which they were added."""
+    made = list(islice(_chunks(), chunks))
+    counter = TermCounter()
+    vectors = StaticModel().embed([chunk.embed_text for chunk in made])
+    return [
+        Entry(payload_of_chunk(chunk), vector, counter.count(chunk.embed_text))
+        for chunk, vector in zip(made, vectors, strict=True)
+    ]
 
 
 def naive_index(chunks: int) -> Path:
@@ -91,22 +102,17 @@ def _kept(name: str, build: Callable[[Path], None]) -> Path:
 
 
 def _build_service(folder: Path, size: int) -> None:
-    chunks = list(islice(_chunks(), size))
-    counter = TermCounter()
-    terms = [counter.count(chunk.embed_text) for chunk in chunks]
-    vectors = StaticModel().embed([chunk.embed_text for chunk in chunks])
-    entries = [
-        Entry(payload_of_chunk(chunk), *rest) for chunk, *rest in zip(chunks, vectors, terms, strict=True)
-    ]
+    made = entries(size)
     snapshots = SnapshotStore(folder, keep=1)
     with snapshots.writer(), snapshots.stage() as staging:
-        average_length = sum(each.length for each in terms) / size
+        average_length = sum(entry.terms.length for entry in made) / size
         shard = ChunkShard.create(staging.path, dimensions=DIMENSIONS, average_length=average_length)
         for start in range(0, size, _BATCH):
-            shard.add(entries[start : start + _BATCH])
+            shard.add(made[start : start + _BATCH])
         shard.save()
         shard.close()
-        records = [_record(name) for name in dict.fromkeys(chunk.document for chunk in chunks)]
+        names = dict.fromkeys(entry.payload["ref_doc_id"] for entry in made)
+        records = [_record(name) for name in names]
         staging.write_documents(records)
         manifest = Manifest(
             id=staging.id,

@@ -57,7 +57,7 @@ def _measure_cpu(report: Report, samples: Samples, questions: Path) -> None:
     users = 8
     with ExitStack() as stack:
         upstream = stack.enter_context(provider(_AT_ONCE))
-        service = stack.enter_context(openai_side(samples, upstream, questions))
+        service = stack.enter_context(openai_side(samples.index, upstream, questions))
         naive = stack.enter_context(naive_side(samples, upstream, questions))
         for side in (service, naive):
             side.load(users, _LIMIT_S, requests=50)
@@ -79,7 +79,7 @@ def _measure_hundred_users(report: Report, samples: Samples, questions: Path) ->
     users, limit = 100, _TYPICAL.limit(100)
     with ExitStack() as stack:
         upstream = stack.enter_context(provider(_TYPICAL))
-        service = stack.enter_context(openai_side(samples, upstream, questions))
+        service = stack.enter_context(openai_side(samples.index, upstream, questions))
         naive = stack.enter_context(naive_side(samples, upstream, questions))
         result = middle([_steady(service, users, cycles=20) for _ in range(_REPETITIONS)])
         slow = naive.load(users, seconds=20, warm_up_s=10, ramp_s=_CYCLE_S)
@@ -96,7 +96,7 @@ def _measure_thousand_users(report: Report, samples: Samples, questions: Path, n
     users, path = 1_000, "/health/live"
     with ExitStack() as stack:
         upstream = stack.enter_context(provider(_TYPICAL))
-        service = stack.enter_context(openai_side(samples, upstream, questions, WORKERS="2"))
+        service = stack.enter_context(openai_side(samples.index, upstream, questions, WORKERS="2"))
         naive = stack.enter_context(naive_side(samples, upstream, questions))
         result = _steady(service, users, cycles=30, probe=path)
         slow = naive.load(users, seconds=40, warm_up_s=20, ramp_s=5 * _CYCLE_S, probe=path)
@@ -120,7 +120,7 @@ def _measure_first_token(report: Report, samples: Samples, questions: Path) -> N
     with ExitStack() as stack:
         upstream = stack.enter_context(provider(_STREAMED))
         direct = direct_side(upstream, questions)
-        service = streaming(stack.enter_context(openai_side(samples, upstream, questions)))
+        service = streaming(stack.enter_context(openai_side(samples.index, upstream, questions)))
         service.load(1, _LIMIT_S, requests=3)
         alone = [side.load(1, _LIMIT_S, requests=30) for side in (direct, service)]
         together = [side.load(100, seconds=15, warm_up_s=3, ramp_s=1) for side in (direct, service)]

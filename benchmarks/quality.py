@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from statistics import fmean
 from typing import Any
@@ -18,6 +19,9 @@ from benchmarks.service import Client, serve, serve_files, written
 
 _TOP_K = 50
 _SEED = 20261120
+
+# The documents of a question's passages, best first, and the relevant ones' grades.
+Ranking = tuple[list[str], dict[str, int]]
 
 
 def measure() -> Report:
@@ -34,15 +38,30 @@ def measure() -> Report:
 
 def _scifact(report: Report) -> None:
     search = datasets.scifact()
-    files = {f"{name}.md": f"# {title}\n\n{text}\n" for name, (title, text) in search.documents.items()}
-    with written(files) as folder:
-        with serve(folder) as client:
-            rankings = _rankings(client, search)
+    with scifact_folder(search) as folder:
+        rankings = scifact_rankings(search, folder)
         naive = _naive_rankings(folder, search)
-    report.add("SciFact nDCG@10", fmean(_ndcg(*each, 10) for each in rankings), at_least=0.68)
-    report.add("SciFact nDCG@10, naive", fmean(_ndcg(*each, 10) for each in naive))
+    report.add("SciFact nDCG@10", mean_ndcg(rankings), at_least=0.68)
+    report.add("SciFact nDCG@10, naive", mean_ndcg(naive))
     report.add("SciFact recall@10", fmean(_recall(*each, 10) for each in rankings))
     report.add("SciFact recall@50 passages", fmean(_recall(*each, _TOP_K) for each in rankings))
+
+
+def scifact_folder(search: Search) -> AbstractContextManager[Path]:
+    """Its abstracts, a file each."""
+    return written(
+        {f"{name}.md": f"# {title}\n\n{text}\n" for name, (title, text) in search.documents.items()}
+    )
+
+
+def scifact_rankings(search: Search, folder: Path, **settings: str) -> list[Ranking]:
+    """Of a service with these settings."""
+    with serve(folder, **settings) as client:
+        return _rankings(client, search)
+
+
+def mean_ndcg(rankings: list[Ranking]) -> float:
+    return fmean(_ndcg(*each, 10) for each in rankings)
 
 
 def _xquad(report: Report, language: str, bar: float | None) -> None:
@@ -110,15 +129,15 @@ def _sample(report: Report) -> None:
     report.add("sample corpus: off-topic questions declined", fmean(declined))
 
 
-def _rankings(client: Client, search: Search) -> list[tuple[list[str], dict[str, int]]]:
-    """For each judged query: the documents of its passages, best first, and the relevant ones' grades."""
+def _rankings(client: Client, search: Search) -> list[Ranking]:
+    """Of each judged query."""
     return [
         (_documents(client.retrieve(search.queries[query], _TOP_K)), grades)
         for query, grades in search.relevant.items()
     ]
 
 
-def _naive_rankings(folder: Path, search: Search) -> list[tuple[list[str], dict[str, int]]]:
+def _naive_rankings(folder: Path, search: Search) -> list[Ranking]:
     retriever = NaiveIndex.of_documents(folder, LocalEmbedding()).retriever(_TOP_K)
     return [
         (

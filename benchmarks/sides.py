@@ -121,10 +121,10 @@ class Samples:
 
 
 @contextmanager
-def openai_side(samples: Samples, upstream: Server, questions: Path, **settings: str) -> Iterator[Side]:
+def openai_side(index: Path, upstream: Server, questions: Path, **settings: str) -> Iterator[Side]:
     """The service with a provider's models."""
     provided = openai_settings(f"{upstream.url}/v1")
-    with served(samples.index, **provided, **settings) as server:
+    with served(index, **provided, **settings) as server:
         server.settle()
         yield Side("service", server, (_ANSWERED,), questions)
 

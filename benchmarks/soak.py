@@ -28,7 +28,7 @@ def measure() -> Report:
         with (
             Samples.indexed() as samples,
             provider(Provider()) as upstream,
-            openai_side(samples, upstream, questions) as side,
+            openai_side(samples.index, upstream, questions) as side,
         ):
             _soak(report, "OpenAI level, no latency", side)
     return report.save()

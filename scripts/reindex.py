@@ -106,16 +106,18 @@ def _build(settings: Settings, arguments: argparse.Namespace, cancelled: threadi
 
 
 def _list(settings: Settings, *, as_json: bool) -> int:
-    from app.assembly.indexing import make_snapshots  # noqa: PLC0415
+    from app.assembly.indexing import make_storage  # noqa: PLC0415
 
-    summaries = make_snapshots(settings).summaries()
+    summaries = make_storage(settings).summaries()
     if as_json:
         print(f"[{', '.join(summary.model_dump_json() for summary in summaries)}]")
         return DONE
     for summary in summaries:
         print(summary)
     if not summaries:
-        print(f"There is no index in {settings.index_dir}")
+        print(
+            f"There is no index in {settings.index_dir if settings.database_url is None else 'the database'}"
+        )
     return DONE
 
 

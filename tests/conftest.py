@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from app.main import create_app
 from app.settings import NotSupportedYet, Settings
 from tests.support.fake_provider import FakeProvider
 from tests.support.faulty_provider import FaultyProvider, serve_provider
+from tests.support.postgres import PostgresServer, drop_schema, postgres_server
 from tests.support.serving import ROOT, serve_in_thread, wait_for
 from tests.support.watched import WatchedService, serve_watched
 
@@ -245,3 +247,18 @@ def serve_faulty(
 
 def _provider_values(url: str) -> dict[str, Any]:
     return {"openai_base_url": f"{url}/v1", "openai_api_key": "sk-test", "request_timeout_s": 5}
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """For tests that leave it running."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[dict[str, Any]]:
+    """Settings that keep the index in PostgreSQL, in an empty schema of this test's own."""
+    schema = f"test_{secrets.token_hex(4)}"
+    yield {"database_url": postgres.url(), "db_schema": schema}
+    drop_schema(postgres, schema)

@@ -35,9 +35,17 @@ LAYERS: list[set[str]] = [
         "app.embeddings",
         "app.synthesis",
     },
-    {"app.documents", "app.cutting", "app.chunking", "app.preparing", "app.snapshots", "app.stores"},
+    {
+        "app.documents",
+        "app.cutting",
+        "app.chunking",
+        "app.preparing",
+        "app.snapshots",
+        "app.postgres",
+        "app.stores",
+    },
     {"app.engine", "app.indexing", "app.progress"},
-    {"app.served_index", "app.index_loading", "app.index_manager"},
+    {"app.served_index", "app.index_loading", "app.generation_loading", "app.index_manager"},
     {"app.openai_errors", "app.problems", "app.middleware", "app.admission", "app.api"},
     {"app.assembly"},
     {"app.main", "app.__main__"},
@@ -102,7 +110,7 @@ def test_the_api_does_not_know_llamaindex() -> None:
 def test_indexing_does_not_wait_for_llamaindex(tmp_path: Path) -> None:
     """It takes two seconds to import: an operator would wait for that, and each reader process, too."""
     code = (
-        "import sys, app.assembly.indexing\n"
+        "import sys, app.assembly.indexing, app.assembly.postgres\n"
         "unneeded = {'llama_index', 'fastapi', 'openai', 'aiohttp'} & set(sys.modules)\n"
         "assert not unneeded, unneeded\n"
     )

@@ -11,8 +11,8 @@ from app.chunking import Chunker, node_of
 from app.cutting import Chunk, Chunking, cut, text_hash
 from app.embeddings.static import load_tokenizer
 from app.pages import Page, markdown_headings
-from app.stores.edge_nodes import payload_of
-from app.stores.edge_payloads import payload_of_chunk
+from app.stores.nodes import payload_of
+from app.stores.payloads import payload_of_chunk
 
 HANDBOOK = """\
 Before any heading.

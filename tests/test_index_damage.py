@@ -72,7 +72,7 @@ def start(settings: Settings) -> HealthResponse:
         await manager.start()
         health = manager.health()
         manager.stop()
-        manager.close()
+        await manager.close()
         await provider.close()
         return health
 

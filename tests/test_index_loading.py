@@ -15,7 +15,7 @@ import pytest
 from app.errors import FingerprintMismatch, SnapshotDamaged
 from app.index_loading import IndexLoader
 from app.served_index import ServedIndex
-from app.snapshots import Snapshot, SnapshotStore
+from app.snapshots import Scratch, Snapshot, SnapshotStore
 from tests.support.made_snapshots import flip, flip_unseen, folder_of, publish
 
 DATA = Path("engine", "segment", "data")
@@ -80,7 +80,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 def loader(store: SnapshotStore, engine: Engine) -> IndexLoader:
-    return IndexLoader(store, engine.open)
+    return IndexLoader(store, engine.open, Scratch())
 
 
 def served(loader: IndexLoader, before: ServedIndex | None = None) -> tuple[str, str | None]:
@@ -121,7 +121,7 @@ def test_after_a_rollback_the_refused_one_is_the_last_resort(
     flip(folder_of(tmp_path, ids[1]) / DATA)
     assert served(loader)[0] == ids[0]
     flip(folder_of(tmp_path, ids[0]) / DATA)
-    assert served(IndexLoader(store, Engine().open))[0] == ids[2]
+    assert served(IndexLoader(store, Engine().open, Scratch()))[0] == ids[2]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_scrub_finds_what_was_trusted(
     first = loader.choose(None)
     assert first is not None
     assert (first.index.id, first.problem) == (ids[2], None)
-    loader.scrub(first.index.snapshot, threading.Event())
+    loader.scrub(first.index, threading.Event())
     chosen, problem = served(loader, first.index)
     assert chosen == ids[1]
     assert "data has another content" in (problem or "")
@@ -213,7 +213,7 @@ def test_without_another_what_is_served_goes_on(
     flip_unseen(folder_of(tmp_path, only) / DATA)
     first = loader.choose(None)
     assert first is not None
-    loader.scrub(first.index.snapshot, threading.Event())
+    loader.scrub(first.index, threading.Event())
     again = loader.choose(first.index)
     assert again is not None
     assert again.index is first.index
@@ -279,7 +279,7 @@ def test_what_the_engine_failed_on_is_tried_again_after_a_while(
     store: SnapshotStore, engine: Engine, ids: list[str]
 ) -> None:
     """It may have been for want of memory."""
-    loader = IndexLoader(store, engine.open, engine_retry_s=0)
+    loader = IndexLoader(store, engine.open, Scratch(), engine_retry_s=0)
     engine.failing = {ids[2]}
     fallback = loader.choose(None)
     assert fallback is not None
@@ -304,4 +304,4 @@ def test_an_error_of_the_system_is_no_damage(store: SnapshotStore, ids: list[str
         raise OSError(errno.EMFILE, "Too many open files")
 
     with pytest.raises(OSError, match="Too many open files"):
-        IndexLoader(store, fail).choose(None)
+        IndexLoader(store, fail, Scratch()).choose(None)

@@ -14,6 +14,7 @@ from app.assembly.indexing import make_indexer
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_opener
 from app.errors import IndexingError
+from app.index_loading import IndexLoader
 from app.index_manager import IndexManager
 from app.indexing.indexer import Indexer
 from app.schemas import HealthResponse
@@ -216,10 +217,8 @@ def test_a_first_build_that_failed_is_tried_again_after_a_while(
     indexer, store = FailsFirst(made), CountedStore(made.index_dir, keep=1)
     provider = make_provider(made)
     manager = IndexManager(
-        snapshots=store,
-        open_index=make_index_opener(made, provider, Scratch()),
+        loader=IndexLoader(store, make_index_opener(made, provider, Scratch()), Scratch()),
         indexer=cast(Indexer, indexer),
-        scratch=Scratch(),
         poll_s=0.01,
         build_retry_s=retry_s,
     )
@@ -241,4 +240,4 @@ def test_a_first_build_that_failed_is_tried_again_after_a_while(
         assert health.detail == "embedding failed: the provider is down"
     else:
         assert (indexer.builds, health.status, health.detail) == (2, "ok", None)
-    manager.close()
+    asyncio.run(manager.close())

@@ -7,8 +7,9 @@ from functools import partial
 from app.cutting import Chunking
 from app.documents import Reader
 from app.embeddings.static import MODEL
-from app.indexing.before import Recipe
 from app.indexing.indexer import Indexer
+from app.indexing.on_disk import DiskStorage
+from app.indexing.storage import Recipe, Storage
 from app.indexing.vectors import Embedder
 from app.preparing import Prepared, prepare
 from app.reading import READER_VERSION
@@ -21,14 +22,30 @@ def make_indexer(settings: Settings) -> Indexer:
     """With a provider's client of its own: it works in a thread, beside the server's event loop."""
     return Indexer(
         documents_dir=settings.documents_dir,
-        index_dir=settings.index_dir,
         reader=_make_reader(settings),
         recipe=_make_recipe(settings),
         embedder=_make_embedder(settings),
-        snapshots=make_snapshots(settings),
-        scratch=Scratch(settings.scratch_dir),
+        storage=make_storage(settings),
         max_shrink=settings.max_shrink,
     )
+
+
+def make_storage(settings: Settings) -> Storage:
+    """Where indexes are: in the database of DATABASE_URL, or below INDEX_DIR."""
+    return make_disk_storage(settings) if settings.database_url is None else make_postgres_storage(settings)
+
+
+def make_disk_storage(settings: Settings) -> Storage:
+    cache = settings.index_dir / "embeddings.sqlite"
+    return DiskStorage(make_snapshots(settings), Scratch(settings.scratch_dir), cache_path=cache)
+
+
+def make_postgres_storage(settings: Settings) -> Storage:
+    """DATABASE_URL has to be set."""
+    # Those who keep indexes on the disk need not wait for its driver.
+    from app.assembly import postgres  # noqa: PLC0415
+
+    return postgres.make_postgres_storage(settings)
 
 
 def make_snapshots(settings: Settings) -> SnapshotStore:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import qdrant_edge as qdrant
-from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
+from app.assembly.engines import EngineMaker
 from app.assembly.indexing import (
     embedding_provider,
     make_chunking,
@@ -16,13 +16,11 @@ from app.assembly.indexing import (
     make_snapshots,
 )
 from app.assembly.provider import make_embedding_model
-from app.chunking import Chunker
-from app.embeddings.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.provider import ProviderEmbedding
 from app.embeddings.query import QueryEmbedder
-from app.engine import RagQueryEngine, Retrieval
-from app.errors import FingerprintMismatch
+from app.engine import Retrieval
+from app.index_loading import IndexLoader, Loader
 from app.index_manager import IndexManager
 from app.provider.chat import ChatModel
 from app.provider.client import Endpoint, ProviderClient
@@ -71,14 +69,21 @@ def _make_extractive(embedding: BaseEmbedding) -> ExtractiveSynthesizer:
 
 
 def make_index_manager(settings: Settings, provider: ProviderClient) -> IndexManager:
-    scratch = Scratch(settings.scratch_dir)
     return IndexManager(
-        snapshots=make_snapshots(settings),
-        open_index=make_index_opener(settings, provider, scratch),
+        loader=_make_loader(settings, provider),
         indexer=make_indexer(settings),
-        scratch=scratch,
         poll_s=settings.index_poll_s,
     )
+
+
+def _make_loader(settings: Settings, provider: ProviderClient) -> Loader:
+    if settings.database_url is not None:
+        # Those who keep their indexes on the disk need not wait for its driver.
+        from app.assembly.generations import make_generation_loader  # noqa: PLC0415
+
+        return make_generation_loader(settings, make_engine_maker(settings, provider))
+    scratch = Scratch(settings.scratch_dir)
+    return IndexLoader(make_snapshots(settings), make_index_opener(settings, provider, scratch), scratch)
 
 
 def make_index_opener(
@@ -88,57 +93,39 @@ def make_index_opener(
 
     It raises FingerprintMismatch, SnapshotDamaged, and whatever the engine does.
     """
-    embedding = make_embedding(settings, provider)
-    synthesizer = make_synthesizer(settings, embedding, provider)
-    remembered = _REMEMBERED_QUESTIONS if settings.uses_openai_embeddings else 0
-    embedder = QueryEmbedder(embedding, remembered=remembered)
-    default_weight = _DENSE_WEIGHT_OPENAI if settings.uses_openai_embeddings else _DENSE_WEIGHT_LOCAL
-    retrieval = Retrieval(
-        top_k=settings.top_k,
-        min_score=settings.min_score,
-        dense_weight=default_weight if settings.dense_weight is None else settings.dense_weight,
-    )
+    maker = make_engine_maker(settings, provider)
 
     def open_index(snapshot: Snapshot) -> ServedIndex:
-        _check_fingerprint(snapshot.manifest.embedding, settings, embedding)
+        maker.check_fingerprint(snapshot.manifest.embedding)
         with ExitStack() as stack:
             path = stack.enter_context(scratch.loadable(snapshot))
             with snapshot.times_kept():
-                store = EdgeVectorStore.open(path, dense_weight=retrieval.dense_weight)
+                store = EdgeVectorStore.open(path, dense_weight=maker.retrieval.dense_weight)
             stack.callback(_close_shard, store.client, snapshot)
-            engine = RagQueryEngine(
-                snapshot_id=snapshot.manifest.id,
-                index=_as_llama_index(store, embedding, settings),
-                store=store,
-                embedder=embedder,
-                fingerprint=snapshot.manifest.embedding,
-                synthesizer=synthesizer,
-                retrieval=retrieval,
-                timeout_s=settings.request_timeout_s,
-            )
-            return ServedIndex(snapshot, engine, stack.pop_all().close)
+            return ServedIndex(snapshot, maker.make(snapshot.manifest, store), stack.pop_all().close)
 
     return open_index
+
+
+def make_engine_maker(settings: Settings, provider: ProviderClient) -> EngineMaker:
+    embedding = make_embedding(settings, provider)
+    default_weight = _DENSE_WEIGHT_OPENAI if settings.uses_openai_embeddings else _DENSE_WEIGHT_LOCAL
+    remembered = _REMEMBERED_QUESTIONS if settings.uses_openai_embeddings else 0
+    return EngineMaker(
+        embedding=embedding,
+        embedder=QueryEmbedder(embedding, remembered=remembered),
+        fingerprint=(embedding_provider(settings), embedding.model_name),
+        synthesizer=make_synthesizer(settings, embedding, provider),
+        chunking=make_chunking(settings),
+        retrieval=Retrieval(
+            top_k=settings.top_k,
+            min_score=settings.min_score,
+            dense_weight=default_weight if settings.dense_weight is None else settings.dense_weight,
+        ),
+        timeout_s=settings.request_timeout_s,
+    )
 
 
 def _close_shard(shard: qdrant.EdgeShard, snapshot: Snapshot) -> None:
     with snapshot.times_kept():
         shard.close()
-
-
-def _check_fingerprint(fingerprint: Fingerprint, settings: Settings, embedding: BaseEmbedding) -> None:
-    provider = embedding_provider(settings)
-    if (fingerprint.provider, fingerprint.model) != (provider, embedding.model_name):
-        raise FingerprintMismatch(
-            f"the index was built with {fingerprint.provider}/{fingerprint.model}, but the settings name "
-            f"{provider}/{embedding.model_name}: run make reindex, or set them back"
-        )
-
-
-def _as_llama_index(store: EdgeVectorStore, embedding: BaseEmbedding, settings: Settings) -> VectorStoreIndex:
-    return VectorStoreIndex.from_vector_store(
-        store,
-        embed_model=embedding,
-        # Given so that LlamaIndex does not make its default, which needs nltk's data.
-        transformations=[Chunker(chunking=make_chunking(settings))],
-    )

@@ -41,6 +41,21 @@ def check_shrink(
         )
 
 
+def judge(count: int, chunks: int, *, asked: int, found: int) -> None:
+    """
+    Args:
+        count: of the chunks in the index; `chunks` have to be there.
+        asked: for how many of its chunks it was asked, and how many of them it has found.
+
+    Raises:
+        IndexingError: it is not good enough.
+    """
+    if count != chunks:
+        raise IndexingError(f"the index has {count} chunks instead of {chunks}: run make reindex")
+    if found < _MUST_BE_FOUND * asked:
+        raise IndexingError(f"the index finds {found} of {asked} of its own chunks: run make reindex")
+
+
 def check_answers(folder: Path, *, chunks: int) -> None:
     """Load an index as a server does, and ask for some of its own chunks.
 
@@ -53,14 +68,8 @@ def check_answers(folder: Path, *, chunks: int) -> None:
         raise IndexingError(f"the index cannot be loaded ({error}): run make reindex") from error
     try:
         count = shard.engine.count(qdrant.CountRequest())
-        if count != chunks:
-            raise IndexingError(f"the index has {count} chunks instead of {chunks}: run make reindex")
         asked = _sample(shard)
-        found = sum(_finds(shard, each) for each in asked)
-        if found < _MUST_BE_FOUND * len(asked):
-            raise IndexingError(
-                f"the index finds {found} of {len(asked)} of its own chunks: run make reindex"
-            )
+        judge(count, chunks, asked=len(asked), found=sum(_finds(shard, each) for each in asked))
     finally:
         shard.close()
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 class Stage(StrEnum):
     COMPARE = "compare"
     READ = "read"
+    COPY = "copy"
     SAVE = "save"
 
 
@@ -18,7 +19,7 @@ class Progress:
     """
     Attributes:
         done, total: documents; 0 in the last stage, of which nobody knows how far it is.
-        chunks: read and embedded so far.
+        chunks: read and embedded, or copied, so far.
     """
 
     stage: Stage
@@ -31,6 +32,8 @@ class Progress:
             return f"{self.done} of {self.total} documents compared with the index before"
         if self.stage is Stage.READ:
             return f"{self.done} of {self.total} documents read, {self.chunks} chunks embedded"
+        if self.stage is Stage.COPY:
+            return f"{self.done} of {self.total} documents copied, {self.chunks} chunks"
         return "saving and checking the index"
 
 

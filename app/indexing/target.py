@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.indexing.changes import Changes
-from app.indexing.vectors import ResolvedChunk
 from app.snapshots import Snapshot
-from app.stores.edge_payloads import moved, payload_of_chunk
-from app.stores.edge_shard import ChunkShard, Entry
+from app.stores.edge_shard import ChunkShard
+from app.stores.payloads import Entry, moved
 
 # What the engine maps into memory has no room on the disk before it is written to, and a full disk then
 # kills the process (SIGBUS) where a write would fail. So there has to be room for it beforehand: for an index
@@ -56,12 +56,11 @@ class Target:
             self._make_room(entries)
             self._shard.add(entries)
 
-    def add(self, chunks: list[ResolvedChunk]) -> None:
+    def add(self, entries: Sequence[Entry]) -> None:
         """
         Raises:
             OSError: the disk is full.
         """
-        entries = [Entry(payload_of_chunk(each.chunk), vector, each.terms) for each, vector in chunks]
         self._make_room(entries)
         if self._shard is None:
             average = self._average_length or sum(each.terms.length for each in entries) / len(entries)
@@ -85,8 +84,9 @@ class Target:
     def close(self) -> None:
         if self._shard is not None:
             self._shard.close()
+            self._shard = None
 
-    def _make_room(self, entries: list[Entry]) -> None:
+    def _make_room(self, entries: Sequence[Entry]) -> None:
         """For these too, before they are added; what was added needs room once more when it is saved."""
         self._needed += sum(
             _BYTES_A_CHUNK

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from threading import Event
 
 from app.embeddings.batches import BatchEmbedding, Submit, Vector, Vectors
-from app.embeddings.cache import EmbeddingCache
 from app.errors import EmbeddingChanged, IndexingError
 from app.indexing.run import stop_if
+from app.indexing.storage import Chunks, VectorCache
 from app.preparing import PreparedChunk
-from app.stores.edge_shard import ChunkShard
 
 # Between looks at whether the run was cancelled.
 _LOOK_S = 0.2
@@ -60,7 +59,7 @@ class KnownVectors:
         scope: whose vectors those in the cache have to be.
     """
 
-    def __init__(self, before: ChunkShard | None, cache: EmbeddingCache | None, scope: str) -> None:
+    def __init__(self, before: Chunks | None, cache: VectorCache | None, scope: str) -> None:
         self._before = before
         self._cache = cache
         self._scope = scope

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from pathlib import Path
 
 from app.errors import IndexingError, SnapshotDamaged
 from app.snapshots.files import read_all, sync_folder, write_synced
+from app.snapshots.ids import ID
 from app.snapshots.manifest import REBUILD
-
-ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 
 
 class Current:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from app.embeddings.fingerprint import Fingerprint
-from app.errors import IndexReadOnly, SnapshotDamaged, SnapshotNotFound
+from app.errors import IndexReadOnly, SnapshotDamaged
 from app.schemas import DocumentRecord
-from app.snapshots.current import ID, Current
+from app.snapshots.current import Current
 from app.snapshots.files import flush_and_digest, in_threads, status_of, sync_folder
+from app.snapshots.ids import ID, candidates, next_id, to_go_back_to
 from app.snapshots.lock import writer_lock
 from app.snapshots.manifest import FileInfo, Manifest, write_manifest
 from app.snapshots.snapshot import DOCUMENTS, Snapshot
 
 _STAGING = ".staging-"
 _REMOVING = ".removing-"
-_TIME = "%Y%m%dT%H%M%SZ"
 
 # Of each file below a snapshot's directory: path, inode, size, time of its content and of its status.
 Signature = tuple[tuple[str, int, int, int, int], ...]
@@ -93,14 +92,8 @@ class SnapshotStore:
         return sorted(path.name for path in self._snapshots.iterdir() if ID.fullmatch(path.name))
 
     def candidates(self) -> list[str]:
-        """The ids in the order in which they stand in for each other when one is damaged.
-
-        What `CURRENT` names, then older ones, newest first; those that are newer come last, because an
-        operator who rolls back has refused them.
-        """
-        current = self._current_if_any()
-        newest_first = sorted({*self.ids(), *filter(None, [current])}, reverse=True)
-        return sorted(newest_first, key=lambda snapshot_id: current is not None and snapshot_id > current)
+        """The ids in the order in which they stand in for each other when one is damaged."""
+        return candidates(self.ids(), self._current_if_any())
 
     def open(self, snapshot_id: str) -> Snapshot:
         """Find a snapshot; the manifest is right and every file has its size, but none is read.
@@ -183,7 +176,7 @@ class SnapshotStore:
     @contextmanager
     def stage(self) -> Iterator[Staging]:
         """A directory to write a snapshot into; removed unless it gets published. For the writer only."""
-        snapshot_id = self._next_id()
+        snapshot_id = next_id(self.ids())
         path = self._snapshots / f"{_STAGING}{snapshot_id}"
         path.mkdir()
         try:
@@ -234,17 +227,8 @@ class SnapshotStore:
             SnapshotDamaged: it is damaged, or `CURRENT` is and no id was given.
         """
         ids = self.ids()
-        if snapshot_id is None:
-            current = self.current_id()
-            older = [other for other in ids if current and other < current]
-            if not older:
-                raise SnapshotNotFound(
-                    f"there is no snapshot older than the served one to go back to; {_named(ids)}"
-                )
-            snapshot_id = older[-1]
-        elif snapshot_id not in ids:
-            raise SnapshotNotFound(f"there is no snapshot {snapshot_id}; {_named(ids)}")
-        snapshot = self.open(snapshot_id)
+        current = self.current_id() if snapshot_id is None else None
+        snapshot = self.open(to_go_back_to(snapshot_id, ids, current))
         snapshot.verify()
         return snapshot
 
@@ -252,14 +236,6 @@ class SnapshotStore:
         """Serve a snapshot that is there. For the writer only."""
         self._current.prepare(snapshot_id)
         self._current.replace()
-
-    def _next_id(self) -> str:
-        """Later than all others, also within a second or after the clock was set back: ids tell the order."""
-        now = datetime.now(UTC)
-        if ids := self.ids():
-            newest = datetime.strptime(ids[-1].split("-")[0], _TIME).replace(tzinfo=UTC)
-            now = max(now, newest + timedelta(seconds=1))
-        return f"{now:{_TIME}}-{secrets.token_hex(3)}"
 
     def _keep_only(self, best_first: list[str]) -> None:
         for snapshot_id in set(self.ids()).difference(best_first[: self._keep]):
@@ -278,7 +254,3 @@ class SnapshotStore:
 def _sealed(path: Path) -> FileInfo:
     status, digest = flush_and_digest(path)
     return FileInfo(size=status.st_size, digest=digest, mtime_ns=status.st_mtime_ns)
-
-
-def _named(ids: list[str]) -> str:
-    return f"there are {', '.join(ids)}" if ids else "there are none at all"

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import qdrant_edge as qdrant
 
 from app.bm25 import TermCounts, TermStatistics, counts_of, weights
 from app.embeddings.batches import Vector
+from app.stores.payloads import Entry
 
 # Of its files' format; the package is pinned to it.
 ENGINE_VERSION = f"qdrant-edge-py {version('qdrant-edge-py')}"
@@ -44,14 +45,6 @@ _INDEXED_FIELDS: dict[str, qdrant.KeywordIndexParams | qdrant.IntegerIndexParams
     "metadata.page": qdrant.IntegerIndexParams(memory=_ON_DISK),
 }
 _PAGE = 1000
-
-
-class Entry(NamedTuple):
-    """A chunk to be stored; for its payload see `edge_payloads`."""
-
-    payload: dict[str, Any]
-    vector: Sequence[float] | Vector
-    terms: TermCounts
 
 
 class ChunkShard:

@@ -11,7 +11,8 @@ import pytest
 from app.bm25 import TermCounts
 from app.errors import IndexingError
 from app.indexing.gate import check_answers
-from app.stores.edge_shard import ChunkShard, Entry
+from app.stores.edge_shard import ChunkShard
+from app.stores.payloads import Entry
 
 CHUNKS = 30
 DIMENSIONS = 8

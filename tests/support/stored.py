@@ -62,7 +62,7 @@ def stored(index_dir: Path) -> Stored:
             shard.close()
 
 
-def assert_same_index(one: Stored, other: Stored) -> None:
+def assert_same_index(one: Stored, other: Stored, *, atol: float = 1e-5) -> None:
     """But for how far the average length in the weights may be from the corpus's: see `edge_shard`."""
     assert one.documents == other.documents
     assert one.chunks.keys() == other.chunks.keys()
@@ -70,7 +70,8 @@ def assert_same_index(one: Stored, other: Stored) -> None:
         other_payload, other_vector, other_counts = other.chunks[chunk_id]
         assert payload == other_payload
         assert counts == other_counts
-        assert np.allclose(vector, other_vector, atol=1e-5), DENSE
+        assert np.allclose(vector, other_vector, atol=atol), DENSE
     assert (one.tokens, one.frequencies) == (other.tokens, other.frequencies)
     for each in (one, other):
-        assert each.average_length == pytest.approx(each.tokens / len(each.chunks), rel=0.11)
+        # Weights move from a tenth on: 1 / 0.9 times as long at most.
+        assert each.average_length == pytest.approx(each.tokens / len(each.chunks), rel=0.112)

@@ -1,15 +1,33 @@
-"""Chunks as the engine keeps them."""
+"""Chunks as stores keep and find them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
+from app.bm25 import TermCounts
 from app.cutting import Chunk, chunk_id
+from app.embeddings.batches import Vector
+
+
+class Entry(NamedTuple):
+    """A chunk to be stored; its payload is as `payload_of_chunk` makes it."""
+
+    payload: dict[str, Any]
+    vector: Sequence[float] | Vector
+    terms: TermCounts
+
+
+class Hit(NamedTuple):
+    """What a search found: the payload has `id`, `text`, `metadata`, `ref_doc_id`, `start` and `end`."""
+
+    score: float
+    payload: dict[str, Any]
 
 
 def payload_of_chunk(chunk: Chunk) -> dict[str, Any]:
-    """As `edge_nodes.payload_of` makes of its node."""
+    """As `nodes.payload_of` makes of its node."""
     return {
         "id": chunk.id,
         "text": chunk.text,

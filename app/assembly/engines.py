@@ -1,0 +1,64 @@
+"""A query engine for each index that is served; the models behind them are shared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama_index.core import VectorStoreIndex
+
+from app.chunking import Chunker
+from app.cutting import Chunking
+from app.embeddings.fingerprint import Fingerprint
+from app.embeddings.local import LocalEmbedding
+from app.embeddings.provider import ProviderEmbedding
+from app.embeddings.query import QueryEmbedder
+from app.engine import RagQueryEngine, Retrieval
+from app.errors import FingerprintMismatch
+from app.snapshots import Manifest
+from app.stores.contract import ChunkStore
+from app.synthesis.contract import Synthesizer
+
+
+@dataclass(frozen=True)
+class EngineMaker:
+    """
+    Attributes:
+        fingerprint: provider and model that an index must have been built with.
+    """
+
+    embedding: LocalEmbedding | ProviderEmbedding
+    embedder: QueryEmbedder
+    fingerprint: tuple[str, str]
+    synthesizer: Synthesizer
+    chunking: Chunking
+    retrieval: Retrieval
+    timeout_s: float
+
+    def check_fingerprint(self, fingerprint: Fingerprint) -> None:
+        """
+        Raises:
+            FingerprintMismatch: the index was built with another model than the settings name.
+        """
+        if (fingerprint.provider, fingerprint.model) != self.fingerprint:
+            raise FingerprintMismatch(
+                f"the index was built with {fingerprint.provider}/{fingerprint.model}, but the settings name "
+                f"{'/'.join(self.fingerprint)}: run make reindex, or set them back"
+            )
+
+    def make(self, manifest: Manifest, store: ChunkStore) -> RagQueryEngine:
+        index = VectorStoreIndex.from_vector_store(
+            store,
+            embed_model=self.embedding,
+            # Given so that LlamaIndex does not make its default, which needs nltk's data.
+            transformations=[Chunker(chunking=self.chunking)],
+        )
+        return RagQueryEngine(
+            snapshot_id=manifest.id,
+            index=index,
+            store=store,
+            embedder=self.embedder,
+            fingerprint=manifest.embedding,
+            synthesizer=self.synthesizer,
+            retrieval=self.retrieval,
+            timeout_s=self.timeout_s,
+        )

@@ -1,0 +1,22 @@
+"""What serves an index that is in PostgreSQL."""
+
+from __future__ import annotations
+
+from app.assembly.engines import EngineMaker
+from app.assembly.postgres import make_servers
+from app.generation_loading import GenerationLoader
+from app.postgres.chunk_table import ChunkTable
+from app.postgres.generations import Generation
+from app.postgres.servers import Servers
+from app.served_index import ServedIndex
+from app.settings import Settings
+from app.stores.postgres import PostgresVectorStore
+
+
+def make_generation_loader(settings: Settings, maker: EngineMaker) -> GenerationLoader:
+    def open_index(generation: Generation, chunks: ChunkTable, servers: Servers) -> ServedIndex:
+        maker.check_fingerprint(generation.manifest.embedding)
+        store = PostgresVectorStore(chunks, servers, dense_weight=maker.retrieval.dense_weight)
+        return ServedIndex(generation, maker.make(generation.manifest, store), close=lambda: None)
+
+    return GenerationLoader(make_servers(settings), open_index)

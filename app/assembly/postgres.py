@@ -1,0 +1,40 @@
+"""What keeps indexes in PostgreSQL. Without LlamaIndex, as `indexing`."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from app.indexing.in_postgres import Building, PostgresStorage
+from app.postgres.chunk_table import Hnsw
+from app.postgres.database import Database
+from app.postgres.server import Limits
+from app.postgres.servers import Servers
+from app.settings import Settings
+
+
+def make_postgres_storage(settings: Settings) -> PostgresStorage:
+    building = Building(
+        Hnsw(settings.hnsw_m, settings.hnsw_ef_construction), maintenance_mb=settings.db_maintenance_mb
+    )
+    return PostgresStorage(_primary(settings), keep=settings.keep_snapshots, building=building)
+
+
+def make_servers(settings: Settings) -> Servers:
+    limits = Limits(
+        pool_min=settings.db_pool_min,
+        pool_max=settings.db_pool_max,
+        wait_s=settings.db_pool_timeout_s,
+        statement_s=settings.db_statement_timeout_s,
+        ef_search=settings.hnsw_ef_search,
+    )
+    replicas = [_database(settings, url) for url in settings.read_urls]
+    return Servers(_primary(settings), replicas, limits)
+
+
+def _primary(settings: Settings) -> Database:
+    assert settings.database_url is not None  # noqa: S101 - who calls this has looked
+    return _database(settings, settings.database_url)
+
+
+def _database(settings: Settings, url: SecretStr) -> Database:
+    return Database(url.get_secret_value(), settings.db_schema)

@@ -1,0 +1,209 @@
+"""Indexes in PostgreSQL, written: a new generation beside the served one, then one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import psycopg
+
+from app.errors import SnapshotDamaged
+from app.indexing.changes import Changes
+from app.indexing.gate import judge
+from app.indexing.storage import Before, Recipe
+from app.postgres import schema
+from app.postgres.cache import PostgresCache
+from app.postgres.chunk_table import ChunkTable, Hnsw
+from app.postgres.database import Database, database_errors
+from app.postgres.generations import ENGINE, Generations
+from app.postgres.statement import SEARCHING
+from app.schemas import DocumentRecord
+from app.snapshots import Manifest, SnapshotSummary
+from app.stores.payloads import Entry
+
+# Of the gate's questions.
+_ASKED = 20
+
+
+@dataclass(frozen=True)
+class Building:
+    """How the database builds indexes.
+
+    Attributes:
+        maintenance_mb: memory for it; an HNSW graph that does not fit takes many times as long.
+    """
+
+    hnsw: Hnsw
+    maintenance_mb: int
+
+    def session(self) -> dict[str, str]:
+        """Of a connection whose statements are long, and are ended by no limit of the role or database."""
+        return SEARCHING | {
+            "maintenance_work_mem": f"{self.maintenance_mb}MB",
+            "statement_timeout": "0",
+            "idle_in_transaction_session_timeout": "0",
+        }
+
+
+class PostgresStorage:
+    """See `Storage`. Errors of the database come as DatabaseError."""
+
+    def __init__(self, database: Database, *, keep: int, building: Building) -> None:
+        self._database = database
+        self._keep = keep
+        self._building = building
+        self._writing: Generations | None = None
+
+    @property
+    def engine(self) -> str:
+        return ENGINE
+
+    @contextmanager
+    def writer(self) -> Iterator[None]:
+        with database_errors(), self._database.connect("writer") as connection:
+            generations = Generations(connection, self._database)
+            connection.use(self._building.session())
+            with generations.lock():
+                schema.migrate(connection, self._database)
+                generations.remove_leftovers()
+                self._writing = generations
+                try:
+                    yield
+                finally:
+                    self._writing = None
+
+    @contextmanager
+    def before(self, recipe: Recipe | None, *, full: bool = False) -> Iterator[Before]:
+        with self._reading() as generations:
+            yield Before() if generations is None else _before(generations, recipe, full=full)
+
+    @contextmanager
+    def stage(self, before: Before) -> Iterator[PostgresStaging]:
+        staging = PostgresStaging(self._own(), before, self._building.hnsw, self._keep)
+        try:
+            yield staging
+        finally:
+            staging.clean_up()
+
+    @contextmanager
+    def cache(self, *, read_only: bool) -> Iterator[PostgresCache]:
+        with self._reading() as generations:
+            connection = generations.connection if generations else None
+            yield PostgresCache(connection, self._database.table("embeddings"))
+
+    def prune(self) -> None:
+        self._own().prune(self._keep)
+
+    def roll_back(self, index_id: str | None, check: Callable[[Manifest], None]) -> str:
+        with self.writer():
+            generations = self._own()
+            manifest = generations.find_for_rollback(index_id).manifest
+            check(manifest)
+            _check_answers(generations, generations.chunks(manifest.id), manifest)
+            generations.point_to(manifest.id)
+            return manifest.id
+
+    def summaries(self) -> list[SnapshotSummary]:
+        with self._reading() as generations:
+            return [] if generations is None else generations.summaries()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Generations | None]:
+        """By the writer's connection, or by one of its own; None where there are no tables yet."""
+        if self._writing is not None:
+            yield self._writing
+            return
+        with database_errors(), self._database.connect("reader") as connection:
+            has_tables = schema.check(connection, self._database)
+            yield Generations(connection, self._database) if has_tables else None
+
+    def _own(self) -> Generations:
+        assert self._writing is not None, "only within writer()"  # noqa: S101
+        return self._writing
+
+
+class PostgresStaging:
+    """See `Staging`."""
+
+    def __init__(self, generations: Generations, before: Before, hnsw: Hnsw, keep: int) -> None:
+        self.id = generations.next_id()
+        self.built_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._generations = generations
+        self._before = before
+        self._hnsw = hnsw
+        self._keep = keep
+        self._table: ChunkTable | None = None
+        self._is_published = False
+
+    def take_over(self, before: Before, changes: Changes) -> None:
+        other = before.chunks
+        assert isinstance(other, ChunkTable)  # noqa: S101 - a storage is given what it gave
+        table = self._create(before.dimensions, other.average_length)
+        table.take_over(other, [record.name for record in changes.kept])
+        for name, file in changes.copied:
+            table.copy_document(other, name, file.name)
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        if self._table is None:
+            chunks = self._before.chunks
+            average = chunks.average_length if chunks else None
+            average = average or sum(each.terms.length for each in entries) / len(entries)
+            self._create(len(entries[0].vector), max(1.0, average))
+        assert self._table is not None  # noqa: S101 - just made
+        self._table.add(entries)
+
+    def save(self) -> int:
+        if self._table is None:
+            return 0
+        self._table.build_indexes(self._hnsw)
+        self._table.save_statistics()
+        return self._table.chunk_count
+
+    def publish(self, manifest: Manifest, documents: list[DocumentRecord]) -> None:
+        assert self._table is not None  # noqa: S101 - there are chunks
+        _check_answers(self._generations, self._table, manifest)
+        self._generations.publish(manifest, documents)
+        self._is_published = True
+        self._generations.prune(self._keep)
+
+    def clean_up(self) -> None:
+        if self._is_published or self._table is None:
+            return
+        with suppress(psycopg.Error):  # then the next writer does it
+            self._generations.remove_leftovers()
+
+    def _create(self, dimensions: int, average_length: float) -> ChunkTable:
+        self._table = self._generations.create_chunks(
+            self.id, dimensions=dimensions, average_length=average_length
+        )
+        return self._table
+
+
+def _before(generations: Generations, recipe: Recipe | None, *, full: bool) -> Before:
+    current = generations.current_id()
+    if current is None:
+        return Before()
+    try:
+        generation = generations.open(current)
+        generations.check_count(current, generation.manifest.chunks)
+    except SnapshotDamaged:
+        return Before()
+    manifest = generation.manifest
+    recipe = recipe or Recipe.of(manifest)
+    if full or not recipe.makes_vectors_of(manifest.embedding):
+        return Before(manifest, generation.documents(), is_current=True)
+    return Before(
+        manifest,
+        generation.documents(),
+        has_chunks=recipe.makes_chunks_of(manifest) and manifest.engine == ENGINE,
+        is_current=True,
+        open_chunks=lambda: generations.chunks(current),
+    )
+
+
+def _check_answers(generations: Generations, table: ChunkTable, manifest: Manifest) -> None:
+    asked = table.sample(_ASKED)
+    found = sum(table.finds(*each) for each in asked)
+    judge(table.count(), manifest.chunks, asked=len(asked), found=found)

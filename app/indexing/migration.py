@@ -1,0 +1,108 @@
+"""Copying the served index from one storage to another; nothing is read or embedded again.
+
+Chunks go over with their vectors and terms, in batches; the target builds its own search structures of them,
+is asked by its own gate, and publishes the copy as it does any other index. A copy has the recipe of its
+source in its manifest, so that the next run on the target takes it over as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from threading import Event
+
+from app.errors import SnapshotNotFound
+from app.indexing.progress import OnProgress, Progress, Stage
+from app.indexing.run import stop_if
+from app.indexing.storage import Before, Chunks, Staging, Storage
+from app.schemas import DocumentRecord
+from app.snapshots import Manifest
+from app.stores.payloads import Entry
+
+# In memory are so many chunks, and those of one document.
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """
+    Attributes:
+        source: the index that was copied.
+        index: its copy, which the target serves.
+    """
+
+    source: str
+    index: str
+    documents: int
+    chunks: int
+    seconds: float
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self) | {"seconds": round(self.seconds, 3)})
+
+    def as_text(self) -> str:
+        size = f"{self.documents:,} documents, {self.chunks:,} chunks"
+        return f"Index {self.index}: {size}, copied from {self.source} ({self.seconds:.1f} s)"
+
+
+def migrate(source: Storage, target: Storage, on_progress: OnProgress, cancelled: Event) -> Migrated:
+    """Publish the index that `source` serves in `target`, whatever model it was embedded with.
+
+    Raises:
+        SnapshotNotFound: the source serves no intact index of this version.
+        IndexLocked: somebody else writes to the target.
+        IndexingCancelled: `cancelled` was set.
+        IndexingError: the copy does not work, or a database refuses something.
+        OSError: such as a full disk.
+    """
+    started = time.monotonic()
+    with source.before(None) as before:
+        manifest, chunks = _to_copy(before)
+        with target.writer(), target.stage(before) as staging:
+            for batch in _batches(chunks, before.documents, on_progress):
+                stop_if(cancelled)
+                staging.add(batch)
+            on_progress(Progress(Stage.SAVE))
+            staging.save()
+            stop_if(cancelled)
+            staging.publish(_manifest_of_copy(manifest, staging, target.engine), before.documents)
+        seconds = time.monotonic() - started
+        return Migrated(manifest.id, staging.id, manifest.documents, manifest.chunks, seconds)
+
+
+def _to_copy(before: Before) -> tuple[Manifest, Chunks]:
+    if before.manifest is None or not before.is_current:
+        raise SnapshotNotFound("there is no intact index to copy: run make reindex there first")
+    if not before.has_chunks or before.chunks is None:
+        raise SnapshotNotFound(
+            f"the index {before.manifest.id} is of another version of this service "
+            f"({before.manifest.engine}): run make reindex there first"
+        )
+    return before.manifest, before.chunks
+
+
+def _batches(
+    chunks: Chunks, documents: Sequence[DocumentRecord], on_progress: OnProgress
+) -> Iterator[list[Entry]]:
+    """All chunks, document by document."""
+    batch: list[Entry] = []
+    copied = 0
+    for done, record in enumerate(documents, start=1):
+        if record.chunks:
+            batch += chunks.entries(record.name)
+        while len(batch) >= _BATCH:
+            yield batch[:_BATCH]
+            del batch[:_BATCH]
+        copied += record.chunks
+        on_progress(Progress(Stage.COPY, done, len(documents), copied))
+    if batch:
+        yield batch
+
+
+def _manifest_of_copy(manifest: Manifest, staging: Staging, engine: str) -> Manifest:
+    """What the documents were made into stays; where and when it was written does not."""
+    return manifest.model_copy(
+        update={"id": staging.id, "built_at": staging.built_at, "engine": engine, "files": {}}
+    )

@@ -1,0 +1,158 @@
+"""Indexes on disk, written: a snapshot beside the served one, then `CURRENT`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from app.embeddings.cache import EmbeddingCache
+from app.errors import SnapshotDamaged
+from app.indexing.changes import Changes
+from app.indexing.gate import check_answers
+from app.indexing.storage import Before, Recipe
+from app.indexing.target import Target
+from app.schemas import DocumentRecord
+from app.snapshots import Manifest, Scratch, Snapshot, SnapshotStore, SnapshotSummary, Staging
+from app.stores.edge_shard import ENGINE_VERSION, ChunkShard
+from app.stores.payloads import Entry
+
+
+class DiskStorage:
+    """See `Storage`.
+
+    Args:
+        scratch: from where indexes are read that must not be written to.
+    """
+
+    def __init__(self, snapshots: SnapshotStore, scratch: Scratch, *, cache_path: Path) -> None:
+        self._snapshots = snapshots
+        self._scratch = scratch
+        self._cache_path = cache_path
+
+    @property
+    def engine(self) -> str:
+        return ENGINE_VERSION
+
+    @contextmanager
+    def writer(self) -> Iterator[None]:
+        with self._snapshots.writer():
+            yield
+
+    @contextmanager
+    def before(self, recipe: Recipe | None, *, full: bool = False) -> Iterator[Before]:
+        """Every file of it is read and checked: what is damaged must not be handed on."""
+        snapshot = self._newest_verified()
+        if snapshot is None:
+            yield Before()
+            return
+        manifest = snapshot.manifest
+        recipe = recipe or Recipe.of(manifest)
+        is_current = manifest.id == self._current_id()
+        if full or not recipe.makes_vectors_of(manifest.embedding):
+            yield Before(manifest, snapshot.documents(), is_current=is_current)
+            return
+        with ExitStack() as stack:
+            yield Before(
+                manifest,
+                snapshot.documents(),
+                has_chunks=recipe.makes_chunks_of(manifest) and manifest.engine == ENGINE_VERSION,
+                is_current=is_current,
+                open_chunks=lambda: self._open_chunks(snapshot, stack),
+            )
+
+    @contextmanager
+    def stage(self, before: Before) -> Iterator[DiskStaging]:
+        with self._snapshots.stage() as staging:
+            target = Target(
+                staging.path, average_length=before.chunks.average_length if before.chunks else None
+            )
+            try:
+                yield DiskStaging(self._snapshots, staging, target)
+            finally:
+                target.close()
+
+    @contextmanager
+    def cache(self, *, read_only: bool) -> Iterator[EmbeddingCache]:
+        with EmbeddingCache(self._cache_path, read_only=read_only) as cache:
+            yield cache
+
+    def prune(self) -> None:
+        self._snapshots.prune()
+
+    def roll_back(self, index_id: str | None, check: Callable[[Manifest], None]) -> str:
+        with self._snapshots.writer():
+            snapshot = self._snapshots.find_for_rollback(index_id)
+            manifest = snapshot.manifest
+            check(manifest)
+            with snapshot.times_kept():
+                check_answers(snapshot.path, chunks=manifest.chunks)
+            self._snapshots.point_to(manifest.id)
+            return manifest.id
+
+    def summaries(self) -> list[SnapshotSummary]:
+        return self._snapshots.summaries()
+
+    def _newest_verified(self) -> Snapshot | None:
+        for snapshot in self._snapshots.intact():
+            try:
+                snapshot.verify()
+            except SnapshotDamaged:
+                continue
+            return snapshot
+        return None
+
+    def _current_id(self) -> str | None:
+        try:
+            return self._snapshots.current_id()
+        except SnapshotDamaged:
+            return None
+
+    def _open_chunks(self, snapshot: Snapshot, stack: ExitStack) -> ChunkShard | None:
+        path = stack.enter_context(self._scratch.loadable(snapshot))
+        stack.enter_context(snapshot.times_kept())
+        try:
+            shard = ChunkShard.open(path)
+        except (RuntimeError, ValueError):
+            if snapshot.manifest.engine == ENGINE_VERSION:
+                raise
+            return None  # written by another version of the engine: what it holds is made again
+        stack.callback(shard.close)
+        return shard
+
+
+class DiskStaging:
+    """See `app.indexing.storage.Staging`."""
+
+    def __init__(self, snapshots: SnapshotStore, staging: Staging, target: Target) -> None:
+        self._snapshots = snapshots
+        self._staging = staging
+        self._target = target
+
+    @property
+    def id(self) -> str:
+        return self._staging.id
+
+    @property
+    def built_at(self) -> str:
+        return self._staging.built_at
+
+    def take_over(self, before: Before, changes: Changes) -> None:
+        assert before.manifest is not None  # noqa: S101 - there is something to take over
+        assert isinstance(before.chunks, ChunkShard)  # noqa: S101 - a storage is given what it gave
+        self._target.take_over(self._snapshots.open(before.manifest.id), before.chunks, changes)
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        self._target.add(entries)
+
+    def save(self) -> int:
+        return self._target.save()
+
+    def publish(self, manifest: Manifest, documents: list[DocumentRecord]) -> None:
+        # The gate opens the shard again.
+        self._target.close()
+        self._staging.write_documents(documents)
+        sealed = self._snapshots.seal(self._staging, manifest)
+        with sealed.times_kept():
+            check_answers(self._staging.path, chunks=manifest.chunks)
+        self._snapshots.publish(self._staging)

@@ -1,0 +1,120 @@
+"""Chunks as rows of a table, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pgvector import HalfVector, SparseVector
+from psycopg.types.json import Jsonb
+
+from app.bm25 import TermCounts, counts_of, weights
+from app.embeddings.batches import Vector
+from app.stores.payloads import Entry
+
+# Of a `sparsevec`, at most. The tokenizer's ids of terms are numbers up to 2**32: of 200,000 terms, twenty
+# share their place with another.
+DIMENSIONS_OF_WORDS = 1_000_000_000
+
+COLUMNS = {
+    "id": "text",
+    "ref_doc_id": "text",
+    "text": "text",
+    "start_char": "int4",
+    "end_char": "int4",
+    "metadata": "jsonb",
+    "text_hash": "text",
+    "occurrence": "int4",
+    "length": "int4",
+    "embedding": "halfvec",
+    "terms": "int4[]",
+    "weights": "sparsevec",
+}
+# Of `payload_of_row`, in this order.
+PAYLOAD = (
+    "id",
+    "ref_doc_id",
+    "text",
+    "start_char",
+    "end_char",
+    "metadata",
+    "text_hash",
+    "occurrence",
+    "length",
+)
+
+_UNSTORABLE = {0: "\N{REPLACEMENT CHARACTER}"} | dict.fromkeys(
+    range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}"
+)
+
+
+def row_of(entry: Entry, average_length: float) -> tuple[Any, ...]:
+    """In the order of `COLUMNS`."""
+    payload, vector, counted = entry
+    return (
+        storable(payload["id"]),
+        storable(payload["ref_doc_id"]),
+        storable(payload["text"]),
+        payload["start"],
+        payload["end"],
+        Jsonb(storable(payload["metadata"])),
+        payload["text_hash"],
+        payload["occurrence"],
+        counted.length,
+        HalfVector(normalized(vector)),
+        signed(counted.terms),
+        words(counted.terms, weights(counted.counts, length=counted.length, average_length=average_length)),
+    )
+
+
+def payload_of_row(row: Sequence[Any]) -> dict[str, Any]:
+    """As `app.stores.payloads` makes it, from columns as in `PAYLOAD`."""
+    names = ("id", "ref_doc_id", "text", "start", "end", "metadata", "text_hash", "occurrence", "length")
+    return dict(zip(names, row, strict=True))
+
+
+def entry_of_row(row: Sequence[Any], average_length: float) -> Entry:
+    """From columns as in `COLUMNS`."""
+    *columns, embedding, terms, sparse = row
+    payload = payload_of_row(columns)
+    ids = [term % 2**32 for term in terms]
+    weight_of = dict(zip(sparse.indices(), sparse.values(), strict=True))
+    found = [weight_of[place(term)] for term in ids]
+    counts = counts_of(found, length=payload["length"], average_length=average_length)
+    return Entry(payload, vector_of(embedding), TermCounts(ids, counts))
+
+
+def vector_of(embedding: HalfVector) -> Vector:
+    return embedding.to_numpy().astype(np.float32)
+
+
+def normalized(vector: Sequence[float] | Vector) -> Vector:
+    """At length 1, so that inner products are cosines; a vector of zeros stays one."""
+    array = np.asarray(vector, dtype=np.float32)
+    length = float(np.linalg.norm(array))
+    return array / length if length else array
+
+
+def words(terms: Sequence[int], values: Sequence[float]) -> SparseVector:
+    return SparseVector(dict(zip(map(place, terms), values, strict=True)), DIMENSIONS_OF_WORDS)
+
+
+def place(term: int) -> int:
+    return term % DIMENSIONS_OF_WORDS
+
+
+def signed(terms: Sequence[int]) -> list[int]:
+    """As PostgreSQL's integers, which have a sign."""
+    return [term - 2**32 if term >= 2**31 else term for term in terms]
+
+
+def storable(value: Any) -> Any:
+    """The same, without what PostgreSQL's texts cannot hold: NUL, and halves of surrogate pairs."""
+    if isinstance(value, str):
+        return value.translate(_UNSTORABLE)
+    if isinstance(value, dict):
+        return {storable(name): storable(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [storable(one) for one in value]
+    return value

@@ -1,0 +1,159 @@
+"""An index in PostgreSQL, made of given chunks as a reindex makes it; and what each step took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from app.assembly.postgres import make_postgres_storage
+from app.chunk_unit import ChunkUnit
+from app.embeddings.fingerprint import Fingerprint
+from app.embeddings.static import DIMENSIONS, MODEL
+from app.indexing.in_postgres import Building, PostgresStorage
+from app.indexing.storage import Before
+from app.postgres.chunk_table import Hnsw
+from app.postgres.database import Connection, Database
+from app.postgres.generations import ENGINE
+from app.schemas import DocumentRecord, DocumentStatus
+from app.settings import EmbeddingProvider, Settings
+from app.snapshots import ChunkingInfo, Manifest
+from app.stores.payloads import Entry
+from benchmarks.report import Report
+
+# A statement, and the seconds that it took.
+Took = list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An index in the database, served from now on; times in seconds.
+
+    Attributes:
+        copying: making the rows, and bringing them to the database with COPY.
+        others: of all indexes but HNSW's.
+        vacuum: with ANALYZE.
+        saving: all after COPY: besides these, writing all rows again where the first ones were of another
+            length than the rest.
+        size: of the table and its indexes, in bytes.
+    """
+
+    id: str
+    chunks: int
+    copying: float
+    hnsw: float
+    others: float
+    vacuum: float
+    saving: float
+    size: int
+
+    def report(self, report: Report) -> None:
+        label = f"{self.chunks:,} chunks"
+        report.add(f"{label}, rows a second by COPY", self.chunks / self.copying, "rows/s")
+        report.add(f"{label}, COPY", self.copying, "s")
+        report.add(f"{label}, HNSW build", self.hnsw, "s")
+        report.add(f"{label}, all other indexes", self.others, "s")
+        report.add(f"{label}, VACUUM (ANALYZE)", self.vacuum, "s")
+        report.add(f"{label}, all that follows COPY", self.saving, "s")
+        report.add(f"{label}, size on the disk", self.size / 2**20, "MiB")
+        report.add(f"{label}, size of a chunk", self.size / self.chunks, "bytes")
+
+
+@dataclass(frozen=True)
+class TimedDatabase(Database):
+    """
+    Attributes:
+        took: of its connections' statements, COPY excepted.
+    """
+
+    took: Took = field(default_factory=list)
+
+    def connect(self, purpose: str) -> Connection:
+        connection = super().connect(purpose)
+        connection.cursor_factory = _timed_cursor(self.took)
+        return connection
+
+
+def load(settings: Settings, entries: Iterable[Entry]) -> Loaded:
+    """Publish an index of these chunks; batches have the size that a reindex with these settings has."""
+    assert settings.database_url is not None
+    database = TimedDatabase(settings.database_url.get_secret_value(), settings.db_schema)
+    building = Building(
+        Hnsw(settings.hnsw_m, settings.hnsw_ef_construction), maintenance_mb=settings.db_maintenance_mb
+    )
+    storage = PostgresStorage(database, keep=settings.keep_snapshots, building=building)
+    names: dict[str, None] = {}
+    copying = 0.0
+    with storage.writer(), storage.stage(Before()) as staging:
+        for batch in _batches(entries, settings.embedding_batch_size):
+            names.update(dict.fromkeys(entry.payload["ref_doc_id"] for entry in batch))
+            started = time.perf_counter()
+            staging.add(batch)
+            copying += time.perf_counter() - started
+        started = time.perf_counter()
+        chunks = staging.save()
+        saving = time.perf_counter() - started
+        staging.publish(_manifest(staging.id, len(names), chunks), [_record(name) for name in names])
+    size = make_postgres_storage(settings).summaries()[0].bytes
+    assert size is not None
+    return Loaded(
+        id=staging.id,
+        chunks=chunks,
+        copying=copying,
+        hnsw=_seconds(database.took, "USING hnsw"),
+        others=_seconds(database.took, "CREATE INDEX", "PRIMARY KEY (id)", but="USING hnsw"),
+        vacuum=_seconds(database.took, "VACUUM (ANALYZE)"),
+        saving=saving,
+        size=size,
+    )
+
+
+def _seconds(took: Took, *texts: str, but: str = "\0") -> float:
+    return sum(
+        seconds
+        for statement, seconds in took
+        if but not in statement and any(text in statement for text in texts)
+    )
+
+
+def _timed_cursor(took: Took) -> type[psycopg.Cursor[Any]]:
+    class TimedCursor(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *arguments: Any, **options: Any) -> TimedCursor:
+            started = time.perf_counter()
+            super().execute(query, *arguments, **options)
+            text = query.as_string(self) if isinstance(query, sql.Composable) else str(query)
+            took.append((text, time.perf_counter() - started))
+            return self
+
+    return TimedCursor
+
+
+def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+    iterator = iter(entries)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _manifest(index_id: str, documents: int, chunks: int) -> Manifest:
+    return Manifest(
+        id=index_id,
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        engine=ENGINE,
+        embedding=Fingerprint(provider=EmbeddingProvider.LOCAL, model=MODEL, dimensions=DIMENSIONS),
+        chunking=ChunkingInfo(size=1000, overlap=100, unit=ChunkUnit.CHARACTERS),
+        documents=documents,
+        unread_documents=0,
+        chunks=chunks,
+    )
+
+
+def _record(name: str) -> DocumentRecord:
+    return DocumentRecord(
+        name=name, sha256=None, size=0, pages=None, chunks=0, status=DocumentStatus.INDEXED, problem=None
+    )

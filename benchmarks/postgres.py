@@ -1,0 +1,175 @@
+"""An index in PostgreSQL: loading it, retrieval beside the embedded engine's, recall, and the pool.
+
+Both stores are searched in this process, over the same chunks, with the same questions and vectors, in turn.
+PostgreSQL is a process tree of its own, asked over TCP with a password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import uvloop
+from llama_index.core.vector_stores.types import VectorStoreQuery
+
+from app.bm25 import TermCounter
+from app.postgres import schema
+from app.postgres.database import Connection
+from app.postgres.rows import payload_of_row
+from app.postgres.search import Search
+from app.postgres.server import Limits
+from app.postgres.servers import Servers
+from app.settings import Settings
+from app.snapshots import SnapshotStore
+from app.stores.edge import EdgeVectorStore
+from app.stores.payloads import Entry, Hit
+from benchmarks import corpus
+from benchmarks.database import database, settings
+from benchmarks.generation import load
+from benchmarks.report import Report
+from benchmarks.searches import (
+    DENSE_WEIGHT,
+    DEPTH,
+    Ask,
+    dense,
+    hybrid_queries,
+    matrix,
+    nearest,
+    opened,
+    quantile,
+    recall,
+    times,
+)
+
+_CHUNKS = 100_000
+_QUESTIONS = 600
+_WARM_UP = 100
+_DEFAULT_EF = Settings.model_fields["hnsw_ef_search"].default
+_OTHER_EFS = (40, 100, 200, 400)
+# A connection for each takes many times as long.
+_CONNECTIONS = 200
+_SCHEMA = "benchmark"
+
+
+@dataclass(frozen=True)
+class Questions:
+    """
+    Attributes:
+        expected: the nearest chunks of each, by exact search.
+    """
+
+    queries: list[VectorStoreQuery]
+    expected: list[set[str]]
+
+    @classmethod
+    def over(cls, entries: list[Entry]) -> Questions:
+        queries = hybrid_queries(_QUESTIONS)
+        return cls(queries, nearest(matrix(entries), [entry.payload["id"] for entry in entries], queries))
+
+
+def measure(chunks: int = _CHUNKS) -> Report:
+    report = Report("postgres")
+    on_disk, entries = corpus.service_index(chunks), corpus.entries(chunks)
+    with database() as url, _embedded(on_disk) as embedded:
+        configured = settings(url, _SCHEMA)
+        loaded = load(configured, entries)
+        loaded.report(report)
+        questions = Questions.over(entries)
+        uvloop.run(_measure_searches(report, configured, loaded.id, embedded, questions))
+        uvloop.run(_measure_pool(report, configured, loaded.id, questions.queries))
+    return report.save()
+
+
+@contextmanager
+def _embedded(folder: Path) -> Iterator[EdgeVectorStore]:
+    """The store of an index on disk, which it leaves as it was."""
+    snapshots = SnapshotStore(folder, keep=1)
+    current = snapshots.current_id()
+    assert current is not None
+    snapshot = snapshots.open(current)
+    with (
+        snapshot.times_kept(),
+        closing(EdgeVectorStore.open(snapshot.path, dense_weight=DENSE_WEIGHT)) as store,
+    ):
+        yield store
+
+
+async def _measure_searches(
+    report: Report, configured: Settings, index_id: str, embedded: EdgeVectorStore, questions: Questions
+) -> None:
+    """The embedded engine, and PostgreSQL with each `hnsw.ef_search`."""
+    async with AsyncExitStack() as stack:
+        sides: dict[str, Ask] = {"embedded": embedded.afind}
+        for ef in sorted({*_OTHER_EFS, _DEFAULT_EF}):
+            changed = configured.model_copy(update={"hnsw_ef_search": ef})
+            store, _ = await stack.enter_async_context(opened(changed, index_id))
+            sides[_name(ef)] = store.afind
+        asks = list(sides.values())
+        hybrid = await times(asks, questions.queries, warm_up=_WARM_UP)
+        nearest_only = await times(asks, [dense(query) for query in questions.queries], warm_up=_WARM_UP)
+        recalls = [await recall(ask, questions.queries, questions.expected) for ask in asks]
+    base = median(hybrid[0])
+    for name, whole, part, share in zip(sides, hybrid, nearest_only, recalls, strict=True):
+        is_default = name == _name(_DEFAULT_EF)
+        report.add(f"{name}, recall@{DEPTH} of the dense part", share, at_least=0.95 if is_default else None)
+        report.add(f"{name}, dense retrieval of {DEPTH}, p50", median(part), "ms")
+        report.add(f"{name}, hybrid retrieval of 5, p50", median(whole), "ms")
+        report.add(f"{name}, hybrid retrieval of 5, p95", quantile(whole, 0.95), "ms")
+        if name != "embedded":
+            ratio = median(whole) / base
+            report.add(f"{name} / embedded, hybrid p50", ratio, at_most=8 if is_default else None)
+
+
+def _name(ef: int) -> str:
+    return f"ef_search {ef}{' (the default)' if ef == _DEFAULT_EF else ''}"
+
+
+async def _measure_pool(
+    report: Report, configured: Settings, index_id: str, queries: list[VectorStoreQuery]
+) -> None:
+    """A connection of the pool, and one that is made, prepared and closed for each request."""
+    async with opened(configured, index_id) as (store, servers):
+        fresh = _Fresh(configured, servers, index_id)
+        pooled, new, connecting = await times(
+            [store.afind, fresh.afind, fresh.connect], queries[: _WARM_UP + _CONNECTIONS], warm_up=_WARM_UP
+        )
+    report.add("pooled connection, hybrid retrieval of 5, p50", median(pooled), "ms")
+    report.add("new connection for each, hybrid retrieval of 5, p50", median(new), "ms")
+    report.add("of it connecting and preparing the session", median(connecting), "ms")
+    report.add("new connection / pooled", median(new) / median(pooled))
+
+
+class _Fresh:
+    """Searches by a connection of its own, with the session's settings and types that one of the pool has."""
+
+    def __init__(self, configured: Settings, servers: Servers, index_id: str) -> None:
+        chunks = servers.load(index_id)[1]
+        self._database = servers.primary.database
+        self._session = Limits(
+            pool_min=1,
+            pool_max=1,
+            wait_s=configured.db_pool_timeout_s,
+            statement_s=configured.db_statement_timeout_s,
+            ef_search=configured.hnsw_ef_search,
+        ).session()
+        self._search = Search(chunks.name, chunks.terms, TermCounter(), DENSE_WEIGHT)
+
+    async def afind(self, query: VectorStoreQuery) -> list[Hit]:
+        statement = self._search.statement(query)
+        with self._connected() as connection:
+            rows = connection.execute(statement.text, statement.values, binary=True).fetchall()
+        return [Hit(row[-1], payload_of_row(row[:-1])) for row in rows]
+
+    async def connect(self, _: VectorStoreQuery) -> list[Hit]:
+        with self._connected():
+            return []
+
+    def _connected(self) -> Connection:
+        connection = self._database.connect("benchmark")
+        schema.use_vectors(connection)
+        for name, value in self._session.items():
+            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+        return connection

@@ -1,0 +1,117 @@
+"""Searches in one process, of several stores in turn: how long they take, and what they find."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
+
+from app.assembly.postgres import make_servers
+from app.embeddings.local import LocalEmbedding
+from app.postgres.servers import Servers
+from app.settings import Settings
+from app.stores.payloads import Entry, Hit
+from app.stores.postgres import PostgresVectorStore
+from benchmarks.questions import all_questions
+
+Ask = Callable[[VectorStoreQuery], Awaitable[list[Hit]]]
+Floats = npt.NDArray[np.float32]
+
+# Of the local model.
+DENSE_WEIGHT = 0.3
+DEPTH = 10
+_HYBRID = 5
+# Questions that are compared with all chunks at the same time.
+_BLOCK = 50
+
+
+def hybrid_queries(number: int) -> list[VectorStoreQuery]:
+    """Real questions, as the service asks them of its store by default."""
+    texts = list(islice(all_questions(), number))
+    return [
+        VectorStoreQuery(
+            query_str=text,
+            query_embedding=vector,
+            similarity_top_k=_HYBRID,
+            mode=VectorStoreQueryMode.HYBRID,
+            alpha=DENSE_WEIGHT,
+        )
+        for text, vector in zip(texts, LocalEmbedding().embed(texts).tolist(), strict=True)
+    ]
+
+
+def dense(query: VectorStoreQuery) -> VectorStoreQuery:
+    """Only the nearest vectors."""
+    return replace(query, mode=VectorStoreQueryMode.DEFAULT, similarity_top_k=DEPTH)
+
+
+@asynccontextmanager
+async def opened(settings: Settings, index_id: str) -> AsyncIterator[tuple[PostgresVectorStore, Servers]]:
+    """The store of an index in the database, with a pool that is connected."""
+    servers = make_servers(settings)
+    await servers.open()
+    try:
+        servers.look()
+        chunks = servers.load(index_id)[1]
+        yield PostgresVectorStore(chunks, servers, dense_weight=DENSE_WEIGHT), servers
+    finally:
+        await servers.close()
+
+
+async def times(
+    sides: Sequence[Ask], queries: Sequence[VectorStoreQuery], *, warm_up: int
+) -> list[list[float]]:
+    """For each side its searches in milliseconds: each question is asked of all sides, one after the other.
+
+    Args:
+        warm_up: questions that are asked before, and not counted.
+    """
+    for query in queries[:warm_up]:
+        for ask in sides:
+            await ask(query)
+    taken: list[list[float]] = [[] for _ in sides]
+    for query in queries[warm_up:]:
+        for ask, milliseconds in zip(sides, taken, strict=True):
+            started = time.perf_counter()
+            await ask(query)
+            milliseconds.append((time.perf_counter() - started) * 1000)
+    return taken
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def matrix(entries: Sequence[Entry]) -> Floats:
+    """Shape (chunks, dimensions), at length 1."""
+    vectors = np.stack([np.asarray(entry.vector, dtype=np.float32) for entry in entries])
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return vectors
+
+
+def nearest(
+    vectors: Floats, ids: Sequence[str], queries: Sequence[VectorStoreQuery], depth: int = DEPTH
+) -> list[set[str]]:
+    """For each question, the ids of the nearest vectors of all, by comparing it with every one."""
+    found: list[set[str]] = []
+    for start in range(0, len(queries), _BLOCK):
+        block = [query.query_embedding for query in queries[start : start + _BLOCK]]
+        scores = vectors @ np.asarray(block, dtype=np.float32).T
+        rows = np.argpartition(-scores, depth, axis=0)[:depth].T
+        found += [{ids[row] for row in best} for best in rows.tolist()]
+    return found
+
+
+async def recall(ask: Ask, queries: Sequence[VectorStoreQuery], expected: Sequence[set[str]]) -> float:
+    """The share of the nearest that a dense search finds."""
+    hits = 0
+    for query, wanted in zip(queries, expected, strict=True):
+        hits += len(wanted & {hit.payload["id"] for hit in await ask(dense(query))})
+    return hits / sum(map(len, expected))

@@ -1,0 +1,247 @@
+"""A database that is killed, hangs, is slow or refuses: each has its answer, and nothing stays broken."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from app.settings import Settings
+from tests.conftest import build, write_two_documents
+from tests.support.postgres import DATABASE, PASSWORD, PostgresServer, drop_schema, postgres_server
+from tests.support.postgres_faults import (
+    QUESTION,
+    assert_failed_in_one_line,
+    assert_unavailable,
+    connections,
+    environment_of,
+    hanging,
+    load,
+    locked,
+    values_of,
+)
+from tests.support.serving import free_port, run_reindex, wait_for
+
+MakeSettings = Callable[..., Settings]
+Serve = Callable[..., httpx.Client]
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[PostgresServer]:
+    """For tests that do something to it; each leaves it as it was."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def indexed(own: PostgresServer, settings: MakeSettings) -> Iterator[MakeSettings]:
+    """Settings with an index of two documents."""
+    values = values_of(own, f"test_{secrets.token_hex(4)}")
+    made = settings(**values)
+    write_two_documents(made.documents_dir)
+    build(made)
+    yield lambda **more: settings(**values | more)
+    drop_schema(own, values["db_schema"])
+
+
+def ask(client: httpx.Client) -> httpx.Response:
+    return client.post("/query", json=QUESTION)
+
+
+def served_id(client: httpx.Client) -> str:
+    index: str = client.get("/health").json()["index"]["id"]
+    return index
+
+
+def rewrite(settings: Settings) -> str:
+    """Reindex what has changed; the index."""
+    (settings.documents_dir / "leave.md").write_text(f"Parental leave lasts 20 weeks. {secrets.token_hex(4)}")
+    index = build(settings).index
+    assert index is not None
+    return index
+
+
+def test_it_is_killed_under_load_and_comes_back(
+    own: PostgresServer, indexed: MakeSettings, serve: Serve
+) -> None:
+    """Meanwhile 503; afterwards answers, without a restart, and no connection too many."""
+    made = indexed(db_pool_max=3, db_pool_timeout_s=0.5)
+    client = serve(made)
+    with load(client.base_url) as running:
+        wait_for(lambda: running.count(200) > 20, "answers before")
+        own.kill()
+        health = wait_for(lambda: unready(client), "readiness to fail")
+        assert (health["index_ready"], health["detail"]) == (False, "the database cannot be reached")
+        wait_for(lambda: running.count(503) > 20, "refusals")
+        own.start()
+        wait_for(lambda: client.get("/health").status_code == 200, "readiness to return")
+        before = running.count(200)
+        wait_for(lambda: running.count(200) > before + 20, "answers afterwards")
+        assert len(connections(own)) <= made.db_pool_max + 2
+    assert running.problems == []
+    for answer in running.answers:
+        if answer.status_code != 200:
+            assert_unavailable(answer)
+
+
+def unready(client: httpx.Client) -> dict[str, Any] | None:
+    response = client.get("/health")
+    return response.json() if response.status_code == 503 else None
+
+
+def test_it_is_lost_without_a_question(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+    """Readiness follows at once, however rarely it is looked at."""
+    client = serve(indexed(index_poll_s=60))
+    wait_for(lambda: connections(own, "listen"), "the listener")
+    own.kill()
+    wait_for(lambda: unready(client), "readiness to fail", 10)
+    own.start()
+    wait_for(lambda: client.get("/health").status_code == 200, "readiness to return", 10)
+    wait_for(lambda: ask(client).status_code == 200, "an answer", 10)
+
+
+def test_it_hangs(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+    """503 in bounded time, though no socket is closed; and answers when it goes on."""
+    client = serve(indexed(db_pool_max=2, db_pool_timeout_s=0.3, db_statement_timeout_s=0.5))
+    client.timeout = httpx.Timeout(10)
+    assert ask(client).status_code == 200
+    with hanging(own):
+        assert_unavailable(ask(client))
+        wait_for(lambda: unready(client), "readiness to fail", 20)
+        assert_unavailable(ask(client), "index_not_ready")
+    wait_for(lambda: client.get("/health").status_code == 200, "readiness to return", 20)
+    wait_for(lambda: ask(client).status_code == 200, "an answer", 20)
+    wait_for(lambda: len(connections(own)) <= 4, "stale connections to end", 20)
+
+
+def test_a_search_is_slow(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+    made = indexed(db_statement_timeout_s=0.2)
+    client = serve(made)
+    with locked(own, made.db_schema, served_id(client)):
+        assert_unavailable(ask(client), "overloaded")
+    assert ask(client).status_code == 200
+
+
+def test_no_connection_is_free(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+    """Who waits is refused, and who has the connection is answered."""
+    made = indexed(db_pool_min=1, db_pool_max=1, db_pool_timeout_s=0.2)
+    client = serve(made)
+    first: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: first.append(ask(client)))
+    with locked(own, made.db_schema, served_id(client)):
+        asking.start()
+        wait_for(lambda: is_waiting(own), "the search to wait for the lock")
+        assert_unavailable(ask(client), "overloaded")
+    asking.join()
+    assert first[0].status_code == 200
+
+
+def is_waiting(server: PostgresServer) -> bool:
+    return bool(server.execute("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+
+
+def test_a_role_may_have_no_connection(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+    own.execute(f"CREATE ROLE limited LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT 0")
+    try:
+        made = indexed(database_url=own.url(user="limited"))
+        health = serve(made, ready=False).get("/health")
+        assert (health.status_code, health.json()["status"]) == (503, "failed")
+        assert "no connection left" in health.json()["detail"]
+        assert_failed_in_one_line(run_reindex(environment_of(made)), says="no connection left")
+    finally:
+        own.execute("DROP ROLE limited")
+
+
+def test_the_server_has_no_connection_left(settings: MakeSettings, serve: Serve) -> None:
+    """Readiness says so, and returns when there is one."""
+    with postgres_server({"max_connections": "5", "superuser_reserved_connections": "1"}) as server:
+        made = settings(**values_of(server, "rag"), db_pool_min=1, db_pool_max=1)
+        write_two_documents(made.documents_dir)
+        build(made)
+        others = [psycopg.connect(server.url()) for _ in range(5)]
+        client = serve(made, ready=False)
+        assert "no connection left" in client.get("/health").json()["detail"]
+        for other in others:
+            other.close()
+        wait_for(lambda: client.get("/health").status_code == 200, "readiness")
+        wait_for(lambda: ask(client).status_code == 200, "an answer", 10)
+
+
+def test_it_is_read_only(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+    own.execute(f"ALTER DATABASE {DATABASE} SET default_transaction_read_only = on")
+    try:
+        made = indexed()
+        assert ask(serve(made)).status_code == 200
+        assert_failed_in_one_line(run_reindex(environment_of(made)), says="must lead to the primary")
+    finally:
+        own.execute(f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only")
+
+
+def test_the_first_of_two_hosts_is_dead(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+    address = f"127.0.0.1:{own.port}"
+    url = own.url().replace(address, f"127.0.0.1:{free_port()},{address}")
+    client = serve(indexed(database_url=url))
+    assert ask(client).status_code == 200
+    done = run_reindex(environment_of(indexed(database_url=url)))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_reindex_is_heard_of(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+    """Long before the next poll; also after the connection that listens was cut."""
+    made = indexed(index_poll_s=60)
+    client = serve(made)
+    (listener,) = wait_for(lambda: connections(own, "listen"), "the listener")
+    # The first may be found by the look with which listening begins; of the others it has to be told.
+    for _ in range(3):
+        wait_for_swap(client, rewrite(made))
+
+    own.execute(f"SELECT pg_terminate_backend({listener})")
+    wait_for(lambda: connections(own, "listen") not in ([], [listener]), "the listener to come back", 10)
+    wait_for_swap(client, rewrite(made))
+
+
+def wait_for_swap(client: httpx.Client, index: str | None) -> None:
+    wait_for(lambda: served_id(client) == index, "the swap", 10)
+
+
+def test_a_reindex_is_found_by_polling(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+    made = indexed(index_poll_s=0.2)
+    first = rewrite(made)
+    second = rewrite(made)
+    client = serve(made)
+    assert served_id(client) == second
+    # Nobody is told.
+    own.execute(f"UPDATE {made.db_schema}.served SET id = '{first}'", DATABASE)
+    wait_for(lambda: served_id(client) == first, "the swap", 10)
+
+
+def test_the_tables_are_dropped(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+    """Readiness says what queries meet; the next reindex brings both back."""
+    made = indexed()
+    client = serve(made)
+    drop_schema(own, made.db_schema)
+    health = wait_for(lambda: unready(client), "readiness to fail")
+    assert "there is no index in the database" in health["detail"]
+    assert_unavailable(ask(client), "index_not_ready")
+    build(made)
+    wait_for(lambda: client.get("/health").status_code == 200, "readiness to return")
+    assert ask(client).status_code == 200
+
+
+def test_it_gets_its_first_index_while_it_is_watched(
+    own: PostgresServer, settings: MakeSettings, serve: Serve, tmp_path: Path
+) -> None:
+    made = settings(**values_of(own, f"test_{secrets.token_hex(4)}"))
+    write_two_documents(made.documents_dir)
+    client = serve(made, ready=False)
+    assert "run make reindex" in client.get("/health").json()["detail"]
+    build(made)
+    wait_for(lambda: client.get("/health").status_code == 200, "readiness")
+    assert ask(client).status_code == 200
+    drop_schema(own, made.db_schema)

@@ -1,0 +1,245 @@
+"""A run into PostgreSQL: it pays for what has changed, and leaves what a build from nothing leaves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.assembly.indexing import make_storage
+from app.errors import IndexingError, TooManyDocumentsLost
+from app.postgres.rows import normalized
+from app.settings import Settings
+from tests.conftest import build, plan
+from tests.support.fake_provider import FakeProvider
+from tests.support.postgres import PostgresServer, drop_schema
+from tests.support.stored import assert_same_index, stored
+from tests.support.stored_in_postgres import (
+    TOLERANCE,
+    assert_nothing_left_over,
+    content_of,
+    current_id,
+    database_of,
+    stored_in_postgres,
+)
+
+MakeSettings = Callable[..., Settings]
+Sent = Callable[[], list[str]]
+Check = Callable[[Settings], None]
+
+
+def paragraph(number: int) -> str:
+    return f"## Rule {number}\n\nThe rule of number {number} is that thing {number} is done.\n\n"
+
+
+DOCUMENT = "# Rules\n\n" + "".join(paragraph(number) for number in range(6))
+LONG = " ".join(f"Sentence {number} is here." for number in range(60))
+
+
+@pytest.fixture
+def made(openai_settings: MakeSettings, database: dict[str, Any]) -> Settings:
+    """Documents of one, six and some chunks, and one that cannot be read; with an index of them."""
+    settings = openai_settings(**database, max_shrink=0.5)
+    (settings.documents_dir / "rules.md").write_text(DOCUMENT)
+    (settings.documents_dir / "long.txt").write_text(LONG)
+    (settings.documents_dir / "broken.pdf").write_text("not a PDF")
+    build(settings)
+    return settings
+
+
+@pytest.fixture
+def sent(provider: FakeProvider) -> Sent:
+    """The texts that were sent to be embedded since it was asked last."""
+
+    def take() -> list[str]:
+        texts = [text for request in provider.embedding_requests for text in request["input"]]
+        provider.embedding_requests.clear()
+        return texts
+
+    return take
+
+
+@pytest.fixture
+def assert_as_if_built_anew(postgres: PostgresServer) -> Iterator[Check]:
+    schemas = []
+
+    def check(settings: Settings) -> None:
+        anew = settings.model_copy(update={"db_schema": f"{settings.db_schema}_anew"})
+        schemas.append(anew.db_schema)
+        build(anew)
+        made, other = (stored_in_postgres(database_of(each)) for each in (settings, anew))
+        assert_same_index(made, other, atol=TOLERANCE)
+        assert_nothing_left_over(database_of(settings))
+
+    yield check
+    for name in schemas:
+        drop_schema(postgres, name)
+
+
+def assert_as_if_built_on_disk(settings: Settings) -> None:
+    """Where vectors are kept as long as they come, and this one's are at length 1."""
+    on_disk = settings.model_copy(update={"database_url": None})
+    build(on_disk)
+    other = stored(on_disk.index_dir)
+    for chunk_id, (payload, vector, counts) in other.chunks.items():
+        other.chunks[chunk_id] = payload, normalized(vector).tolist(), counts
+    assert_same_index(stored_in_postgres(database_of(settings)), other, atol=TOLERANCE)
+    assert_nothing_left_over(database_of(settings))
+
+
+def added(folder: Path) -> None:
+    (folder / "added.md").write_text("Something new.")
+
+
+def changed(folder: Path) -> None:
+    (folder / "rules.md").write_text(DOCUMENT.replace("thing 3 is", "thing 3 is never"))
+
+
+def renamed(folder: Path) -> None:
+    (folder / "new").mkdir()
+    (folder / "rules.md").rename(folder / "new" / "rules.md")
+
+
+def removed(folder: Path) -> None:
+    (folder / "travel.md").unlink()
+
+
+def copied(folder: Path) -> None:
+    shutil.copy(folder / "rules.md", folder / "copy.md")
+
+
+def swapped(folder: Path) -> None:
+    (folder / "leave.md").rename(folder / "aside")
+    (folder / "travel.md").rename(folder / "leave.md")
+    (folder / "aside").rename(folder / "travel.md")
+
+
+def everything(folder: Path) -> None:
+    for change in (swapped, copied, renamed, added):
+        change(folder)
+    removed(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "new_texts"),
+    [(added, 1), (changed, 1), (renamed, 0), (removed, 0), (copied, 0)],
+)
+def test_a_run_pays_for_new_texts_and_leaves_what_a_build_on_disk_leaves(
+    made: Settings, sent: Sent, change: Callable[[Path], None], new_texts: int
+) -> None:
+    sent()
+    change(made.documents_dir)
+    report = build(made)
+    assert (len(sent()), report.embedded, report.published) == (new_texts, new_texts, True)
+    assert_as_if_built_on_disk(made)
+
+
+def test_many_changes_leave_what_a_build_from_nothing_leaves(
+    made: Settings, sent: Sent, assert_as_if_built_anew: Check
+) -> None:
+    """On disk, too."""
+    sent()
+    everything(made.documents_dir)
+    assert build(made).published
+    assert len(sent()) == 1
+    assert_as_if_built_anew(made)
+    assert_as_if_built_on_disk(made)
+
+
+def test_other_chunks_embed_only_new_text(made: Settings, sent: Sent, assert_as_if_built_anew: Check) -> None:
+    """A setting that cuts otherwise reads all documents; texts that come out the same keep their vectors."""
+    sent()
+    smaller = made.model_copy(update={"chunk_size": 500, "chunk_overlap": 0})
+    assert build(smaller).published
+    new = sent()
+    assert new
+    assert all(text in LONG for text in new)
+    assert_as_if_built_anew(smaller)
+
+
+def test_full_takes_nothing_over(made: Settings, sent: Sent, assert_as_if_built_anew: Check) -> None:
+    """What a provider was paid for is not thrown away all the same."""
+    sent()
+    assert build(made, full=True).published
+    assert sent() == []
+    assert_as_if_built_anew(made)
+
+
+def test_nothing_changed_is_nothing_done(made: Settings, sent: Sent) -> None:
+    """Not a row is written, also where files were touched."""
+    before = content_of(database_of(made))
+    sent()
+    for path in made.documents_dir.iterdir():
+        os.utime(path, (1, 1))
+    report = build(made)
+    assert (report.published, sent()) == (False, [])
+    assert content_of(database_of(made)) == before
+
+
+def test_what_was_embedded_survives_a_failed_run(
+    openai_settings: MakeSettings, database: dict[str, Any], provider: FakeProvider, sent: Sent
+) -> None:
+    """The next run sends the rest. Of the failed one's index nothing is left."""
+    settings = openai_settings(
+        **database, embedding_batch_size=1, embedding_concurrency=1, embedding_retry_s=0
+    )
+    for number in range(8):
+        (settings.documents_dir / f"{number}.md").write_text(f"Text of number {number}.")
+    fail_after(provider, 5)
+    with pytest.raises(IndexingError, match="embedding failed"):
+        build(settings)
+    assert current_id(settings) is None
+    assert_nothing_left_over(database_of(settings))
+    first = set(sent()[:5])
+    provider.embedding_fault = None
+    build(settings)
+    assert len(first) == 5
+    assert first.isdisjoint(sent())
+
+
+def test_a_plan_tells_and_writes_nothing(made: Settings, sent: Sent) -> None:
+    everything(made.documents_dir)
+    before = content_of(database_of(made))
+    sent()
+    planned = plan(made)
+    assert (content_of(database_of(made)), sent()) == (before, [])
+    done = build(made)
+    assert (planned.changes, planned.embedded, planned.chunks) == (done.changes, done.embedded, done.chunks)
+    assert (planned.published, planned.planned, planned.embedded) == (False, True, 1)
+
+
+def test_a_plan_needs_no_tables_and_makes_none(
+    openai_settings: MakeSettings, database: dict[str, Any], postgres: PostgresServer
+) -> None:
+    settings = openai_settings(**database)
+    planned = plan(settings)
+    assert (planned.index, planned.embedded) == (None, 2)
+    assert content_of(database_of(settings)) == {}
+    assert make_storage(settings).summaries() == []
+    assert postgres.execute("SELECT to_regnamespace(%s)::text", "rag", [settings.db_schema]) == [(None,)]
+
+
+def test_many_lost_documents_stop_a_run(made: Settings, sent: Sent) -> None:
+    """A volume that was not mounted should not empty the index; nothing is paid for before that is seen."""
+    before = stored_in_postgres(database_of(made))
+    sent()
+    for name in ("leave.md", "travel.md", "rules.md"):
+        (made.documents_dir / name).unlink()
+    added(made.documents_dir)
+    with pytest.raises(TooManyDocumentsLost, match=r"3 of 4 documents.*leave\.md.*--force"):
+        build(made)
+    assert sent() == []
+    assert stored_in_postgres(database_of(made)) == before
+    assert build(made, force=True).published
+
+
+def fail_after(provider: FakeProvider, requests: int) -> None:
+    from starlette.responses import JSONResponse  # noqa: PLC0415
+
+    provider.embedding_fault = lambda *_: (
+        JSONResponse({}, 401) if len(provider.embedding_requests) > requests else None
+    )

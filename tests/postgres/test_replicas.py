@@ -1,0 +1,106 @@
+"""Read replicas answer the questions; the primary does, where they cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from app.settings import Settings
+from tests.conftest import build, write_two_documents
+from tests.support.postgres import PostgresServer, postgres_server
+from tests.support.postgres_faults import QUESTION, assert_unavailable, locked, values_of
+from tests.support.serving import wait_for
+
+MakeSettings = Callable[..., Settings]
+Serve = Callable[..., httpx.Client]
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def replicated(own: PostgresServer, settings: MakeSettings) -> Iterator[Settings]:
+    """A database with an index, and another one with the same, which gets nothing that comes later."""
+    own.execute("CREATE DATABASE first")
+    made = settings(
+        **values_of(own, "rag") | {"database_url": own.url("first")},
+        database_read_urls=own.url("replica"),
+        db_pool_timeout_s=0.5,
+        db_statement_timeout_s=1,
+    )
+    write_two_documents(made.documents_dir)
+    build(made)
+    own.execute("CREATE DATABASE replica TEMPLATE first")
+    yield made
+    for name in ("first", "replica"):
+        own.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def ask(client: httpx.Client) -> httpx.Response:
+    return client.post("/query", json=QUESTION)
+
+
+def health(client: httpx.Client) -> dict[str, Any]:
+    answer: dict[str, Any] = client.get("/health").json()
+    return answer
+
+
+def test_replicas_are_asked(own: PostgresServer, replicated: Settings, serve: Serve) -> None:
+    """Questions are answered while nobody can search the primary; and not where it is the only one."""
+    client = serve(replicated)
+    alone = serve(replicated.model_copy(update={"database_read_urls": None}))
+    with locked(own, "rag", health(client)["index"]["id"], "first"):
+        assert [ask(client).status_code for _ in range(5)] == [200] * 5
+        assert_unavailable(ask(alone), "overloaded")
+
+
+def test_a_replica_is_lost(own: PostgresServer, replicated: Settings, serve: Serve, caplog: Any) -> None:
+    """The primary answers every question, from the first on; the log tells of it, and of no password."""
+    client = serve(replicated)
+    assert ask(client).status_code == 200
+    own.execute("DROP DATABASE replica WITH (FORCE)")
+    assert [ask(client).status_code for _ in range(5)] == [200] * 5
+    wait_for(lambda: "read replica 1: there is no such database" in caplog.text, "the log to tell")
+    assert health(client)["status"] == "ok"
+
+
+def test_a_replica_comes_back(own: PostgresServer, replicated: Settings, serve: Serve) -> None:
+    own.execute("ALTER DATABASE replica RENAME TO away")
+    client = serve(replicated)
+    assert ask(client).status_code == 200
+    own.execute("ALTER DATABASE away RENAME TO replica")
+    with locked(own, "rag", health(client)["index"]["id"], "first"):
+        wait_for(lambda: ask(client).status_code == 200, "the replica to answer", 20)
+
+
+def test_a_replica_lags_behind(replicated: Settings, serve: Serve) -> None:
+    """An index that it has not got yet is answered by the primary."""
+    client = serve(replicated)
+    (replicated.documents_dir / "leave.md").write_text("Parental leave lasts 20 weeks.")
+    index = build(replicated).index
+    wait_for(lambda: health(client)["index"]["id"] == index, "the swap", 10)
+    answer = ask(client).json()
+    assert (answer["index"], "20 weeks" in answer["answer"]) == (index, True)
+
+
+def test_a_replica_has_lost_the_chunks(own: PostgresServer, replicated: Settings, serve: Serve) -> None:
+    """The primary is asked in its place."""
+    client = serve(replicated)
+    own.execute(f'DROP TABLE rag."chunks_{health(client)["index"]["id"]}"', "replica")
+    assert [ask(client).status_code for _ in range(3)] == [200] * 3
+
+
+def test_the_primary_is_lost(own: PostgresServer, replicated: Settings, serve: Serve) -> None:
+    """A replica answers alone, for a server that starts then, too."""
+    client = serve(replicated)
+    own.execute("ALTER DATABASE first ALLOW_CONNECTIONS false")
+    own.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'first'")
+    wait_for(lambda: ask(client).status_code == 200, "an answer", 10)
+    assert ask(serve(replicated)).status_code == 200
+    assert health(client)["status"] == "ok"

@@ -1,0 +1,54 @@
+"""What a table of chunks takes on the disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from app.bm25 import TermCounter
+from app.postgres.chunk_table import ChunkTable, Hnsw
+from app.postgres.database import Database
+from app.postgres.schema import migrate
+from app.stores.payloads import Entry
+
+_WORDS = [f"word{number}" for number in range(17)]
+
+
+def _entries(number: int) -> list[Entry]:
+    counter, generator = TermCounter(), np.random.default_rng(1)
+    texts = [" ".join(generator.permutation(_WORDS * 4)) for _ in range(number)]
+    payload = {"start": 0, "end": 1, "metadata": {}, "occurrence": 0, "ref_doc_id": "a.md"}
+    return [
+        Entry(
+            {**payload, "id": str(place), "text": text, "text_hash": str(place)},
+            generator.standard_normal(64).astype(np.float32),
+            counter.count(text),
+        )
+        for place, text in enumerate(texts)
+    ]
+
+
+def _size(url: str, schema: str, index_id: str, entries: list[Entry], average_length: float) -> int:
+    database = Database(url, schema)
+    with database.connect("test") as connection:
+        migrate(connection, database)
+        table = ChunkTable.create(
+            connection, database, index_id, dimensions=64, average_length=average_length
+        )
+        table.add(entries)
+        table.build_indexes(Hnsw())
+        assert table.count() == len(entries)
+        row = connection.execute(
+            "SELECT pg_table_size(oid) FROM pg_class WHERE relname = %s", [f"chunks_{index_id}"]
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_weights_that_are_written_again_leave_no_room_behind(database: dict[str, Any]) -> None:
+    """As when the first chunks of a build, which its average length is taken from, are short ones."""
+    entries = _entries(300)
+    average = sum(entry.terms.length for entry in entries) / len(entries)
+    where = database["database_url"], database["db_schema"]
+    assert _size(*where, "drifted", entries, average / 2) <= _size(*where, "steady", entries, average) * 1.1

@@ -1,0 +1,125 @@
+"""What befalls a database that is asked, and questions that go on meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import psycopg
+from psycopg import sql
+
+from app.settings import Settings
+from tests.support.postgres import DATABASE, PostgresServer
+
+QUESTION = {"query": "How long is parental leave?"}
+# Between two questions of one client.
+_PAUSE_S = 0.01
+
+
+class Load:
+    """Clients that ask until it ends.
+
+    Attributes:
+        answers: all of them; a question that hangs for 10 s ends the client, which `problems` tells.
+    """
+
+    def __init__(self, url: str, clients: int) -> None:
+        self.answers: list[httpx.Response] = []
+        self.problems: list[str] = []
+        self._url = url
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def count(self, status: int) -> int:
+        return sum(answer.status_code == status for answer in self.answers)
+
+    def _ask(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=10) as client:
+            while not self._ended.wait(_PAUSE_S):
+                try:
+                    self.answers.append(client.post("/query", json=QUESTION))
+                except httpx.HTTPError as error:
+                    self.problems.append(repr(error))
+                    return
+
+
+@contextmanager
+def load(url: httpx.URL, clients: int = 4) -> Iterator[Load]:
+    running = Load(str(url), clients)
+    for thread in running._threads:
+        thread.start()
+    try:
+        yield running
+    finally:
+        running._ended.set()
+        for thread in running._threads:
+            thread.join()
+
+
+@contextmanager
+def hanging(server: PostgresServer) -> Iterator[None]:
+    """All its processes are stopped; sockets stay open, and nobody reads them."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(server.pid)], capture_output=True, text=True, check=True
+    ).stdout
+    # The postmaster first: it makes new ones.
+    pids = [server.pid, *map(int, found.split())]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def locked(server: PostgresServer, schema: str, index_id: str, database: str = DATABASE) -> Iterator[None]:
+    """Nobody can search an index."""
+    name = sql.Identifier(schema, f"chunks_{index_id}")
+    with psycopg.connect(server.url(database)) as connection:
+        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(name))
+        yield
+
+
+def connections(server: PostgresServer, purpose: str = "") -> list[int]:
+    """Process ids of the service's connections."""
+    statement = f"SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'rag-service {purpose}%'"
+    return [pid for (pid,) in server.execute(statement)]
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """For a process that is to have the same settings, as far as they say what is where."""
+    assert settings.database_url is not None
+    return {
+        "DATABASE_URL": settings.database_url.get_secret_value(),
+        "DB_SCHEMA": settings.db_schema,
+        "DOCUMENTS_DIR": str(settings.documents_dir),
+        "PARSE_WORKERS": "1",
+    }
+
+
+def assert_unavailable(answer: httpx.Response, *codes: str) -> None:
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert int(answer.headers["Retry-After"]) > 0
+    if codes:
+        assert answer.json()["code"] in codes, answer.text
+
+
+def assert_failed_in_one_line(done: subprocess.CompletedProcess[str], *, says: str) -> None:
+    assert done.returncode == 1, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Failed: ")]
+    assert done.stderr.splitlines()[-1:] == lines, done.stderr
+    assert says in lines[0], lines[0]
+    assert "Traceback" not in done.stderr
+
+
+def values_of(server: PostgresServer, schema: str) -> dict[str, Any]:
+    return {"database_url": server.url(DATABASE), "db_schema": schema}
