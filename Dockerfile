@@ -1,11 +1,13 @@
-# Two stages: the first has pip and what it downloads, the second only what runs.
-FROM python:3.11-slim-bookworm AS build
+# Two stages: the first has pip and what it downloads, the second only what runs. A digest pins more than a
+# version: docker build --build-arg BASE=python@sha256:...
+ARG BASE=python:3.11.14-slim-bookworm
+FROM ${BASE} AS build
 WORKDIR /service
 COPY requirements.lock .
 RUN python -m venv .venv \
     && .venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 
-FROM python:3.11-slim-bookworm
+FROM ${BASE}
 RUN useradd --uid 10001 --no-create-home service \
     && mkdir -p /service/documents /service/index_storage \
     && chown service /service/index_storage
@@ -14,12 +16,16 @@ COPY --from=build /service/.venv .venv
 COPY app app
 COPY scripts/reindex.py scripts/reindex.py
 COPY scripts/migrate_index.py scripts/migrate_index.py
+COPY scripts/doctor.py scripts/doctor.py
+# Compiled here: nothing can be written where the root is read-only.
+RUN .venv/bin/python -m compileall -q app scripts
 ENV PATH=/service/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOST=0.0.0.0 \
     PORT=8000
-USER service
+# By number: Kubernetes cannot tell that a name is not root's.
+USER 10001
 VOLUME ["/service/documents", "/service/index_storage"]
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install run reindex test check lint types bench soak docker lock clean
+.PHONY: help install run reindex doctor test check lint types bench soak docker lock clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,11 @@ run: $(VENV)/.runtime ## Serve on HOST:PORT (127.0.0.1:8000); the first run buil
 reindex: $(VENV)/.runtime ## Build the next index from documents/ beside the served one, and swap it in
 	@exec $(BIN)/python scripts/reindex.py $(ARGS)
 
-test: $(VENV)/.dev ## Run the tests; no network, no key
-	$(BIN)/python -m pytest $(ARGS)
+doctor: $(VENV)/.runtime ## Look at settings, models, index, documents, disk and port; say what to do
+	@exec $(BIN)/python scripts/doctor.py $(ARGS)
+
+test: $(VENV)/.dev ## Run the tests, a process each processor; no network, no key
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check app scripts tests benchmarks
@@ -51,7 +54,8 @@ bench: $(VENV)/.dev ## Measure against the naive LlamaIndex service; writes benc
 
 soak: $(VENV)/.dev ## Long runs, two hours: memory over 100,000 questions, swaps, kills at every step
 	$(BIN)/python -m benchmarks soak swaps
-	$(BIN)/python -m pytest --soak tests/test_crashes.py tests/indexing/test_any_sequence.py
+	$(BIN)/python -m pytest --soak tests/test_crashes.py tests/indexing/test_any_sequence.py \
+		tests/test_rolling_restarts.py tests/test_dockerfile.py
 
 docker: ## Build the image
 	docker build --tag rag-service .

@@ -4,10 +4,20 @@ The reader processes import this module again; so that they start fast, it impor
 """
 
 import gc
-import math
+import ipaddress
 import signal
 import socket
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from app.settings import Settings
+
+# For answers that are made and not yet sent; requests in work have had DRAIN_TIMEOUT_S before.
+_CLOSE_TIMEOUT_S = 5
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 def _check_host(host: str) -> None:
@@ -20,6 +30,45 @@ def _check_host(host: str) -> None:
         raise SettingsError(f"HOST: {host!r} is no address of this machine ({error.strerror})") from None
 
 
+def _check_openness(settings: "Settings") -> None:
+    """Without keys, only this machine may ask, unless whoever starts it says otherwise."""
+    from app.assembly.guards import make_api_keys  # noqa: PLC0415
+    from app.settings import SettingsError  # noqa: PLC0415
+
+    if make_api_keys(settings) is None and not settings.allow_anonymous and not _is_loopback(settings.host):
+        raise SettingsError(
+            f"API_KEYS: none is set, and HOST ({settings.host}) lets others in: set API_KEYS or "
+            "API_KEYS_FILE, or ALLOW_ANONYMOUS=true"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    addresses = [str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)]
+    return all(ipaddress.ip_address(address).is_loopback for address in addresses)
+
+
+def _end(*_: object) -> None:
+    """End well: uvicorn stops on a signal, then raises it again for the handler that was there before.
+
+    Whoever asks once more must not disturb the interpreter's own end.
+    """
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(0)
+
+
+def _serve(config: "uvicorn.Config") -> None:
+    if config.workers == 1:
+        import uvicorn  # noqa: PLC0415
+
+        uvicorn.Server(config).run()
+        return
+    from app.workers import Workers  # noqa: PLC0415
+
+    gc.enable()  # this process only watches the workers
+    Workers(config, [config.bind_socket()]).run()
+
+
 def main() -> int:
     # There is hardly any garbage in what is imported and loaded: looking for it takes 0.3 s. The application
     # turns this on again when it has started.
@@ -27,33 +76,40 @@ def main() -> int:
 
     import uvicorn  # noqa: PLC0415
 
+    from app.assembly.tracing import check_tracing  # noqa: PLC0415
+    from app.secret_values import secrets_of  # noqa: PLC0415
     from app.settings import SettingsError, load_settings  # noqa: PLC0415
     from app.telemetry import log_config  # noqa: PLC0415
+    from app.worker_metrics import shared_metrics  # noqa: PLC0415
 
     try:
         settings = load_settings()
         _check_host(settings.host)
+        _check_openness(settings)
+        check_tracing(settings)
     except SettingsError as error:
         print(f"Wrong setting: {error}", file=sys.stderr)
         return 2
-    # uvicorn drains on SIGTERM, then raises it again for the handler that was there before: a stop that went
-    # well is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if settings.workers > 1:
-        gc.enable()  # this process only watches the workers
-    uvicorn.run(
+    for number in _STOPS:
+        signal.signal(number, _end)
+    config = uvicorn.Config(
         "app.main:create_app",
         factory=True,
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
-        log_config=log_config(settings.log_level),
+        http="app.http_protocol:BoundedProtocol",
+        ws="none",
+        # uvicorn would believe whoever asks from 127.0.0.1; TRUSTED_PROXIES says whom the service believes.
+        proxy_headers=False,
+        log_config=log_config(settings.log_level, settings.log_format, secrets_of(settings)),
+        access_log=False,  # app/observing.py writes a line that says more
         server_header=False,
-        # Nearly every request has ended by then. What waits for longer, such as for its body, is cut off.
-        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + 5,
+        timeout_graceful_shutdown=_CLOSE_TIMEOUT_S,
     )
+    with shared_metrics(settings.workers, settings.scratch_dir):
+        _serve(config)
     return 0
 
 

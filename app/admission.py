@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -56,14 +57,29 @@ class Pace:
         self._begun_at, self._cpu_s = now, cpu_s
 
 
+class Level(Protocol):
+    """Shows how many there are."""
+
+    def inc(self) -> None: ...
+
+    def dec(self) -> None: ...
+
+
 class Admission:
     """Lets so many requests in at once; some more wait for their turn, the rest are refused at once.
 
     What only asks how things are, such as a probe, is always let in. Counted per worker.
+
+    Args:
+        in_flight, queued: are shown how many requests are in work, and how many wait for that.
     """
 
-    def __init__(self, app: ASGIApp, max_concurrency: int, max_queue: int) -> None:
+    def __init__(
+        self, app: ASGIApp, max_concurrency: int, max_queue: int, in_flight: Level, queued: Level
+    ) -> None:
         self._app = app
+        self._in_flight = in_flight
+        self._queued = queued
         self._slots = asyncio.Semaphore(max_concurrency)
         self._max_concurrency = max_concurrency
         self._max_queue = max_queue
@@ -79,10 +95,12 @@ class Admission:
         except Overloaded as error:
             await error_response(scope["path"], error)(scope, receive, send)
             return
+        self._in_flight.inc()
         try:
             await self._pace.wait()
             await self._app(scope, receive, send)
         finally:
+            self._in_flight.dec()
             self._slots.release()
 
     async def _enter(self) -> None:
@@ -100,6 +118,7 @@ class Admission:
                 retry_after_s=1,
             )
         self._waiting += 1
+        self._queued.inc()
         try:
             async with asyncio.timeout(QUEUE_S):
                 await self._slots.acquire()
@@ -107,3 +126,4 @@ class Admission:
             raise Overloaded(f"no request ended within {QUEUE_S:g} s", retry_after_s=1) from None
         finally:
             self._waiting -= 1
+            self._queued.dec()

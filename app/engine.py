@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -25,17 +24,17 @@ from app.deadline import start_deadline
 from app.embeddings.fingerprint import Fingerprint
 from app.embeddings.query import QueryEmbedder
 from app.errors import ModelTimeout, ModelUnavailable
+from app.request_notes import Facts, current_notes
 from app.schemas import (
     AnswerStatus,
     Citation,
     Filters,
     QueryRequest,
     QueryResponse,
-    RetrievalTimings,
     RetrieveResponse,
-    Timings,
     Usage,
 )
+from app.stopwatch import Stopwatch
 from app.stores.contract import ChunkStore
 from app.stores.payloads import Hit
 from app.synthesis.contract import (
@@ -61,30 +60,6 @@ class Retrieval:
     top_k: int
     min_score: float
     dense_weight: float
-
-
-class Stopwatch:
-    """Milliseconds by stage."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self.stages: dict[str, float] = {"embed": 0.0, "retrieve": 0.0, "generate": 0.0}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.stages[name] += _milliseconds(started)
-
-    def timings(self) -> Timings:
-        return Timings(**self.stages, total=_milliseconds(self._started))
-
-    def retrieval_timings(self) -> RetrievalTimings:
-        return RetrievalTimings(**self.stages, total=_milliseconds(self._started))
-
-
-def _milliseconds(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 3)
 
 
 @dataclass(frozen=True)
@@ -142,14 +117,14 @@ class RagQueryEngine(BaseQueryEngine):
 
     async def answer(self, request: QueryRequest, conversation: Conversation = NO_CONVERSATION) -> Answered:
         """Answer a question, or say that nothing was found."""
-        start_deadline(self._timeout_s)
-        watch = Stopwatch()
+        watch = self._begin(request)
         question = await self._standalone(request.query, conversation, watch)
         found = await self._find_relevant(request, question.text, watch)
         synthesis = self._nothing_found()
         if found.citations:
-            with watch.stage("generate"), _only_the_answer_fails():
+            with self._generating(watch) as facts:
                 synthesis = await self._synthesizer.synthesize(question.text, found.citations, conversation)
+                facts.update(_facts(synthesis))
         return self._answered(found, synthesis, question, watch)
 
     async def stream(
@@ -159,8 +134,7 @@ class RagQueryEngine(BaseQueryEngine):
 
         Closing it early ends what is being done for it, at the provider too.
         """
-        start_deadline(self._timeout_s)
-        watch = Stopwatch()
+        watch = self._begin(request)
         question = await self._standalone(request.query, conversation, watch)
         found = await self._find_relevant(request, question.text, watch)
         yield found
@@ -169,19 +143,20 @@ class RagQueryEngine(BaseQueryEngine):
             yield synthesis.text
         else:
             parts = self._synthesizer.stream(question.text, found.citations, conversation)
-            with watch.stage("generate"), _only_the_answer_fails():
+            with self._generating(watch) as facts:
                 async with aclosing(parts):
                     async for part in parts:
                         if isinstance(part, Synthesis):
                             synthesis = part
+                            facts.update(_facts(synthesis))
                         else:
+                            watch.first_token()
                             yield part
         yield self._answered(found, synthesis, question, watch)
 
     async def search(self, request: QueryRequest) -> RetrieveResponse:
         """The passages for a question, however low they score."""
-        start_deadline(self._timeout_s)
-        watch = Stopwatch()
+        watch = self._begin(request)
         passages = await self._find(request, request.query, watch)
         return RetrieveResponse(
             citations=passages, index=self._snapshot_id, timings_ms=watch.retrieval_timings()
@@ -192,11 +167,29 @@ class RagQueryEngine(BaseQueryEngine):
         probe = [1.0] * self._fingerprint.dimensions
         self._store.find(self._store_query("test", probe, 1, None))
 
+    def _begin(self, request: QueryRequest) -> Stopwatch:
+        start_deadline(self._timeout_s)
+        notes = current_notes()
+        notes.index, notes.question = self._snapshot_id, request.query
+        return Stopwatch(notes)
+
+    @contextmanager
+    def _generating(self, watch: Stopwatch) -> Iterator[Facts]:
+        """Around what the language model does; where it fails, say that the passages can still be had."""
+        try:
+            with watch.stage("generate", model=self._synthesizer.model) as facts:
+                yield facts
+        except (ModelUnavailable, ModelTimeout) as error:
+            detail = f"{error.detail}; retrieval works: POST /retrieve gives the passages"
+            raise type(error)(detail) from error.__cause__
+
     async def _standalone(self, question: str, conversation: Conversation, watch: Stopwatch) -> Standalone:
         if not conversation.history:
             return Standalone(question)
-        with watch.stage("generate"), _only_the_answer_fails():
-            return await self._synthesizer.standalone(question, conversation)
+        with self._generating(watch) as facts:
+            standalone = await self._synthesizer.standalone(question, conversation)
+            facts.update(_facts(standalone))
+            return standalone
 
     async def _find_relevant(self, request: QueryRequest, question: str, watch: Stopwatch) -> Found:
         passages = await self._find(request, question, watch)
@@ -206,10 +199,10 @@ class RagQueryEngine(BaseQueryEngine):
         return Found(passages, sources, self._snapshot_id)
 
     async def _find(self, request: QueryRequest, question: str, watch: Stopwatch) -> list[Citation]:
-        with watch.stage("embed"):
+        with watch.stage("embed", model=self._fingerprint.model, dimensions=self._fingerprint.dimensions):
             vector = await self._embedder.embed(question, self._fingerprint)
-        with watch.stage("retrieve"):
-            top_k = request.top_k or self._retrieval.top_k
+        top_k = request.top_k or self._retrieval.top_k
+        with watch.stage("retrieve", index=self._snapshot_id, top_k=top_k):
             query = self._store_query(question, vector, top_k, request.filters)
             hits = await self._store.afind(query)
             return [_citation(marker, hit) for marker, hit in enumerate(hits, start=1)]
@@ -232,14 +225,17 @@ class RagQueryEngine(BaseQueryEngine):
     def _answered(
         self, found: Found, synthesis: Synthesis, question: Standalone, watch: Stopwatch
     ) -> Answered:
+        status = AnswerStatus.ANSWERED if found.citations else AnswerStatus.NO_CONTEXT
+        usage = _sum(question.usage, synthesis.usage)
+        watch.answered(status, usage)
         response = QueryResponse(
             answer=synthesis.text,
-            status=AnswerStatus.ANSWERED if found.citations else AnswerStatus.NO_CONTEXT,
+            status=status,
             sources=found.sources,
             citations=found.citations,
             model=synthesis.model,
             index=self._snapshot_id,
-            usage=_sum(question.usage, synthesis.usage),
+            usage=usage,
             timings_ms=watch.timings(),
         )
         return Answered(response, synthesis.finish_reason)
@@ -264,14 +260,11 @@ class RagQueryEngine(BaseQueryEngine):
         return {}
 
 
-@contextmanager
-def _only_the_answer_fails() -> Iterator[None]:
-    """Say that the passages can still be had."""
-    try:
-        yield
-    except (ModelUnavailable, ModelTimeout) as error:
-        detail = f"{error.detail}; retrieval works: POST /retrieve gives the passages"
-        raise type(error)(detail) from error.__cause__
+def _facts(made: Synthesis | Standalone) -> Facts:
+    facts = made.usage.model_dump() if made.usage else {}
+    if isinstance(made, Synthesis):
+        facts |= {"made_by": made.model, "finish_reasons": [made.finish_reason]}
+    return facts
 
 
 def _sum(*usages: Usage | None) -> Usage | None:

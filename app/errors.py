@@ -2,9 +2,13 @@
 
 RagError                      has an HTTP status and a code; the API renders it as a problem document
 ├── InvalidRequest            422 invalid_request
+├── Unauthorized              401 unauthorized
 ├── ModelNotFound             404 model_not_found (the OpenAI API's)
 ├── BodyTooLarge              413 body_too_large
 ├── RequestTimeout            408 request_timeout
+├── UriTooLong                414 uri_too_long
+├── HeadersTooLarge           431 headers_too_large
+├── RateLimited               429 rate_limited
 ├── Overloaded                503 overloaded
 ├── IndexNotReady             503 index_not_ready
 ├── ModelUnavailable          502 model_unavailable
@@ -46,6 +50,12 @@ class InvalidRequest(RagError):
     title = "Invalid request"
 
 
+class Unauthorized(RagError):
+    status = 401
+    code = "unauthorized"
+    title = "Unauthorized"
+
+
 class ModelNotFound(RagError):
     status = 404
     code = "model_not_found"
@@ -62,6 +72,24 @@ class RequestTimeout(RagError):
     status = 408
     code = "request_timeout"
     title = "Request timeout"
+
+
+class UriTooLong(RagError):
+    status = 414
+    code = "uri_too_long"
+    title = "Address too long"
+
+
+class HeadersTooLarge(RagError):
+    status = 431
+    code = "headers_too_large"
+    title = "Headers too large"
+
+
+class RateLimited(RagError):
+    status = 429
+    code = "rate_limited"
+    title = "Too many requests"
 
 
 class Overloaded(RagError):

@@ -10,12 +10,13 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from app.errors import DatabaseUnavailable, IndexingCancelled, IndexingError, IndexLocked, IndexNotReady
 from app.index_loading import Loader
 from app.indexing.indexer import Indexer
 from app.indexing.progress import Progress
-from app.schemas import HealthResponse, HealthStatus
+from app.schemas import HealthResponse, HealthStatus, IndexInfo
 from app.served_index import ServedIndex
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,20 @@ async def _in_daemon_thread(step: Callable[[], object]) -> None:
     await done
 
 
+class IndexObserver(Protocol):
+    """Told in the thread that follows what is to be served."""
+
+    def served(self, info: IndexInfo) -> None: ...
+
+    def failed(self) -> None: ...
+
+
+class Unobserved:
+    def served(self, info: IndexInfo) -> None: ...
+
+    def failed(self) -> None: ...
+
+
 class IndexManager:
     """Holds the served index and follows what is to be served.
 
@@ -60,9 +75,11 @@ class IndexManager:
         indexer: Indexer,
         poll_s: float,
         build_retry_s: float = BUILD_RETRY_S,
+        observer: IndexObserver | None = None,
     ) -> None:
         self._loader = loader
         self._indexer = indexer
+        self._observer = observer or Unobserved()
         self._poll_s = poll_s
         self._build_retry_s = build_retry_s
         self._build_not_before = 0.0
@@ -82,9 +99,9 @@ class IndexManager:
         """The index to answer from.
 
         Raises:
-            IndexNotReady: there is none (yet), or the server is about to stop.
+            IndexNotReady: there is none (yet).
         """
-        if self._served is None or not self._is_reachable or self._stopping.is_set():
+        if self._served is None or not self._is_reachable:
             raise IndexNotReady(
                 self._detail or "the index is not ready", retry_after_s=max(1, round(self._poll_s))
             )
@@ -120,7 +137,10 @@ class IndexManager:
             listening.cancel()
 
     def stop(self) -> None:
-        """Refuse new requests, and let `run` return, after a running build as soon as that can end."""
+        """Stop being ready, and let `run` return, after a running build as soon as that can end.
+
+        Requests in work still get their answers.
+        """
         self._stopping.set()
         self._scrub_stopped.set()
         self._wake.set()
@@ -143,8 +163,12 @@ class IndexManager:
 
     def _fail(self, detail: str, reason: str) -> None:
         if detail != self._detail:
-            logger.error("index: %s", reason)
+            self._tell_problem(reason)
         self._status, self._detail = HealthStatus.FAILED, detail
+
+    def _tell_problem(self, problem: str) -> None:
+        logger.error("index: %s", problem)
+        self._observer.failed()
 
     def _step(self) -> None:
         self._close_unused()
@@ -158,7 +182,7 @@ class IndexManager:
         if choice is None:
             return False
         if choice.problem and choice.problem != self._detail:
-            logger.error("index: %s", choice.problem)
+            self._tell_problem(choice.problem)
         self._detail = choice.problem
         self._is_reachable = True
         if choice.index is not self._served:
@@ -170,6 +194,7 @@ class IndexManager:
         self._scrub_stopped = threading.Event()
         self._served = index
         info = index.info
+        self._observer.served(info)
         logger.info("index: serving %s, %d documents, %d chunks", info.id, info.documents, info.chunks)
         weakref.finalize(index.engine, self._unused.put, index.close).atexit = False
         threading.Thread(

@@ -12,11 +12,17 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from app.admission import Admission
-from app.api import chat, documents, health, query
+from app.api import chat, documents, health, metrics, query
+from app.assembly.guards import add_guards, make_api_keys, make_rate_limits
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager
+from app.assembly.tracing import NO_TELEMETRY, make_tracing
+from app.authentication import with_key_scheme
+from app.draining import Drain, RefuseWhenDraining
 from app.index_manager import IndexManager
+from app.metrics import Metrics
 from app.middleware import BodyLimit, CancelOnDisconnect, InternalErrors, RequestId
+from app.observing import Observed
 from app.openai_errors import PREFIX
 from app.problems import MEDIA_TYPE, install_handlers
 from app.settings import Settings, load_settings
@@ -29,6 +35,7 @@ DESCRIPTION = "Ask your documents. Answers cite the passages they rest on."
 
 class State(TypedDict):
     manager: IndexManager
+    metrics: Metrics
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -38,11 +45,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings: from the environment where not given, which is how uvicorn's workers call it.
     """
     settings = settings or load_settings()
+    drain = Drain(settings.drain_timeout_s)
+    keys, limits = make_api_keys(settings), make_rate_limits(settings)
+    figures, tracing = Metrics(), make_tracing(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        provider = make_provider(settings)
-        manager = await asyncio.to_thread(make_index_manager, settings, provider)
+        provider = make_provider(settings, figures.provider)
+        manager = await asyncio.to_thread(make_index_manager, settings, provider, figures)
         await manager.start()
         # What is loaded by now stays: a full collection that looks through all of it takes 100 ms. With the
         # default of 700 objects, there are several collections in each request: 6 % of the throughput.
@@ -50,7 +60,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         gc.set_threshold(50_000, 20, 50)
         gc.enable()
         watch = asyncio.create_task(manager.run())
-        yield {"manager": manager}
+        with drain.on_signals(manager.stop):
+            yield {"manager": manager, "metrics": figures}
         manager.stop()
         await asyncio.wait({watch}, timeout=_STOP_GRACE_S)
         watch.cancel()
@@ -58,24 +69,44 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await watch
         await manager.close()
         await provider.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
+        if limits is not None:
+            await limits.close()
 
     # Its documentation pages bring their scripts along: the stock ones load them from a CDN.
     app = FastAPIOffline(
-        title="RAG service", description=DESCRIPTION, version="0.1.0", lifespan=lifespan, redoc_url=None
+        title="RAG service",
+        description=DESCRIPTION,
+        version="0.1.0",
+        lifespan=lifespan,
+        redoc_url=None,
+        telemetry=tracing.for_fastapi() if tracing else NO_TELEMETRY,
     )
     install_handlers(app)
     app.add_middleware(InternalErrors)
-    app.add_middleware(Admission, max_concurrency=settings.max_concurrency, max_queue=settings.max_queue)
+    app.add_middleware(
+        Admission,
+        max_concurrency=settings.max_concurrency,
+        max_queue=settings.max_queue,
+        in_flight=figures.load.in_flight,
+        queued=figures.load.queued,
+    )
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.request_timeout_s)
+    app.add_middleware(RefuseWhenDraining, drain=drain)
+    add_guards(app, settings, keys, limits)
+    if tracing is not None:
+        tracing.add_to(app)
+    app.add_middleware(Observed, metrics=figures.requests, log_questions=settings.log_questions)
     app.add_middleware(RequestId)
-    for module in (query, chat, documents, health):
+    for module in (query, chat, documents, health, metrics):
         app.include_router(module.router)
-    app.openapi = lambda: _documented(app)  # type: ignore[method-assign] # FastAPI's documented way
+    app.openapi = lambda: _documented(app, with_keys=keys is not None)  # type: ignore[method-assign] # FastAPI's documented way
     return app
 
 
-def _documented(app: FastAPI) -> dict[str, Any]:
+def _documented(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
     """FastAPI's description of the API, without the errors that it adds and that there are not."""
     schema = FastAPI.openapi(app)
     for name, path in schema["paths"].items():
@@ -87,4 +118,4 @@ def _documented(app: FastAPI) -> dict[str, Any]:
                     response["content"] = {MEDIA_TYPE: problem}
     for name in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(name, None)
-    return schema
+    return with_key_scheme(schema) if with_keys else schema

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BodyTooLarge, RequestTimeout
 from app.problems import as_internal_error, error_response
+from app.request_notes import CLIENT_GONE, current_notes
 from app.telemetry import request_id
 
 _WELL_FORMED_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -155,6 +156,7 @@ class CancelOnDisconnect:
         except asyncio.CancelledError:
             if not gone:
                 raise
+            current_notes().outcome = CLIENT_GONE
             work.uncancel()
         finally:
             watcher.cancel()

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from app import openai_errors
 from app.errors import InvalidRequest, RagError
+from app.request_notes import current_notes
 from app.schemas import FieldProblem, Problem
 from app.telemetry import request_id
 
@@ -30,6 +31,7 @@ def error_response(
     headers: dict[str, str] | None = None,
 ) -> Response:
     """An error as the clients of a path expect it: as a problem document, or in OpenAI's shape."""
+    current_notes().outcome = error.code
     headers = {**(headers or {}), "X-Request-ID": request_id.get()}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)

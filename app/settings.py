@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.chunk_unit import ChunkUnit
+from app.setting_values import (
+    checked_api_keys,
+    checked_collector_address,
+    checked_database_address,
+    checked_database_addresses,
+    checked_networks,
+    checked_origins,
+    checked_rate_limit,
+    checked_rate_limit_storage,
+    checked_web_address,
+)
 
 # Local servers want none, and the client refuses to start without one.
 PLACEHOLDER_API_KEY = "not-needed"
@@ -35,62 +44,22 @@ class DegradedAnswers(StrEnum):
     EXTRACTIVE = "extractive"
 
 
+class WhenDown(StrEnum):
+    ALLOW = "allow"
+    REFUSE = "refuse"
+
+
+class LogFormat(StrEnum):
+    CONSOLE = "console"
+    JSON = "json"
+
+
 class LogLevel(StrEnum):
     DEBUG = "DEBUG"
     INFO = "INFO"
     WARNING = "WARNING"
     ERROR = "ERROR"
 
-
-def _web_address(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must be an address such as http://localhost:11434/v1")
-    if parts.username or parts.password:
-        raise ValueError("must not hold a password; a key goes into OPENAI_API_KEY")
-    return value
-
-
-def _database_address(value: SecretStr | None) -> SecretStr | None:
-    if value is not None:
-        _check_database_address(value.get_secret_value())
-    return value
-
-
-def _database_addresses(value: SecretStr | None) -> SecretStr | None:
-    """One or several, with blanks between them."""
-    for address in value.get_secret_value().split() if value else ():
-        _check_database_address(address)
-    return value
-
-
-def _check_database_address(address: str) -> None:
-    """As libpq understands it.
-
-    A password with a character that would have to be encoded is taken for the host, the port or the
-    database: the driver's errors would then show it, so nothing of them is said here.
-
-    Raises:
-        ValueError
-    """
-    # Those who keep the index on the disk need not wait for the driver.
-    from psycopg import Error, conninfo  # noqa: PLC0415
-
-    if not address.startswith(("postgresql://", "postgres://")):
-        raise ValueError(_DATABASE_ADDRESS)
-    try:
-        parts = conninfo.conninfo_to_dict(address)
-    except Error:
-        raise ValueError(_DATABASE_ADDRESS) from None
-    host, port, database = (str(parts.get(name) or "") for name in ("host", "port", "dbname"))
-    if "@" in host + database or re.search(r"[^\d,]", port) or " " in address.strip():
-        raise ValueError(_DATABASE_ADDRESS)
-
-
-_DATABASE_ADDRESS = (
-    "must be an address such as postgresql://user:password@host:5432/database, with special characters "
-    "of the password percent-encoded"
-)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -109,17 +78,6 @@ _SOURCES = SettingsConfigDict(
 )
 
 
-class NotSupportedYet(BaseSettings):
-    """Of the service's contract, but not built yet. One that would do nothing must not look as if it did."""
-
-    model_config = _SOURCES
-
-    api_keys: SecretStr | None = None
-    cors_origins: SecretStr | None = None
-    log_format: SecretStr | None = None
-    rate_limit: SecretStr | None = None
-
-
 class Settings(BaseSettings):
     """Names, defaults and bounds; README.md has the table with what each is for."""
 
@@ -132,14 +90,31 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.CONSOLE
+    log_questions: bool = False
+    otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(checked_collector_address)] | None = None
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     request_timeout_s: Annotated[float, Field(gt=0)] = 60
     stream_idle_timeout_s: Annotated[float, Field(gt=0)] = 20
+    drain_timeout_s: Annotated[float, Field(ge=0)] = 30
     max_concurrency: Annotated[int, Field(ge=1)] = 256
     max_queue: Annotated[int, Field(ge=0)] = 1024
 
+    api_keys: Annotated[SecretStr, AfterValidator(checked_api_keys)] | None = None
+    api_keys_file: Path | None = None
+    allow_anonymous: bool = False
+    open_metrics: bool = False
+    open_docs: bool = False
+    rate_limit: Annotated[str | None, AfterValidator(checked_rate_limit)] = None
+    rate_limit_storage: Annotated[SecretStr, AfterValidator(checked_rate_limit_storage)] = SecretStr(
+        "memory://"
+    )
+    rate_limit_when_down: WhenDown = WhenDown.ALLOW
+    trusted_proxies: Annotated[str, AfterValidator(checked_networks)] = ""
+    cors_origins: Annotated[str, AfterValidator(checked_origins)] = ""
+
     openai_api_key: SecretStr | None = None
-    openai_base_url: Annotated[str, AfterValidator(_web_address)] | None = None
+    openai_base_url: Annotated[str, AfterValidator(checked_web_address)] | None = None
     llm_provider: LLMProvider = LLMProvider.AUTO
     llm_model: str = "gpt-4o-mini"
     degraded_answers: DegradedAnswers = DegradedAnswers.NONE
@@ -163,8 +138,8 @@ class Settings(BaseSettings):
     max_inflated_mb: Annotated[int, Field(ge=1)] = 512
     parse_workers: Annotated[int, Field(ge=1, le=64)] = min(4, os.cpu_count() or 1)
 
-    database_url: Annotated[SecretStr, AfterValidator(_database_address)] | None = None
-    database_read_urls: Annotated[SecretStr, AfterValidator(_database_addresses)] | None = None
+    database_url: Annotated[SecretStr, AfterValidator(checked_database_address)] | None = None
+    database_read_urls: Annotated[SecretStr, AfterValidator(checked_database_addresses)] | None = None
     db_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = "rag"
     db_pool_min: Annotated[int, Field(ge=0)] = 2
     db_pool_max: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -193,6 +168,11 @@ class Settings(BaseSettings):
             )
         if self.database_read_urls is not None and self.database_url is None:
             raise ValueError("DATABASE_READ_URLS is set: set DATABASE_URL, too, to the primary")
+        if self.rate_limit and self.workers > 1 and self._limits_in_memory:
+            raise ValueError(
+                f"RATE_LIMIT_STORAGE is memory://, of which each of the {self.workers} WORKERS would "
+                "have its own: set it to a Redis, such as redis://localhost:6379"
+            )
         if self.hnsw_ef_construction < 2 * self.hnsw_m:
             raise ValueError(
                 f"HNSW_EF_CONSTRUCTION ({self.hnsw_ef_construction}) must be at least twice HNSW_M "
@@ -219,6 +199,10 @@ class Settings(BaseSettings):
         """Of the read replicas."""
         urls = self.database_read_urls.get_secret_value() if self.database_read_urls else ""
         return [SecretStr(url) for url in urls.split()]
+
+    @property
+    def _limits_in_memory(self) -> bool:
+        return self.rate_limit_storage.get_secret_value().startswith("memory:")
 
     @property
     def _openai_is_set(self) -> bool:
@@ -251,18 +235,14 @@ def load_settings() -> Settings:
     """Read the settings.
 
     Raises:
-        SettingsError: one is wrong, or names what this version cannot do yet.
+        SettingsError: one is wrong.
     """
     try:
-        settings, unsupported = Settings(), NotSupportedYet()
+        return Settings()
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
     except UnicodeDecodeError as error:
         raise SettingsError(f".env: not in UTF-8 ({error.reason})") from None
-    for name, value in unsupported:
-        if value is not None:
-            raise SettingsError(f"{name.upper()}: this version does not support it yet; unset it to start")
-    return settings
 
 
 def _one_line(error: ValidationError) -> str:
@@ -272,5 +252,9 @@ def _one_line(error: ValidationError) -> str:
     if not name:
         return message
     # The value is shown to help find the line at fault, but a secret stays out of the log.
-    shown = "" if "KEY" in name or "URL" in name else f" (it is {first['input']!r})"
+    shown = (
+        ""
+        if any(word in name for word in ("KEY", "URL", "STORAGE", "ENDPOINT"))
+        else f" (it is {first['input']!r})"
+    )
     return f"{name}: {message}{shown}"

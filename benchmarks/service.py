@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from app.settings import NotSupportedYet, Settings
+from app.settings import Settings
 from benchmarks.datasets import ROOT
 from benchmarks.processes import Server, free_port, running
 
@@ -27,10 +27,7 @@ def keyless_environment(**settings: str) -> dict[str, str]:
 
     No key is set where none is given.
     """
-    names = {
-        *(name.upper() for name in Settings.model_fields),
-        *(name.upper() for name in NotSupportedYet.model_fields),
-    }
+    names = {name.upper() for name in Settings.model_fields}
     inherited = {
         name: value
         for name, value in os.environ.items()

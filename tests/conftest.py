@@ -15,7 +15,7 @@ import pytest
 from app.assembly.indexing import make_indexer
 from app.indexing.report import Report
 from app.main import create_app
-from app.settings import NotSupportedYet, Settings
+from app.settings import Settings
 from tests.support.fake_provider import FakeProvider
 from tests.support.faulty_provider import FaultyProvider, serve_provider
 from tests.support.postgres import PostgresServer, drop_schema, postgres_server
@@ -41,11 +41,10 @@ def soak(request: pytest.FixtureRequest) -> bool:
 def _no_settings_from_outside() -> Iterator[None]:
     """A developer's environment and `.env` say nothing here, a real API key least of all."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [*Settings.model_fields, *NotSupportedYet.model_fields]:
+        for name in Settings.model_fields:
             patch.delenv(name.upper(), raising=False)
             patch.delenv(name.lower(), raising=False)
-        for each in (Settings, NotSupportedYet):
-            patch.setitem(each.model_config, "env_file", None)
+        patch.setitem(Settings.model_config, "env_file", None)
         yield
 
 

@@ -15,12 +15,20 @@ from tests.support.serving import ROOT
 LAYERS: list[set[str]] = [
     {
         "app.chunk_unit",
+        "app.api_keys",
+        "app.client_address",
+        "app.setting_values",
         "app.settings",
         "app.errors",
         "app.schemas",
         "app.chat_schemas",
         "app.telemetry",
+        "app.secret_values",
         "app.deadline",
+        "app.request_notes",
+        "app.stopwatch",
+        "app.worker_metrics",
+        "app.metrics",
     },
     {
         "app.pages",
@@ -46,9 +54,23 @@ LAYERS: list[set[str]] = [
     },
     {"app.engine", "app.indexing", "app.progress"},
     {"app.served_index", "app.index_loading", "app.generation_loading", "app.index_manager"},
-    {"app.openai_errors", "app.problems", "app.middleware", "app.admission", "app.api"},
+    {
+        "app.openai_errors",
+        "app.problems",
+        "app.middleware",
+        "app.observing",
+        "app.tracing",
+        "app.admission",
+        "app.draining",
+        "app.authentication",
+        "app.rate_limits",
+        "app.head_limit",
+        "app.security_headers",
+        "app.http_protocol",
+        "app.api",
+    },
     {"app.assembly"},
-    {"app.main", "app.__main__"},
+    {"app.main", "app.doctor", "app.workers", "app.__main__"},
 ]
 
 MODULES = sorted((ROOT / "app").rglob("*.py"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +18,8 @@ import pytest
 from app.settings import Settings
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider
-from tests.support.serving import ServerProcess, server_process
+from tests.support.raw_http import RawExchange
+from tests.support.serving import ServerProcess, server_process, wait_for
 
 MakeSettings = Callable[..., Settings]
 
@@ -84,5 +88,128 @@ def test_a_stream_whose_model_hangs_ends_with_its_event(
             rest = [line for line in lines if line]
         assert rest[-2] == "event: error"
         assert '"code":"model_timeout"' in rest[-1]
+        assert server.process.wait(30) == 0
+        assert "Traceback" not in server.output
+
+
+def is_draining(server: ServerProcess) -> bool:
+    health = server.health()
+    return health is not None and health.json()["status"] == "draining"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_comes_meanwhile_is_sent_away(
+    pausing: threading.Event, openai_settings: MakeSettings, tmp_path: Path, workers: str
+) -> None:
+    """With 503 and `Connection: close`, on old connections, too. Being told twice to stop changes nothing."""
+    build(openai_settings())
+    environment = environment_of(openai_settings(), WORKERS=workers)
+    with server_process(environment, tmp_path / "log") as server:
+        server.wait_until_ready()
+        wait_for(lambda: server.output.count("index: serving") == int(workers), "all workers")
+        with httpx.Client(base_url=server.url) as kept, asked(server) as lines:
+            assert kept.get("/health/live").headers.get("connection") != "close"
+            for _ in range(2):
+                # To all of its group, as a supervisor may.
+                os.killpg(server.process.pid, signal.SIGTERM)
+                wait_for(lambda: is_draining(server), "the server to say so")
+            for path in ("/query", "/retrieve", "/query/stream"):
+                response = httpx.post(f"{server.url}{path}", json=QUESTION)
+                assert (response.status_code, response.json()["code"]) == (503, "index_not_ready")
+                assert response.headers["connection"] == "close"
+                assert response.headers["retry-after"]
+            assert httpx.get(f"{server.url}/documents").status_code == 503
+            health = kept.get("/health")
+            assert (health.status_code, health.headers["connection"]) == (503, "close")
+            assert httpx.get(f"{server.url}/health/live").status_code == 200
+            pausing.set()
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+        assert server.process.wait(30) == 0
+        assert "Traceback" not in server.output
+
+
+def test_what_waits_for_its_turn_is_in_work(
+    pausing: threading.Event, openai_settings: MakeSettings, tmp_path: Path
+) -> None:
+    """It was let in: it gets its answer."""
+    build(openai_settings())
+    environment = environment_of(openai_settings(), MAX_CONCURRENCY="1")
+    with server_process(environment, tmp_path / "log") as server, ThreadPoolExecutor() as pool:
+        server.wait_until_ready()
+        with asked(server) as lines, RawExchange(server.url, QUESTION, path="/query") as waiting:
+            # Answered after what was sent before it.
+            httpx.get(f"{server.url}/health/live")
+            server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: is_draining(server), "the server to say so")
+            answer = pool.submit(lambda: waiting.read_head().status)
+            pausing.set()
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+            assert answer.result(20) == 200
+        assert server.process.wait(30) == 0
+
+
+def test_what_cannot_end_in_time_is_told(
+    pausing: threading.Event, provider: FakeProvider, openai_settings: MakeSettings, tmp_path: Path
+) -> None:
+    """A stream by its event and the regular end of its body, another request by 503; then all ends well."""
+    build(openai_settings())
+    environment = environment_of(
+        openai_settings(), DRAIN_TIMEOUT_S="1", STREAM_IDLE_TIMEOUT_S="60", WORKERS="2"
+    )
+    with server_process(environment, tmp_path / "log") as server:
+        server.wait_until_ready()
+        wait_for(lambda: server.output.count("index: serving") == 2, "both workers")
+        with RawExchange(server.url, QUESTION) as stream:
+            events = stream.read_head().events()
+            assert next(events).name == "citations"
+            provider.delay_s = 60
+            asked_before = len(provider.embedding_requests)
+            with RawExchange(server.url, {"query": "Which class do trains have?"}, path="/query") as ordinary:
+                wait_for(lambda: len(provider.embedding_requests) > asked_before, "the other question")
+                server.process.send_signal(signal.SIGTERM)
+                last = list(events)[-1]
+                assert (last.name, stream.ended) == ("error", True)
+                assert "the server is stopping" in last.data
+                ordinary.read_head()
+                assert (ordinary.status, ordinary.headers["connection"]) == (503, "close")
+                assert json.loads(ordinary.read())["code"] == "index_not_ready"
+        assert server.process.wait(30) == 0
+        assert "Traceback" not in server.output
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_second_ctrl_c_waits_for_nobody(
+    pausing: threading.Event, openai_settings: MakeSettings, tmp_path: Path, workers: str
+) -> None:
+    """The stream still ends with its event, and the process with status 0 and no traceback."""
+    build(openai_settings())
+    environment = environment_of(
+        openai_settings(), DRAIN_TIMEOUT_S="600", STREAM_IDLE_TIMEOUT_S="60", WORKERS=workers
+    )
+    with server_process(environment, tmp_path / "log") as server:
+        server.wait_until_ready()
+        wait_for(lambda: server.output.count("index: serving") == int(workers), "all workers")
+        with asked(server) as lines:
+            os.killpg(server.process.pid, signal.SIGINT)
+            wait_for(lambda: is_draining(server), "the server to say so")
+            os.killpg(server.process.pid, signal.SIGINT)
+            *_, name, data = (line for line in lines if line)
+            assert name == "event: error"
+            assert "the server is stopping" in data
+        assert server.process.wait(30) == 0
+        assert "Traceback" not in server.output
+        assert "KeyboardInterrupt" not in server.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_starts_can_be_stopped(
+    openai_settings: MakeSettings, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Asked twice while it imports: quietly, with status 0."""
+    build(openai_settings())
+    with server_process(environment_of(openai_settings()), tmp_path / "log") as server:
+        wait_for(lambda: "Started server process" in server.output, "the server to begin")
+        server.process.send_signal(number)
+        server.process.send_signal(number)
         assert server.process.wait(30) == 0
         assert "Traceback" not in server.output

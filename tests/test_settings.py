@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import NotSupportedYet, Settings, SettingsError, load_settings
+from app.settings import Settings, SettingsError, load_settings
 from tests.support.serving import ROOT, clean_environment, run_reindex
 
 
@@ -73,24 +73,6 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
     assert "planted" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", NotSupportedYet.model_fields)
-def test_what_is_not_supported_yet_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Above all API_KEYS: a service that ignores it would look protected."""
-    for spelling in (name, name.upper()):
-        with monkeypatch.context() as patch:
-            patch.setenv(spelling, "1")
-            with pytest.raises(SettingsError, match=name.upper()):
-                load_settings()
-
-
-def test_what_is_not_supported_yet_is_refused_in_a_dotenv_file(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("API_KEYS=planted-secret\n")
-    done = start_with({}, tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("Wrong setting: API_KEYS")
-    assert "planted-secret" not in done.stderr
-
-
 def test_a_dotenv_file_in_another_encoding_is_told(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"LLM_MODEL=caf\xe9\n")
     done = start_with({}, tmp_path)
@@ -140,7 +122,7 @@ def test_secrets_show_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_readme_and_example_name_every_setting() -> None:
-    """The three places agree; what is not supported yet is in neither."""
+    """The three places agree."""
     names = {name.upper() for name in Settings.model_fields}
     example = (ROOT / ".env.example").read_text()
     readme = (ROOT / "README.md").read_text()

@@ -34,7 +34,7 @@ from app.schemas import Citation, QueryRequest
 from app.synthesis.contract import Conversation, Turn
 from app.telemetry import request_id
 
-router = APIRouter(prefix="/v1", tags=["openai"], responses=openai_errors(500))
+router = APIRouter(prefix="/v1", tags=["openai"], responses=openai_errors(401, 500))
 
 _MARKER = re.compile(r"\[(\d{1,4})\]")
 # Of the one model, which is as old as the process.
@@ -58,7 +58,7 @@ async def model(model: str) -> ModelInfo:
     response_model=ChatCompletion,
     responses={
         200: {"description": "The answer, or its chunks", "content": {EventStream.media_type: {}}},
-        **openai_errors(400, 404, 413, 502, 503, 504),
+        **openai_errors(400, 404, 413, 429, 502, 503, 504),
     },
 )
 async def chat_completions(request: ChatRequest, engine: EngineDep) -> Response:

@@ -42,9 +42,11 @@ EngineDep = Annotated[RagQueryEngine, Depends(get_engine)]
 
 _ERRORS = {
     400: "The request is invalid; `param` names the field",
+    401: "An API key is needed, or the one that was sent is not known",
     404: "There is no such model",
     413: "The body is too large",
     422: "The request is invalid; `errors` names the fields",
+    429: "More requests than the rate limit allows; `Retry-After` says when to try again",
     500: "Something went wrong; the log has the reason under the request id",
     502: "The model provider failed",
     503: "Too many requests, or the index is not ready; `Retry-After` says when to try again",

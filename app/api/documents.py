@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from app.api.dependencies import ServedIndexDep, problems
 from app.schemas import DocumentsResponse
 
-router = APIRouter(tags=["documents"], responses=problems(500, 503))
+router = APIRouter(tags=["documents"], responses=problems(401, 500, 503))
 
 
 @router.get("/documents", summary="List the documents of the served index", response_model=DocumentsResponse)

@@ -23,7 +23,7 @@ _EVENTS = """\
 
 An error after the first ends the stream with `event: error` and a problem document, instead of `[DONE]`."""
 
-router = APIRouter(tags=["query"], responses=problems(413, 422, 500, 502, 503, 504))
+router = APIRouter(tags=["query"], responses=problems(401, 413, 422, 429, 500, 502, 503, 504))
 
 
 @router.post("/query", summary="Answer a question from the documents", response_model=QueryResponse)

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import IndexNotReady, RagError
 from app.problems import as_internal_error, log_error
+from app.request_notes import CLIENT_GONE, current_notes
 
 KEEPALIVE_S = 15.0
 # A client that takes nothing for so long is given up.
@@ -19,7 +20,7 @@ STALLED_S = 60.0
 DONE = b"data: [DONE]\n\n"
 _COMMENT = b": keep-alive\n\n"
 # Proxies such as nginx would collect events otherwise.
-_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 SendBody = Callable[[bytes], Awaitable[None]]
@@ -68,6 +69,7 @@ class EventStream(Response):
                     await self._send_events(send_body)
             except ClientStalled:
                 # Without an end of the body: the server closes the connection.
+                current_notes().outcome = CLIENT_GONE
                 return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -77,15 +79,19 @@ class EventStream(Response):
                 await send_body(part)
         except RagError as error:
             log_error(error)
-            await send_body(self._failed(error))
+            await send_body(self._encode(error))
         except asyncio.CancelledError:
             # The client is gone, and this goes nowhere; or the server stops, and it has to be told.
-            await send_body(self._failed(IndexNotReady("the server is stopping")))
+            await send_body(self._encode(IndexNotReady("the server is stopping")))
             raise
         except ClientStalled:
             raise
         except Exception as error:  # noqa: BLE001 - the request's boundary: no status can be sent any more
-            await send_body(self._failed(as_internal_error(error)))
+            await send_body(self._encode(as_internal_error(error)))
+
+    def _encode(self, error: RagError) -> bytes:
+        current_notes().outcome = error.code
+        return self._failed(error)
 
     @asynccontextmanager
     async def _kept_alive(self, send_body: SendBody) -> AsyncIterator[None]:

@@ -7,16 +7,19 @@ from app.assembly.postgres import make_servers
 from app.generation_loading import GenerationLoader
 from app.postgres.chunk_table import ChunkTable
 from app.postgres.generations import Generation
+from app.postgres.server import PoolObserver
 from app.postgres.servers import Servers
 from app.served_index import ServedIndex
 from app.settings import Settings
 from app.stores.postgres import PostgresVectorStore
 
 
-def make_generation_loader(settings: Settings, maker: EngineMaker) -> GenerationLoader:
+def make_generation_loader(
+    settings: Settings, maker: EngineMaker, observer: PoolObserver | None = None
+) -> GenerationLoader:
     def open_index(generation: Generation, chunks: ChunkTable, servers: Servers) -> ServedIndex:
         maker.check_fingerprint(generation.manifest.embedding)
         store = PostgresVectorStore(chunks, servers, dense_weight=maker.retrieval.dense_weight)
         return ServedIndex(generation, maker.make(generation.manifest, store), close=lambda: None)
 
-    return GenerationLoader(make_servers(settings), open_index)
+    return GenerationLoader(make_servers(settings, observer), open_index)

@@ -23,7 +23,7 @@ def make_indexer(settings: Settings) -> Indexer:
     return Indexer(
         documents_dir=settings.documents_dir,
         reader=_make_reader(settings),
-        recipe=_make_recipe(settings),
+        recipe=make_recipe(settings),
         embedder=_make_embedder(settings),
         storage=make_storage(settings),
         max_shrink=settings.max_shrink,
@@ -70,7 +70,7 @@ def _make_reader(settings: Settings) -> Reader[Prepared]:
     return Reader(workers=settings.parse_workers, limits=limits, read=read)
 
 
-def _make_recipe(settings: Settings) -> Recipe:
+def make_recipe(settings: Settings) -> Recipe:
     return Recipe(
         reader=READER_VERSION,
         chunking=ChunkingInfo(size=settings.chunk_size, overlap=settings.overlap, unit=settings.chunk_unit),

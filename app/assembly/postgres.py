@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from app.indexing.in_postgres import Building, PostgresStorage
 from app.postgres.chunk_table import Hnsw
 from app.postgres.database import Database
-from app.postgres.server import Limits
+from app.postgres.server import Limits, PoolObserver
 from app.postgres.servers import Servers
 from app.settings import Settings
 
@@ -19,7 +19,7 @@ def make_postgres_storage(settings: Settings) -> PostgresStorage:
     return PostgresStorage(_primary(settings), keep=settings.keep_snapshots, building=building)
 
 
-def make_servers(settings: Settings) -> Servers:
+def make_servers(settings: Settings, observer: PoolObserver | None = None) -> Servers:
     limits = Limits(
         pool_min=settings.db_pool_min,
         pool_max=settings.db_pool_max,
@@ -28,7 +28,7 @@ def make_servers(settings: Settings) -> Servers:
         ef_search=settings.hnsw_ef_search,
     )
     replicas = [_database(settings, url) for url in settings.read_urls]
-    return Servers(_primary(settings), replicas, limits)
+    return Servers(_primary(settings), replicas, limits, observer)
 
 
 def _primary(settings: Settings) -> Database:

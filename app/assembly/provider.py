@@ -6,6 +6,7 @@ from app.embeddings.cache import cache_scope
 from app.embeddings.provider_model import ProviderModel
 from app.indexing.vectors import Embedder
 from app.provider.client import OPENAI_URL, Endpoint, ProviderClient
+from app.provider.observer import UNOBSERVED, ProviderObserver
 from app.provider.patience import ONLINE, Patience, offline
 from app.settings import EmbeddingProvider, Settings
 
@@ -17,9 +18,9 @@ _OPENAI_PRICES = {
 }
 
 
-def make_provider(settings: Settings) -> ProviderClient:
+def make_provider(settings: Settings, observer: ProviderObserver = UNOBSERVED) -> ProviderClient:
     """The model provider's client; nothing is connected before it is asked."""
-    return ProviderClient(settings.openai_base_url, settings.api_key_or_placeholder)
+    return ProviderClient(settings.openai_base_url, settings.api_key_or_placeholder, observer)
 
 
 def make_embedding_model(

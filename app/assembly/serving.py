@@ -22,6 +22,7 @@ from app.embeddings.query import QueryEmbedder
 from app.engine import Retrieval
 from app.index_loading import IndexLoader, Loader
 from app.index_manager import IndexManager
+from app.metrics import Metrics, PoolMetrics
 from app.provider.chat import ChatModel
 from app.provider.client import Endpoint, ProviderClient
 from app.served_index import ServedIndex
@@ -68,20 +69,28 @@ def _make_extractive(embedding: BaseEmbedding) -> ExtractiveSynthesizer:
     return ExtractiveSynthesizer(embedding if isinstance(embedding, LocalEmbedding) else LocalEmbedding())
 
 
-def make_index_manager(settings: Settings, provider: ProviderClient) -> IndexManager:
+def make_index_manager(
+    settings: Settings, provider: ProviderClient, metrics: Metrics | None = None
+) -> IndexManager:
+    """
+    Args:
+        metrics: where nobody looks at them, not given.
+    """
+    metrics = metrics or Metrics()
     return IndexManager(
-        loader=_make_loader(settings, provider),
+        loader=_make_loader(settings, provider, metrics.pools),
         indexer=make_indexer(settings),
         poll_s=settings.index_poll_s,
+        observer=metrics.index,
     )
 
 
-def _make_loader(settings: Settings, provider: ProviderClient) -> Loader:
+def _make_loader(settings: Settings, provider: ProviderClient, pools: PoolMetrics) -> Loader:
     if settings.database_url is not None:
         # Those who keep their indexes on the disk need not wait for its driver.
         from app.assembly.generations import make_generation_loader  # noqa: PLC0415
 
-        return make_generation_loader(settings, make_engine_maker(settings, provider))
+        return make_generation_loader(settings, make_engine_maker(settings, provider), pools)
     scratch = Scratch(settings.scratch_dir)
     return IndexLoader(make_snapshots(settings), make_index_opener(settings, provider, scratch), scratch)
 

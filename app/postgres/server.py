@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import psycopg
@@ -55,6 +55,11 @@ class Limits:
         }
 
 
+class PoolObserver(Protocol):
+    def pool(self, server: str, used: int, idle: int, waiting: int) -> None:
+        """How many connections there are to one, and how many searches wait for one to be free."""
+
+
 class Server:
     """One database, as a server of this service sees it.
 
@@ -91,6 +96,13 @@ class Server:
         if self._pool is not None:
             await self._pool.close(timeout=_GRACE_S)
         self._lose_control()
+
+    def tell(self, name: str, observer: PoolObserver) -> None:
+        if self._pool is not None:
+            stats = self._pool.get_stats()
+            idle = stats["pool_available"]
+            used = stats["pool_size"] - idle
+            observer.pool(name, used, idle, stats.get("requests_waiting", 0))
 
     async def fetch(self, statement: Statement) -> list[tuple[Any, ...]]:
         """

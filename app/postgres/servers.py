@@ -24,7 +24,7 @@ from app.errors import (
 from app.postgres.chunk_table import ChunkTable
 from app.postgres.database import Database
 from app.postgres.generations import CHANNEL, Generation
-from app.postgres.server import Limits, Server
+from app.postgres.server import Limits, PoolObserver, Server
 from app.postgres.statement import Statement
 
 logger = logging.getLogger(__name__)
@@ -34,9 +34,20 @@ _RETRY_AFTER_S = 2
 
 
 class Servers:
-    """Asks the replicas in turn, and the primary where none of them can answer."""
+    """Asks the replicas in turn, and the primary where none of them can answer.
 
-    def __init__(self, primary: Database, replicas: Sequence[Database], limits: Limits) -> None:
+    Args:
+        observer: told of the pools whenever this looks at the databases.
+    """
+
+    def __init__(
+        self,
+        primary: Database,
+        replicas: Sequence[Database],
+        limits: Limits,
+        observer: PoolObserver | None = None,
+    ) -> None:
+        self._observer = observer
         self.primary = Server(primary, limits)
         self.replicas = [Server(database, limits) for database in replicas]
         self._limits = limits
@@ -61,6 +72,9 @@ class Servers:
         Raises:
             IndexingError: none gives an answer; what is wrong with the primary.
         """
+        if self._observer is not None:
+            for number, server in enumerate(self.all):
+                server.tell(f"replica{number}" if number else "primary", self._observer)
         found: dict[Server, str | None] = {}
         problems: list[IndexingError] = []
         for server in self.all:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 FAILURES = 5
@@ -19,10 +19,14 @@ class Breaker:
 
     Libraries for this let any number of probes through, or take a call whose client went away for a failed
     one. For one event loop.
+
+    Args:
+        tell: called with whether it is open, whenever that changes.
     """
 
-    def __init__(self, breaks_after: float = FAILURES) -> None:
+    def __init__(self, breaks_after: float = FAILURES, tell: Callable[[bool], None] = lambda _: None) -> None:
         self._breaks_after = breaks_after
+        self._tell = tell
         self._failures = 0
         self._probe_at: float | None = None
         self._probing = False
@@ -44,12 +48,16 @@ class Breaker:
             self._probing = self._probing and not probe
 
     def succeeded(self) -> None:
+        if self._probe_at is not None:
+            self._tell(False)
         self._failures, self._probe_at = 0, None
 
     def failed(self) -> None:
         self._failures += 1
         # A call from before it opened does not put off the next probe.
         if self._failures >= self._breaks_after and (self._probe_at is None or self._probing):
+            if self._probe_at is None:
+                self._tell(True)
             self._probe_at = time.monotonic() + COOL_DOWN_S
 
     def _is_time(self) -> bool:

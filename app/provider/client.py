@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 from urllib.request import getproxies_environment
 
@@ -21,7 +22,10 @@ from app.deadline import remaining_s, start_deadline, until_deadline
 from app.errors import ModelUnavailable
 from app.provider.breaker import Breaker, CircuitOpen
 from app.provider.failures import ProviderFailure, ProviderTimeout, making_sense, refused
+from app.provider.observer import UNOBSERVED, ProviderObserver
 from app.provider.patience import ONLINE, Patience, Retries
+from app.request_notes import current_notes
+from app.telemetry import NO_REQUEST, request_id
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -44,7 +48,8 @@ logger = logging.getLogger(__name__)
 class ProviderClient:
     """The session. It belongs to the event loop that uses it; the next one gets another."""
 
-    def __init__(self, base_url: str | None, api_key: str) -> None:
+    def __init__(self, base_url: str | None, api_key: str, observer: ProviderObserver = UNOBSERVED) -> None:
+        self.observer = observer
         self._base_url = (base_url or OPENAI_URL).rstrip("/")
         self._api_key = api_key
         self._session: aiohttp.ClientSession | None = None
@@ -60,7 +65,9 @@ class ProviderClient:
             ProviderFailure: the provider cannot be reached, or answers with another status than 200.
         """
         with transport_failures():
-            response = await self._open().post(url, data=body, allow_redirects=False)
+            response = await self._open().post(
+                url, data=body, headers=_headers_of_request(), allow_redirects=False
+            )
         if response.status == 200:
             return response
         try:
@@ -101,10 +108,12 @@ class Endpoint:
 
     def __init__(self, client: ProviderClient, path: str, model: str, patience: Patience = ONLINE) -> None:
         self._client = client
+        self._path = path
         self._url = client.url(path)
         self._model = model
         self._patience = patience
-        self._breaker = Breaker(patience.breaks_after)
+        self._breaker = Breaker(patience.breaks_after, partial(client.observer.breaker, path))
+        client.observer.endpoint(path)
 
     async def close(self) -> None:
         """Close the session, which other endpoints of the client may use, too."""
@@ -158,6 +167,7 @@ class Endpoint:
                 try:
                     yield
                 except ProviderFailure as failure:
+                    self._client.observer.failed(self._path, failure.reason)
                     if failure.is_down:
                         self._breaker.failed()
                     elif failure.is_down is False:
@@ -182,6 +192,8 @@ class Endpoint:
                 pause = retries.pause_after(failure)
                 if pause >= remaining_s():
                     raise
+                self._client.observer.failed(self._path, failure.reason)
+                self._client.observer.retried(self._path)
                 if retries.count > _UNTOLD_RETRIES:
                     logger.warning("%s %s: asking again in %.1f s", self._model, failure.what, pause)
             else:
@@ -196,6 +208,14 @@ class Endpoint:
         except TimeoutError as error:
             # It may pass only if that was the attempt's own limit: at the deadline there is no time left.
             raise ProviderTimeout("did not answer within REQUEST_TIMEOUT_S", may_pass=True) from error
+
+
+def _headers_of_request() -> dict[str, str]:
+    """What ties a call to the request that it is made for."""
+    headers = {} if (known := request_id.get()) == NO_REQUEST else {"X-Request-ID": known}
+    if (trace := current_notes().trace) is not None:
+        headers |= trace.headers()
+    return headers
 
 
 @contextmanager

@@ -49,6 +49,11 @@ class ProviderFailure(Exception):
         self.is_down = is_down
 
     @property
+    def reason(self) -> str:
+        """The status, or else one of few words."""
+        return "failed" if self.status is None else str(self.status)
+
+    @property
     def is_too_large(self) -> bool:
         """Whether the request held more than the provider takes at once; 400 may mean anything else, too."""
         return self.status == 413 or (self.status in {400, 422} and bool(_TOO_LARGE.search(str(self))))
@@ -58,6 +63,10 @@ class ProviderFailure(Exception):
 
 
 class ProviderTimeout(ProviderFailure):
+    @property
+    def reason(self) -> str:
+        return "timeout"
+
     def as_error(self, model: str) -> RagError:
         return ModelTimeout(f"{model} {self.what}")
 

@@ -40,9 +40,15 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serve_in_thread(app: Any) -> Iterator[str]:
-    """Serve an ASGI application over HTTP from a thread; gives its address."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, loop="asyncio", lifespan="on")
+def serve_in_thread(app: Any, **options: Any) -> Iterator[str]:
+    """Serve an ASGI application over HTTP from a thread; gives its address.
+
+    Args:
+        options: more of uvicorn's.
+    """
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_config=None, loop="asyncio", lifespan="on", **options
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
@@ -61,14 +67,19 @@ class ServerProcess:
     """`python -m app`, with its output."""
 
     def __init__(
-        self, environment: dict[str, str], log: Path, cwd: Path = ROOT, within: Sequence[str] = ()
+        self,
+        environment: dict[str, str],
+        log: Path,
+        cwd: Path = ROOT,
+        within: Sequence[str] = (),
+        python: str = sys.executable,
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*within, sys.executable, "-m", "app"],
+                [*within, python, "-m", "app"],
                 cwd=cwd,
                 env=clean_environment() | {"PORT": str(self.port), "PYTHONPATH": str(ROOT)} | environment,
                 stdout=output,
@@ -139,9 +150,7 @@ def run_reindex(
 
 def clean_environment() -> dict[str, str]:
     """The environment without any setting of ours, so that a developer's own never leak into a test."""
-    from app.settings import NotSupportedYet, Settings  # noqa: PLC0415 - imported late: it is under test
+    from app.settings import Settings  # noqa: PLC0415 - imported late: it is under test
 
-    ours = {name.upper() for name in Settings.model_fields} | {
-        name.upper() for name in NotSupportedYet.model_fields
-    }
+    ours = {name.upper() for name in Settings.model_fields}
     return {name: value for name, value in os.environ.items() if name.upper() not in ours}

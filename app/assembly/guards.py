@@ -1,0 +1,70 @@
+"""What stands before the routes: keys, rate limits, bounds, and what browsers are told."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from app.api_keys import ApiKeys, parse_keys
+from app.authentication import DOCS, METRICS, PROBES, Authentication
+from app.client_address import ClientAddress, parse_networks
+from app.head_limit import HeadLimit
+from app.rate_limits import RateLimit, RateLimits, make_storage
+from app.security_headers import SecurityHeaders
+from app.settings import Settings, SettingsError, WhenDown
+
+_SENT_HEADERS = ["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"]
+_READ_HEADERS = [
+    *("Retry-After", "WWW-Authenticate", "X-Request-ID"),
+    *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
+]
+
+
+def make_api_keys(settings: Settings) -> ApiKeys | None:
+    """None where the settings name none.
+
+    Raises:
+        SettingsError: the file cannot be read, or no key is in it.
+    """
+    if settings.api_keys is None and settings.api_keys_file is None:
+        return None
+    text = settings.api_keys.get_secret_value() if settings.api_keys else ""
+    try:
+        return ApiKeys(parse_keys(text), settings.api_keys_file)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"API_KEYS_FILE: {settings.api_keys_file}: {error}") from None
+
+
+def make_rate_limits(settings: Settings) -> RateLimits | None:
+    if settings.rate_limit is None:
+        return None
+    return RateLimits(
+        settings.rate_limit,
+        make_storage(settings.rate_limit_storage.get_secret_value()),
+        refuse_when_down=settings.rate_limit_when_down is WhenDown.REFUSE,
+    )
+
+
+def add_guards(app: FastAPI, settings: Settings, keys: ApiKeys | None, limits: RateLimits | None) -> None:
+    """The last that is added is the first that sees a request."""
+    if limits is not None:
+        address_of = ClientAddress(parse_networks(settings.trusted_proxies))
+        app.add_middleware(RateLimit, limits=limits, address_of=address_of)
+    if keys is not None:
+        app.add_middleware(Authentication, keys=keys, open_paths=_open_paths(settings))
+    app.add_middleware(HeadLimit)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins.split(),
+            allow_methods=["GET", "POST"],
+            allow_headers=_SENT_HEADERS,
+            expose_headers=_READ_HEADERS,
+        )
+    app.add_middleware(SecurityHeaders)
+
+
+def _open_paths(settings: Settings) -> frozenset[str]:
+    metrics = METRICS if settings.open_metrics else frozenset()
+    docs = DOCS if settings.open_docs else frozenset()
+    return PROBES | metrics | docs

@@ -1,0 +1,78 @@
+"""Who may ask: requests without a known key end here, but for what is open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api_keys import ApiKeys
+from app.errors import Unauthorized
+from app.problems import error_response
+
+PROBES = frozenset({"/health", "/health/live"})
+METRICS = frozenset({"/metrics"})
+# What FastAPIOffline's page loads.
+DOCS = frozenset(
+    {
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/openapi.json",
+        "/static-offline-docs/favicon.png",
+        "/static-offline-docs/swagger-ui-bundle.js",
+        "/static-offline-docs/swagger-ui.css",
+    }
+)
+
+
+class Authentication:
+    """Lets a request in that has a key, and puts the key's name into `scope["state"]["client"]`.
+
+    Before the routing: without a key, a path that exists looks like one that does not.
+    """
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys, open_paths: frozenset[str]) -> None:
+        self._app = app
+        self._keys = keys
+        self._open_paths = open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in self._open_paths):
+            await self._app(scope, receive, send)
+            return
+        keys = _presented(scope)
+        client = await self._keys.client_of(*keys) if keys else None
+        if client is not None:
+            scope.setdefault("state", {})["client"] = client
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await _refusal(scope, wrong=bool(keys))(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+
+def _presented(scope: Scope) -> list[bytes]:
+    """The first key of each header: a proxy before the service may use the other one for itself."""
+    found: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name == b"x-api-key":
+            found.setdefault(name, value.strip())
+        elif name == b"authorization" and value[:7].lower() == b"bearer ":
+            found.setdefault(name, value[7:].strip())
+    return list(found.values())
+
+
+def _refusal(scope: Scope, *, wrong: bool) -> ASGIApp:
+    detail = "this API key is not known" if wrong else "an API key is needed"
+    error = Unauthorized(f"{detail}: send one as `Authorization: Bearer` or `X-API-Key`")
+    challenge = 'Bearer error="invalid_token"' if wrong else "Bearer"
+    return error_response(scope["path"], error, headers={"WWW-Authenticate": challenge})
+
+
+def with_key_scheme(schema: dict[str, Any]) -> dict[str, Any]:
+    """An OpenAPI document in which all but the probes needs a key; its page then has a field for one."""
+    schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            operation["security"] = [] if path in PROBES else [{"key": []}]
+    return schema

@@ -1,0 +1,74 @@
+"""What was found, for people and for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+from app.settings import Settings
+
+_HIDDEN = "***"
+
+
+class State(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """
+    Attributes:
+        check: what was looked at, in a word.
+        text: what is so.
+        advice: what to do; empty where nothing is to be done.
+    """
+
+    check: str
+    state: State
+    text: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        advice = f": {self.advice}" if self.advice else ""
+        return " ".join(f"{self.state:<5}{self.check:<11}{self.text}{advice}".splitlines())
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def without(self, secrets: list[str]) -> Finding:
+        text, advice = self.text, self.advice
+        for secret in secrets:
+            text, advice = text.replace(secret, _HIDDEN), advice.replace(secret, _HIDDEN)
+        return replace(self, text=text, advice=advice)
+
+
+def ok(check: str, text: str) -> Finding:
+    return Finding(check, State.OK, text)
+
+
+def warn(check: str, text: str, advice: str = "") -> Finding:
+    return Finding(check, State.WARN, text, advice)
+
+
+def fail(check: str, text: str, advice: str = "") -> Finding:
+    return Finding(check, State.FAIL, text, advice)
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """All that must not be shown, longest first: keys, addresses with passwords, and the passwords alone."""
+    found: set[str] = set()
+    for _, value in settings:
+        if not isinstance(value, SecretStr):
+            continue
+        for part in (value.get_secret_value(), *value.get_secret_value().replace(",", " ").split()):
+            found.add(part)
+            password = urlsplit(part).password if "://" in part else None
+            found |= {password, unquote(password)} if password else set()
+    # A storage of limits in memory is an address, and no secret.
+    return sorted((one for one in found if len(one) > 3 and one != "memory://"), key=len, reverse=True)

@@ -1,0 +1,76 @@
+"""The index, on disk or in PostgreSQL: whether there is one, is whole, and fits the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from app.assembly.indexing import make_recipe, make_snapshots
+from app.doctor.finding import Finding, fail, ok, warn
+from app.errors import IndexingError, SnapshotDamaged
+from app.settings import Settings
+from app.snapshots import Manifest, SnapshotStore
+
+_REINDEX = "run make reindex"
+
+
+def check_index_on_disk(settings: Settings, tell_bytes: Callable[[int], None]) -> Iterator[Finding]:
+    """
+    Args:
+        tell_bytes: called with the size of the served index, if there is one.
+    """
+    snapshots = make_snapshots(settings)
+    try:
+        current = snapshots.current_id()
+        if current is None:
+            yield _none_yet(settings, snapshots)
+            return
+        snapshot = snapshots.open(current)
+        snapshot.verify()
+    except SnapshotDamaged as damage:
+        # Its text says what to do.
+        yield fail("index", str(damage))
+        return
+    tell_bytes(snapshot.bytes_on_disk)
+    yield from describe(settings, snapshot.manifest)
+
+
+def describe(settings: Settings, manifest: Manifest) -> Iterator[Finding]:
+    """An index that is whole."""
+    recipe = make_recipe(settings)
+    if not recipe.makes_vectors_of(manifest.embedding):
+        yield fail(
+            "index",
+            f"{manifest.id} was built with {manifest.embedding}, and the settings name "
+            f"{recipe.provider}/{recipe.model}",
+            f"{_REINDEX}, or set them back",
+        )
+        return
+    text = f"{manifest.id} is whole: {manifest.documents:,} documents, {manifest.chunks:,} chunks, "
+    yield ok("index", f"{text}{manifest.embedding}, built {_age(manifest.built_at)} ago")
+    if manifest.unread_documents:
+        unread = f"{manifest.unread_documents:,} documents could not be read"
+        yield warn("index", unread, "GET /documents tells which, and why")
+    if not recipe.makes_chunks_of(manifest):
+        changed = "it was cut by other settings (CHUNK_...) or another version than these"
+        yield warn("index", changed, f"{_REINDEX} to cut all documents anew")
+
+
+def _none_yet(settings: Settings, snapshots: SnapshotStore) -> Finding:
+    if snapshots.ids():
+        return fail("index", f"{settings.index_dir} has no file CURRENT", _REINDEX)
+    try:
+        snapshots.check_writable()
+    except IndexingError as error:
+        return fail("index", str(error))
+    return warn(
+        "index", f"there is none in {settings.index_dir} yet", f"{_REINDEX}, or start: the first is built"
+    )
+
+
+def _age(built_at: str) -> str:
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(built_at)).total_seconds()
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0, seconds):.0f} seconds"

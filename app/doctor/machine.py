@@ -1,0 +1,108 @@
+"""The machine: documents, room, the folder for copies, the port."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import shutil
+import socket
+import tempfile
+import urllib.request
+from pathlib import Path
+
+from app.doctor.finding import Finding, fail, ok, warn
+from app.documents import walk
+from app.schemas import LivenessResponse
+from app.settings import Settings
+
+_MB = 1024 * 1024
+# For an index of which nothing is known yet.
+_LEAST_FREE_BYTES = 256 * _MB
+_PORT_TIMEOUT_S = 2.0
+_MAX_LIVENESS_BYTES = 1024
+
+
+def check_documents(settings: Settings) -> Finding:
+    folder = settings.documents_dir
+    if not folder.is_dir():
+        return fail("documents", f"there is no folder {folder}", "create it, or set DOCUMENTS_DIR")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return fail("documents", f"{folder} cannot be read", "let this user read it")
+    files = walk(folder)
+    if not files:
+        return warn("documents", f"{folder} holds no documents", "put some there, or set DOCUMENTS_DIR")
+    return ok("documents", f"{folder} holds {len(files):,}")
+
+
+def check_room(settings: Settings, index_bytes: int) -> Finding:
+    """The next index is built beside the served one.
+
+    Args:
+        index_bytes: of the served index; 0 where there is none, or it is in a database.
+    """
+    folder = _nearest(settings.index_dir)
+    if settings.database_url is not None:
+        return ok("disk", "the index is in the database")
+    free, needed = shutil.disk_usage(folder).free, max(2 * index_bytes, _LEAST_FREE_BYTES)
+    text = f"{free / _MB:,.0f} MB are free for {settings.index_dir}"
+    if free < needed:
+        return fail("disk", text, f"make room: building an index may need {needed / _MB:,.0f} MB")
+    if not os.access(folder, os.W_OK):
+        return warn("disk", f"{settings.index_dir} is read-only", "reindex where it can be written")
+    return ok("disk", text)
+
+
+def check_scratch(settings: Settings, index_bytes: int) -> Finding:
+    """Servers that must not write to the index copy it; the reader processes may need it, too."""
+    folder = settings.scratch_dir or Path(tempfile.gettempdir())
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"1")
+            file.flush()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return fail("scratch", f"{folder} cannot be written to ({error.strerror})", "set SCRATCH_DIR")
+    if free < 2 * index_bytes:
+        text = f"{folder} has {free / _MB:,.0f} MB free, and two copies of the index need more"
+        return warn("scratch", text, "make room, or set SCRATCH_DIR")
+    return ok("scratch", f"{folder} can be written to, {free / _MB:,.0f} MB are free")
+
+
+def check_port(settings: Settings) -> Finding:
+    where = f"{settings.host}:{settings.port}"
+    try:
+        addresses = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+    except OSError:
+        return fail("port", f"{settings.host} is no address of this machine", "set HOST")
+    try:
+        for family, kind, protocol, _, address in addresses:
+            with socket.socket(family, kind, protocol) as listener:
+                # As the server does: a connection that has just ended is not in the way.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(address)
+    except PermissionError:
+        return fail("port", f"this user may not listen on {where}", "set PORT to 1024 or more")
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and _served_already(settings):
+            return ok("port", f"a server of this service listens on {where}")
+        return fail("port", f"{where} cannot be listened on ({error.strerror})", "set PORT or HOST")
+    return ok("port", f"{where} is free")
+
+
+def _served_already(settings: Settings) -> bool:
+    """Whether it is a server of this service that listens there."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    request = urllib.request.Request(f"http://{host}:{settings.port}/health/live")
+    try:
+        with urllib.request.urlopen(request, timeout=_PORT_TIMEOUT_S) as response:  # noqa: S310
+            answer = LivenessResponse.model_validate_json(response.read(_MAX_LIVENESS_BYTES))
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    return answer == LivenessResponse()
+
+
+def _nearest(folder: Path) -> Path:
+    """Itself, or what it would be made in."""
+    folder = folder.absolute()
+    return next(each for each in (folder, *folder.parents) if each.exists())

@@ -1,0 +1,91 @@
+"""The model provider, asked for one tiny embedding and one tiny answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from app.assembly.provider import make_embedding_model, make_provider
+from app.deadline import start_deadline
+from app.doctor.finding import Finding, fail, ok, warn
+from app.errors import ModelTimeout, RagError
+from app.provider.client import Endpoint, ProviderClient
+from app.provider.failures import ProviderFailure
+from app.provider.patience import Patience
+from app.settings import Settings
+
+TIMEOUT_S = 10.0
+
+_ONCE = Patience(retries=0)
+_MAX_BYTES = 1024 * 1024
+
+
+def check_models(settings: Settings) -> list[Finding]:
+    return asyncio.run(_check_models(settings))
+
+
+async def _check_models(settings: Settings) -> list[Finding]:
+    return [
+        await _try(settings, "embedding", settings.uses_openai_embeddings, _embed),
+        await _try(settings, "chat", settings.uses_openai_llm, _chat),
+    ]
+
+
+async def _try(
+    settings: Settings,
+    check: str,
+    uses_provider: bool,
+    ask: Callable[[Settings, ProviderClient], Awaitable[str]],
+) -> Finding:
+    if not uses_provider:
+        bundled = "the bundled model" if check == "embedding" else "answers are quoted from the documents"
+        return ok(check, f"{bundled}: no provider is asked")
+    provider = make_provider(settings)
+    name = settings.embedding_model if check == "embedding" else settings.llm_model
+    try:
+        start_deadline(TIMEOUT_S)
+        return ok(check, f"{name} {await ask(settings, provider)}")
+    except RagError as error:
+        return _finding(check, error, name)
+    finally:
+        await provider.close()
+
+
+async def _embed(settings: Settings, provider: ProviderClient) -> str:
+    answer = await make_embedding_model(settings, provider, _ONCE).ask(["ok"])
+    return f"answers with {answer.vectors.shape[1]} dimensions"
+
+
+async def _chat(settings: Settings, provider: ProviderClient) -> str:
+    # Not by the service's chat model, whose import takes two seconds. Without a limit of tokens: its name is
+    # not the same for all models, and reasoning ones would spend it on nothing.
+    body = {"model": settings.llm_model, "messages": [{"role": "user", "content": "Say ok."}]}
+    endpoint = Endpoint(provider, "chat/completions", "the language model", _ONCE)
+    await endpoint.post(body, lambda answer: answer["choices"][0]["message"], max_bytes=_MAX_BYTES)
+    return "answers"
+
+
+def _finding(check: str, error: RagError, name: str) -> Finding:
+    """By what kind of failure it is: the provider's own words may hold a part of the key."""
+    failure = error.__cause__
+    status = failure.status if isinstance(failure, ProviderFailure) else None
+    setting = "EMBEDDING_MODEL" if check == "embedding" else "LLM_MODEL"
+    if status == 429:
+        return warn(check, "the provider lets nothing more through (429)", "see its limits and credit")
+    match status:
+        case 401 | 403:
+            text, advice = f"the provider refuses the key ({status})", "set OPENAI_API_KEY"
+        case 404:
+            text = f"the provider has no model {name}, or is not at OPENAI_BASE_URL (404)"
+            advice = f"set {setting} to one that it has, or OPENAI_BASE_URL"
+        case 400 | 422:
+            text = f"the provider refuses a request for {name} ({status})"
+            advice = f"see whether {setting} is of the right kind"
+        case None if isinstance(error, ModelTimeout):
+            text = f"the provider did not answer within {TIMEOUT_S:g} s"
+            advice = "see whether it is up, and set OPENAI_BASE_URL to where it is"
+        case None:
+            text, advice = error.detail, "set OPENAI_BASE_URL to where the provider is, and see the network"
+        case _:
+            text, advice = f"the provider answers with status {status}", "see how it is, and try later"
+    return fail(check, text, advice)

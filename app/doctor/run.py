@@ -1,0 +1,78 @@
+"""All checks, in the order in which what is wrong with one explains the next."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator
+
+from app.assembly.guards import make_api_keys
+from app.doctor.finding import Finding, fail, ok, secrets_of
+from app.doctor.index import check_index_on_disk
+from app.doctor.machine import check_documents, check_port, check_room, check_scratch
+from app.doctor.models import check_models
+from app.settings import Settings, SettingsError, load_settings
+
+
+def examine() -> Iterator[Finding]:
+    """With the settings from the environment or `.env`."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        yield fail("settings", str(error), "the rest was not looked at")
+    else:
+        yield from examine_with(settings)
+
+
+def examine_with(settings: Settings) -> Iterator[Finding]:
+    """One by one, as they are found; without a secret in any."""
+    secrets = secrets_of(settings)
+    for finding in _all(settings):
+        yield finding.without(secrets)
+
+
+def _all(settings: Settings) -> Iterator[Finding]:
+    yield from _guarded("settings", lambda: [_check_settings(settings)])
+    yield from _guarded("models", lambda: check_models(settings))
+    sizes: list[int] = []
+    if settings.database_url is not None:
+        yield from _guarded("database", lambda: _check_database(settings))
+    else:
+        yield from _guarded("index", lambda: check_index_on_disk(settings, sizes.append))
+    yield from _guarded("documents", lambda: [check_documents(settings)])
+    yield from _guarded("disk", lambda: [check_room(settings, sum(sizes))])
+    yield from _guarded("scratch", lambda: [check_scratch(settings, sum(sizes))])
+    yield from _guarded("port", lambda: [check_port(settings)])
+
+
+def _guarded(check: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from look()
+    except Exception as error:  # noqa: BLE001 - whatever one check meets, the others are still to be made
+        yield fail(check, f"could not be looked at: {type(error).__name__}: {error}")
+
+
+def _check_settings(settings: Settings) -> Finding:
+    try:
+        keys = make_api_keys(settings)
+    except SettingsError as error:
+        return fail("settings", str(error))
+    if keys is None and not settings.allow_anonymous and not _is_loopback(settings.host):
+        text = f"API_KEYS: none is set, and HOST ({settings.host}) lets others in"
+        return fail("settings", text, "set API_KEYS or API_KEYS_FILE, or ALLOW_ANONYMOUS=true")
+    return ok("settings", "all are right; " + ("keys are asked for" if keys else "no key is asked for"))
+
+
+def _check_database(settings: Settings) -> Iterator[Finding]:
+    # Those who keep their indexes on the disk need not wait for its driver.
+    from app.doctor.database import check_database  # noqa: PLC0415
+
+    return check_database(settings)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,38 @@
+"""How long a request's address and headers may be."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.errors import HeadersTooLarge, RagError, UriTooLong
+from app.problems import error_response
+
+MAX_URL_BYTES = 8 * 1024
+MAX_HEADER_BYTES = 32 * 1024
+MAX_HEADERS = 100
+
+
+class HeadLimit:
+    """Refuses what no client of ours sends.
+
+    The server's protocol has a bound, too, for heads that do not end: see `app/http_protocol.py`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = _check(scope) if scope["type"] == "http" else None
+        app = error_response(scope["path"], error, headers={"Connection": "close"}) if error else self._app
+        await app(scope, receive, send)
+
+
+def _check(scope: Scope) -> RagError | None:
+    if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_URL_BYTES:
+        return UriTooLong(f"the address is longer than {MAX_URL_BYTES} bytes")
+    headers = scope["headers"]
+    if len(headers) > MAX_HEADERS:
+        return HeadersTooLarge(f"there are more than {MAX_HEADERS} headers")
+    if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
+        return HeadersTooLarge(f"the headers are larger than {MAX_HEADER_BYTES} bytes")
+    return None

@@ -1,0 +1,64 @@
+"""What is known of a request beside its answer: for its line in the log, the metrics and its trace.
+
+A context variable, because it has to get through LlamaIndex's signatures. Each request is a task of its own,
+with which it ends; the tasks that it starts see the same notes.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from app.schemas import Usage
+
+# An outcome; the others are what an answer's `status` says, and the codes of errors.
+CLIENT_GONE = "client_gone"
+
+# What a stage is told of itself: the names are those of `Stopwatch.stage`'s callers.
+Facts = dict[str, Any]
+
+
+class StageSpan(Protocol):
+    def end(self, facts: Facts, error: BaseException | None) -> None: ...
+
+
+class RequestTrace(Protocol):
+    def begin(self, stage: str, facts: Facts) -> StageSpan: ...
+
+    def headers(self) -> dict[str, str]:
+        """What tells a provider to which trace a call belongs."""
+        ...
+
+
+@dataclass(slots=True)
+class RequestNotes:
+    """
+    Attributes:
+        outcome: an answer's status, the code of an error, or `CLIENT_GONE`.
+        stages: milliseconds that were spent in each of those that were begun.
+        trace: None where nothing is traced.
+    """
+
+    outcome: str | None = None
+    index: str | None = None
+    question: str | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+    first_token_ms: float | None = None
+    usage: Usage | None = None
+    trace: RequestTrace | None = None
+
+
+_notes: ContextVar[RequestNotes] = ContextVar("request_notes")
+
+
+def start_notes() -> RequestNotes:
+    """For all that this task does from now on."""
+    notes = RequestNotes()
+    _notes.set(notes)
+    return notes
+
+
+def current_notes() -> RequestNotes:
+    """Those of the request; outside of one, some that nobody reads."""
+    return _notes.get(None) or RequestNotes()

@@ -1,0 +1,118 @@
+"""What a setting's value must look like: each returns it as it is kept, or raises a ValueError."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from app.api_keys import hashed, parse_keys
+from app.client_address import parse_networks
+
+_DATABASE_ADDRESS = (
+    "must be an address such as postgresql://user:password@host:5432/database, with special characters "
+    "of the password percent-encoded"
+)
+
+# Of a moving window, each request is remembered.
+_MAX_RATE = 100_000
+
+
+def checked_web_address(value: str) -> str:
+    return _address(value, "http://localhost:11434/v1", "OPENAI_API_KEY")
+
+
+def checked_collector_address(value: str) -> str:
+    return _address(value, "http://localhost:4318", "OTEL_EXPORTER_OTLP_HEADERS")
+
+
+def _address(value: str, example: str, place_of_keys: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"must be an address such as {example}")
+    if parts.username or parts.password:
+        raise ValueError(f"must not hold a password; a key goes into {place_of_keys}")
+    return value
+
+
+def checked_database_address(value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        _check_database_address(value.get_secret_value())
+    return value
+
+
+def checked_database_addresses(value: SecretStr | None) -> SecretStr | None:
+    """One or several, with blanks between them."""
+    for address in value.get_secret_value().split() if value else ():
+        _check_database_address(address)
+    return value
+
+
+def _check_database_address(address: str) -> None:
+    """As libpq understands it.
+
+    A password with a character that would have to be encoded is taken for the host, the port or the
+    database: the driver's errors would then show it, so nothing of them is said here.
+
+    Raises:
+        ValueError
+    """
+    # Those who keep the index on the disk need not wait for the driver.
+    from psycopg import Error, conninfo  # noqa: PLC0415
+
+    if not address.startswith(("postgresql://", "postgres://")):
+        raise ValueError(_DATABASE_ADDRESS)
+    try:
+        parts = conninfo.conninfo_to_dict(address)
+    except Error:
+        raise ValueError(_DATABASE_ADDRESS) from None
+    host, port, database = (str(parts.get(name) or "") for name in ("host", "port", "dbname"))
+    if "@" in host + database or re.search(r"[^\d,]", port) or " " in address.strip():
+        raise ValueError(_DATABASE_ADDRESS)
+
+
+def checked_api_keys(value: SecretStr | None) -> SecretStr | None:
+    """Hashed: the keys themselves are not kept."""
+    if value is None:
+        return None
+    names = parse_keys(value.get_secret_value())
+    if not names:
+        raise ValueError("there is no key in it")
+    return SecretStr(hashed(names))
+
+
+def checked_rate_limit(value: str | None) -> str | None:
+    # Its import takes 0.1 s, which whoever sets no limit need not wait for.
+    from limits import parse_many  # noqa: PLC0415
+
+    limits = parse_many(value) if value else []
+    if value and (len(limits) != 1 or not 1 <= limits[0].amount <= _MAX_RATE):
+        raise ValueError(f"must be one limit such as 60/minute, of 1 to {_MAX_RATE} requests")
+    return value
+
+
+def checked_rate_limit_storage(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in {"memory", "redis", "rediss"} or (parts.scheme != "memory" and not parts.hostname):
+        raise ValueError("must be memory:// or an address such as redis://:password@host:6379/0")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("the port is none") from None
+    return value
+
+
+def checked_networks(value: str) -> str:
+    parse_networks(value)
+    return value
+
+
+def checked_origins(value: str) -> str:
+    """With blanks between them."""
+    origins = value.replace(",", " ").split()
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in {"http", "https"} or origin.count("/") != 2):
+            raise ValueError("must be * or origins such as https://app.example.com, without a path")
+    return " ".join(origins)

@@ -1,0 +1,448 @@
+"""API keys: who is let in, and that nobody else is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from app.api_keys import ApiKeys, parse_keys
+from app.authentication import DOCS, PROBES, Authentication
+from app.main import create_app
+from app.settings import Settings, load_settings
+from tests.support.raw_http import connect
+from tests.support.serving import (
+    ROOT,
+    clean_environment,
+    serve_in_thread,
+    server_process,
+    wait_for,
+)
+from tests.test_settings import start_with
+
+KEY = "a-key-of-alice"
+QUESTION = {"query": "How long is parental leave?"}
+ROUTES = [
+    *[("POST", path) for path in ("/query", "/query/stream", "/retrieve", "/v1/chat/completions")],
+    *[("GET", path) for path in ("/v1/models", "/documents", "/docs", "/openapi.json", "/metrics")],
+    *[("GET", path) for path in ("/", "/no/such", "/health/", "/HEALTH", "//health", "/health/../query")],
+    *[("GET", "/query"), ("POST", "/documents"), ("OPTIONS", "/query"), ("TRACE", "/")],
+]
+
+
+def with_keys(base: Settings, **values: Any) -> Settings:
+    return Settings(**base.model_dump(exclude_unset=True) | {"api_keys": f"alice:{KEY}"} | values)
+
+
+@pytest.fixture(scope="module")
+def closed(sample_settings: Settings) -> Iterator[httpx.Client]:
+    """A server that wants a key."""
+    with (
+        serve_in_thread(create_app(with_keys(sample_settings))) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_nothing_is_open(closed: httpx.Client, method: str, path: str) -> None:
+    """What exists looks like what does not, whatever the method."""
+    answer = closed.request(method, path, json=QUESTION)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    problem = answer.json()
+    if path.startswith("/v1/"):
+        assert problem["error"]["code"] == "unauthorized"
+    else:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert problem["code"] == "unauthorized"
+        assert problem["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", sorted(PROBES))
+def test_the_probes_are_open(closed: httpx.Client, path: str) -> None:
+    """Kubernetes has no key."""
+    assert closed.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"Authorization": f"Bearer {KEY}"},
+        {"Authorization": f"bearer  {KEY}"},
+        {"X-API-Key": KEY},
+        {"X-API-Key": KEY, "Authorization": "Bearer of-somebody-else"},
+        {"X-API-Key": "wrong", "Authorization": f"Bearer {KEY}"},
+        {"X-API-Key": KEY, "Authorization": "Basic YTpi"},
+    ],
+)
+def test_a_key_opens(closed: httpx.Client, header: dict[str, str]) -> None:
+    """In either header; a proxy may use the other one."""
+    assert closed.post("/query", json=QUESTION, headers=header).json()["status"] == "answered"
+    assert closed.get("/documents", headers=header).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": KEY},
+        {"Authorization": f"Basic {KEY}"},
+        {"Authorization": f"Bearer alice:{KEY}"},
+        {"X-API-Key": ""},
+        {"X-API-Key": KEY[:-1]},
+        {"X-API-Key": KEY.upper()},
+        {"X-API-Key": f"{KEY}, {KEY}"},
+        {"Cookie": f"key={KEY}"},
+    ],
+)
+def test_what_is_no_key_does_not_open(closed: httpx.Client, header: dict[str, str]) -> None:
+    answer = closed.post("/query", json=QUESTION, headers=header)
+    assert answer.status_code == 401
+    assert KEY not in answer.text
+
+
+def test_an_openai_client_sends_its_key(closed: httpx.Client) -> None:
+    models = closed.get("/v1/models", headers={"Authorization": f"Bearer {KEY}"})
+    assert models.json()["data"][0]["id"] == "rag-service"
+
+
+@pytest.mark.parametrize(
+    ("entries", "key", "name"),
+    [
+        ("alice:one", b"one", "alice"),
+        ("alice:one bob:two", b"two", "bob"),
+        ("alice:one,bob:two", b"two", "bob"),
+        ("alice:a:b", b"a:b", "alice"),
+        ("alice:one alice:two", b"two", "alice"),
+    ],
+)
+def test_entries(entries: str, key: bytes, name: str) -> None:
+    assert asyncio.run(ApiKeys(parse_keys(entries)).client_of(key)) == name
+
+
+def test_a_key_without_a_name_gets_one() -> None:
+    """Its own, so that it has a limit of its own."""
+    one, two = parse_keys("one two").values()
+    assert re.fullmatch("key-[0-9a-f]{8}", one)
+    assert one != two
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "sha256:" + "0" * 64,
+        "bob:sha256:planted",
+        ":planted",
+        "bob:",
+        "b/b:planted",
+        f"{'b' * 65}:planted",
+        "bob:plantedé",
+        "bob:planted eve:planted",
+    ],
+)
+def test_what_is_no_entry_is_told_and_not_shown(monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
+    monkeypatch.setenv("API_KEYS", entry)
+    with pytest.raises(Exception, match=r"API_KEYS: entry [12]:") as error:
+        load_settings()
+    assert "planted" not in str(error.value)
+
+
+def test_no_key_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template with nothing to fill in must not open the service."""
+    monkeypatch.setenv("API_KEYS", " , ")
+    with pytest.raises(Exception, match="API_KEYS: there is no key"):
+        load_settings()
+
+
+def test_keys_are_kept_as_hashes() -> None:
+    """Whoever reads the memory, or a dump of the settings, has no key."""
+    loaded = Settings(api_keys=SecretStr(f"alice:{KEY}"))
+    assert loaded.api_keys is not None
+    assert loaded.api_keys.get_secret_value().startswith("alice:sha256:")
+    assert KEY not in repr(vars(loaded)) + repr(vars(ApiKeys(parse_keys(f"alice:{KEY}"))))
+
+
+def test_the_documentation_can_be_opened(
+    serve: Callable[..., httpx.Client], sample_settings: Settings
+) -> None:
+    """The page, the API's description and each file that it loads; and nothing more."""
+    client = serve(with_keys(sample_settings, open_docs=True))
+    page = client.get("/docs")
+    assert page.status_code == 200
+    loaded = set(re.findall(r"""(?:href|src|url)\s*[=:]\s*["'](/[^"']+)""", page.text))
+    assert {"/openapi.json", "/static-offline-docs/swagger-ui-bundle.js"} <= loaded <= DOCS
+    assert {client.get(path).status_code for path in loaded | DOCS} == {200}
+    for path in ("/static-offline-docs/redoc.standalone.js", "/documents", "/metrics", "/query"):
+        assert client.get(path).status_code == 401
+    schema = client.get("/openapi.json").json()
+    assert schema["paths"]["/query"]["post"]["security"] == [{"key": []}]
+    assert schema["paths"]["/health"]["get"]["security"] == []
+
+
+def test_metrics_can_be_opened(serve: Callable[..., httpx.Client], sample_settings: Settings) -> None:
+    client = serve(with_keys(sample_settings, open_metrics=True))
+    assert client.get("/metrics").status_code != 401
+    assert client.get("/docs").status_code == 401
+
+
+def seen_by_the_application(scope: dict[str, Any], keys: str = f"alice:{KEY}") -> tuple[Any, list[Any]]:
+    """The scope behind the middleware, or None, and what was sent."""
+    seen, sent = [], []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    asyncio.run(Authentication(app, ApiKeys(parse_keys(keys)), PROBES)(scope, receive, send))
+    return (seen[0] if seen else None), sent
+
+
+def test_the_application_sees_the_name() -> None:
+    """For logs, metrics and limits; a path that is open has none."""
+    headers = [(b"x-api-key", KEY.encode())]
+    scope = {"type": "http", "path": "/query", "headers": headers, "state": {}}
+    seen, _ = seen_by_the_application(scope)
+    assert seen["state"] == {"client": "alice"}
+
+
+def test_websockets_are_closed() -> None:
+    """There are none; if a route were added, it would not be open."""
+    seen, sent = seen_by_the_application({"type": "websocket", "path": "/health", "headers": []})
+    assert seen is None
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+# Keys in a file
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "keys"
+    path.write_text(f"# ours\n\nalice:{KEY}  # until May\nbob:one\n")
+    return path
+
+
+def opens(client: httpx.Client, key: str) -> bool:
+    return client.get("/documents", headers={"X-API-Key": key}).status_code == 200
+
+
+@pytest.fixture
+def by_file(serve: Callable[..., httpx.Client], sample_settings: Settings, key_file: Path) -> httpx.Client:
+    """A server whose keys are in a file, but for one."""
+    return serve(with_keys(sample_settings, api_keys="fixed:of-the-setting", api_keys_file=key_file))
+
+
+def test_keys_come_from_a_file(by_file: httpx.Client) -> None:
+    assert all(opens(by_file, key) for key in (KEY, "one", "of-the-setting"))
+    assert not opens(by_file, "# ours")
+
+
+def test_a_changed_file_is_read_again(by_file: httpx.Client, key_file: Path) -> None:
+    """A key that is taken out is refused soon, one that is put in is let in; the setting's stay."""
+    key_file.write_text("carol:three\n")
+    wait_for(lambda: opens(by_file, "three"), "the new key to be let in")
+    assert not opens(by_file, KEY)
+    assert opens(by_file, "of-the-setting")
+
+
+def test_a_mounted_secret_that_is_swapped_is_read_again(
+    serve: Callable[..., httpx.Client], sample_settings: Settings, tmp_path: Path
+) -> None:
+    """Kubernetes flips a link; size and time stamps may be the same."""
+    for name, key in (("old", "one"), ("new", "two")):
+        (tmp_path / name).write_text(f"alice:{key}\n")
+        os.utime(tmp_path / name, (1, 1))
+    (tmp_path / "data").symlink_to("old")
+    client = serve(with_keys(sample_settings, api_keys=None, api_keys_file=tmp_path / "data"))
+    (tmp_path / "next").symlink_to("new")
+    (tmp_path / "next").replace(tmp_path / "data")
+    wait_for(lambda: opens(client, "two"), "the new key to be let in")
+    assert not opens(client, "one")
+
+
+@pytest.mark.parametrize("content", ["bob:\n", "carol:ok\nb/b:planted\n", "\xff", None])
+def test_a_file_that_cannot_be_read_keeps_the_old_keys(
+    by_file: httpx.Client, key_file: Path, caplog: pytest.LogCaptureFixture, content: str | None
+) -> None:
+    """And says so once, without showing what is in it."""
+    with caplog.at_level(logging.INFO, "app.api_keys"):
+        key_file.unlink()
+        if content is not None:
+            key_file.write_text(content, encoding="latin-1")
+        wait_for(lambda: opens(by_file, KEY) and caplog.records, "it to be told")
+        key_file.write_text("carol:three\n")
+        wait_for(lambda: opens(by_file, "three"), "the next file to be read")
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+    assert "planted" not in caplog.text
+
+
+def test_an_emptied_file_closes_the_service(by_file: httpx.Client, key_file: Path) -> None:
+    """It never opens it."""
+    key_file.write_text("")
+    wait_for(lambda: not opens(by_file, KEY), "the key to be refused")
+    assert by_file.get("/documents").status_code == 401
+
+
+def test_the_file_is_looked_at_once_a_second(key_file: Path) -> None:
+    """Not with each request."""
+    keys = ApiKeys({}, key_file)
+
+    assert asyncio.run(keys.client_of(b"one")) == "bob"
+    key_file.write_text("carol:three\n")
+    assert asyncio.run(keys.client_of(b"one")) == "bob"
+
+
+# The start
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_nobody_is_let_in_by_accident(tmp_path: Path, host: str) -> None:
+    done = start_with({"HOST": host}, tmp_path)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert done.stderr.startswith("Wrong setting: API_KEYS: none is set")
+    assert "ALLOW_ANONYMOUS" in done.stderr
+
+
+@pytest.mark.parametrize("content", [None, "", "# none\n", "b/b:planted\n"])
+def test_a_wrong_file_stops_the_start(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "keys").write_text(content)
+    done = start_with({"API_KEYS_FILE": "keys"}, tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert done.stderr.startswith("Wrong setting: API_KEYS_FILE: keys: ")
+    assert "planted" not in done.stderr
+
+
+@pytest.mark.parametrize(("setting", "status"), [("ALLOW_ANONYMOUS", 200), ("API_KEYS", 401)])
+def test_what_lets_it_start_on_a_network(
+    sample_settings: Settings, tmp_path: Path, setting: str, status: int
+) -> None:
+    """As the image does, which binds 0.0.0.0."""
+    environment = {
+        "HOST": "0.0.0.0",
+        "DOCUMENTS_DIR": str(sample_settings.documents_dir),
+        "INDEX_DIR": str(sample_settings.index_dir),
+        setting: "true",
+    }
+    with server_process(environment, tmp_path / "log") as server:
+        server.wait_until_ready()
+        assert httpx.get(f"{server.url}/documents").status_code == status
+        assert server.stop() == 0
+
+
+# The command
+
+
+def make_key(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "make_key.py"), *arguments],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_the_command_makes_a_key() -> None:
+    """The file gets its hash alone; each key is another one."""
+    made = [make_key("alice") for _ in range(2)]
+    keys = [one.stderr.splitlines()[-1] for one in made]
+    assert keys[0] != keys[1]
+    for one, key in zip(made, keys, strict=True):
+        assert len(key) > 40
+        assert key not in one.stdout
+        assert asyncio.run(ApiKeys(parse_keys(one.stdout)).client_of(key.encode())) == "alice"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "sha256"])
+def test_the_command_refuses_what_is_no_name(name: str) -> None:
+    assert make_key(name).returncode == 2
+
+
+# Whatever is asked
+
+PLACES = [
+    *("query", "query/stream", "retrieve", "documents", "v1", "models", "chat", "completions", "metrics"),
+    *("docs", "openapi.json", "static-offline-docs", "swagger-ui.css", "health", "live", "HEALTH", "Query"),
+    *("..", ".", "", "%2e%2e", "%2f", "%5c", "%00", ";", "*", "%252e%252e", "health%2flive", "%68ealth"),
+]
+paths = st.one_of(
+    st.lists(st.sampled_from(PLACES), max_size=5).map(lambda parts: "/" + "/".join(parts)),
+    st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#? "), max_size=30).map(
+        lambda text: "/" + text
+    ),
+    st.sampled_from(["http://127.0.0.1/query", "http://health/query", "/query?/health", "/query#/health"]),
+)
+methods = st.sampled_from(
+    ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "PROPFIND", "SEARCH"]
+)
+values = st.one_of(
+    st.sampled_from(
+        [
+            "/health",
+            "127.0.0.1",
+            "localhost",
+            "Bearer",
+            "Bearer null",
+            "Basic YTpi",
+            "GET",
+            "1",
+            "on",
+            "alice",
+        ]
+    ),
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20),
+)
+NAMES = [
+    *("Host", "Authorization", "X-API-Key", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Prefix"),
+    *("X-Original-URL", "X-Rewrite-URL", "X-HTTP-Method-Override", "Forwarded", "Origin", "Cookie", "Via"),
+    *("Access-Control-Request-Method", "Upgrade", "Connection", "X-Real-IP", "Client", "Proxy-Authorization"),
+]
+headers = st.lists(st.tuples(st.sampled_from(NAMES), values), max_size=6)
+
+
+@settings(max_examples=300, deadline=None)
+@given(method=methods, path=paths, sent=headers)
+def test_no_request_without_a_key_reaches_a_route(
+    closed: httpx.Client, method: str, path: str, sent: list[tuple[str, str]]
+) -> None:
+    """No path, host, method or header: 401, but for the probes and for what is no HTTP."""
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent), "Connection: close"]
+    with connect(str(closed.base_url)) as connection:
+        connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        with connection.makefile("rb") as answer:
+            content = answer.read()
+    status = int(content.split(b" ", 2)[1])
+    if unquote(urlsplit(path).path if "://" in path else re.split(r"[?#]", path)[0]) in PROBES:
+        assert status in {200, 405}, content
+    elif status == 400:
+        assert b"Invalid HTTP request received." in content
+    else:
+        assert status == 401, content
+
+
+def test_the_fuzz_would_notice(closed: httpx.Client) -> None:
+    """The requests that it makes do reach the routes, where they have a key."""
+    assert closed.request("PUT", "/query", headers={"X-API-Key": KEY}).status_code == 405
+    assert closed.request("GET", "/no/such", headers={"X-API-Key": KEY}).status_code == 404

@@ -1,0 +1,280 @@
+"""The log: a line a request, as text and as JSON, and never a secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app.main import create_app
+from app.secret_values import secrets_of
+from app.settings import Settings
+from app.telemetry import LogFormatter
+from tests.conftest import build
+from tests.support.fake_provider import FakeProvider, failing_with
+from tests.support.serving import serve_in_thread, server_process, wait_for
+
+MakeSettings = Callable[..., Settings]
+QUESTION = {"query": "How long is parental leave?"}
+PLANTED = 'sk-planted/in every"place'
+
+
+class Lines(logging.Handler):
+    """What the log would hold, with everything in it."""
+
+    def __init__(self, log_format: str, secrets: list[str]) -> None:
+        super().__init__(logging.DEBUG)
+        self.setFormatter(LogFormatter(log_format, secrets))
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+    def requests(self, count: int) -> list[dict[str, Any]]:
+        """The last lines of requests. They come after the answers."""
+
+        def found() -> list[dict[str, Any]] | None:
+            lines = [json.loads(line) for line in self.lines]
+            lines = [line for line in lines if line["logger"] == "app.requests"]
+            return lines[-count:] if len(lines) >= count else None
+
+        lines: list[dict[str, Any]] = wait_for(found, "the lines")
+        return lines
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[..., Lines]]:
+    """Listen to the service's loggers and uvicorn's, at the lowest level."""
+    loggers = [logging.getLogger(name) for name in ("app", "uvicorn.error")]
+    levels = [each.level for each in loggers]
+    added: list[Lines] = []
+
+    def begin(log_format: str = "json", secrets: list[str] | None = None) -> Lines:
+        lines = Lines(log_format, secrets or [])
+        added.append(lines)
+        for each in loggers:
+            each.addHandler(lines)
+            each.setLevel(logging.DEBUG)
+        return lines
+
+    yield begin
+    for each, level in zip(loggers, levels, strict=True):
+        each.setLevel(level)
+        for lines in added:
+            each.removeHandler(lines)
+
+
+def record(message: str, *arguments: object, **more: Any) -> logging.LogRecord:
+    made = logging.LogRecord("app.x", logging.WARNING, "", 0, message, arguments, None)
+    made.__dict__.update(more)
+    return made
+
+
+def test_a_request_has_one_line(openai_level: httpx.Client, listen: Callable[..., Lines]) -> None:
+    """When it has ended, a stream too: what was asked for, what came of it, how long it took."""
+    log = listen()
+    for path in ("/query", "/query/stream", "/v1/chat/completions"):
+        asked = (
+            QUESTION
+            if path != "/v1/chat/completions"
+            else {"model": "rag-service", "messages": [{"role": "user", "content": "How long is leave?"}]}
+        )
+        assert openai_level.post(
+            path, json=asked, headers={"X-Request-ID": path[1:].replace("/", ".")}
+        ).is_success
+    openai_level.get("/nowhere?api_key=in-the-query")
+    openai_level.post("/query", json={})
+    lines = log.requests(5)
+    assert [line["path"] for line in lines] == [
+        "/query",
+        "/query/stream",
+        "/v1/chat/completions",
+        "/nowhere",
+        "/query",
+    ]
+    assert [line["outcome"] for line in lines] == [
+        "answered",
+        "answered",
+        "answered",
+        "not_found",
+        "invalid_request",
+    ]
+    assert [line["status"] for line in lines] == [200, 200, 200, 404, 422]
+    assert [line["request_id"] for line in lines[:2]] == ["query", "query.stream"]
+    first, stream = lines[:2]
+    assert first["index"] == openai_level.get("/health").json()["index"]["id"]
+    assert first["duration_ms"] >= first["generate_ms"] > 0
+    assert {"embed_ms", "retrieve_ms", "prompt_tokens", "completion_tokens"} <= first.keys()
+    assert stream["first_token_ms"] > 0
+    assert "parental" not in "".join(log.lines)
+    assert "in-the-query" not in "".join(log.lines)
+
+
+def test_probes_are_told_of_at_debug_level(sample: httpx.Client, listen: Callable[..., Lines]) -> None:
+    log = listen()
+    for path in ("/health", "/health/live", "/metrics", "/documents"):
+        assert sample.get(path).status_code == 200
+    assert [line["level"] for line in log.requests(4)] == ["debug", "debug", "debug", "info"]
+
+
+def test_questions_are_logged_where_that_is_asked_for(
+    sample_settings: Settings, serve: Callable[..., httpx.Client], listen: Callable[..., Lines]
+) -> None:
+    client = serve(sample_settings.model_copy(update={"log_questions": True}))
+    log = listen()
+    client.post("/query", json=QUESTION)
+    assert log.requests(1)[0]["question"] == QUESTION["query"]
+
+
+def test_a_client_that_goes_away_is_told_of(
+    provider: FakeProvider, openai_level: httpx.Client, listen: Callable[..., Lines]
+) -> None:
+
+    log = listen()
+    provider.delay_s = 5
+    with pytest.raises(httpx.ReadTimeout):
+        openai_level.post("/query", json=QUESTION, timeout=0.3)
+    (line,) = log.requests(1)
+    assert (line["status"], line["outcome"]) == (499, "client_gone")
+
+
+def test_a_line_of_text_is_one_line() -> None:
+    """Whatever a client or a provider puts into it; and it is readable."""
+    formatter = LogFormatter("console", [])
+    line = formatter.format(
+        record("cause: %s", "one\ntwo\x1b[2J\u2028three", fields={"path": "/a b", "outcome": "answered"})
+    )
+    assert len(line.splitlines()) == 1
+    assert line.endswith(r'WARNING app.x [-] cause: one\ntwo\x1b[2J\u2028three path="/a b" outcome=answered')
+
+
+def test_what_is_no_unicode_is_logged_too() -> None:
+    """A file's name may be any bytes."""
+    for log_format in ("json", "console"):
+        line = LogFormatter(log_format, []).format(
+            record("lost %s", b"caf\xe9".decode(errors="surrogateescape"))
+        )
+        assert "caf" in line.encode().decode()
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_shows_no_variables(log_format: str) -> None:
+    local = "of-a-variable"
+    try:
+        raise ValueError(f"failed after {len(local)}")
+    except ValueError as error:
+        made = record("internal error")
+        made.exc_info = (type(error), error, error.__traceback__)
+    line = LogFormatter(log_format, []).format(made)
+    assert "ValueError: failed after 13" in line
+    assert line.count("of-a-variable") == 0
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_secrets_are_taken_out_however_they_are_spelled(log_format: str) -> None:
+    settings = Settings(
+        openai_api_key=SecretStr(PLANTED), database_url=SecretStr("postgresql://rag:pa%2Fssword@db/rag")
+    )
+    formatter = LogFormatter(log_format, secrets_of(settings))
+    for said in (
+        PLANTED,
+        repr(PLANTED),
+        json.dumps(PLANTED),
+        "pa%2Fssword",
+        "pa/ssword",
+        "x Bearer abc.def-g, y",
+    ):
+        line = formatter.format(record("they said %s", said, fields={"path": said}))
+        assert not [part for part in ("planted", "ssword", "abc.def") if part in line], line
+
+
+def test_no_secret_is_shown_whatever_fails(
+    openai_settings: MakeSettings, provider: FakeProvider, listen: Callable[..., Lines]
+) -> None:
+    """In the log, the responses and the settings: not even if the provider repeats what it was sent."""
+    settings = openai_settings(
+        openai_api_key="sk-planted-key", api_keys="someone:planted-client-key", api_keys_file=None
+    )
+    build(openai_settings())
+    app = create_app(settings)
+
+    @app.get("/bug")
+    async def bug() -> None:
+        raise RuntimeError(f"a bug that tells {settings.openai_api_key.get_secret_value()}")  # type: ignore[union-attr]
+
+    def repeating(request: Request, body: dict[str, Any]) -> Response:
+        return JSONResponse({"error": dict(request.headers)}, status_code=401)
+
+    log = listen(secrets=secrets_of(settings))
+    own = {"Authorization": "Bearer planted-client-key"}
+    wrong = {"Authorization": "Bearer planted-wrong-key", "X-API-Key": "planted-other"}
+    with serve_in_thread(app) as url, httpx.Client(base_url=url, timeout=30) as client:
+        wait_for(lambda: client.get("/health").status_code == 200, "the index")
+        provider.chat_fault = repeating
+        said = [
+            client.post("/query", json=QUESTION, headers=own),
+            client.post("/query", json=QUESTION, headers=wrong),
+            client.post("/query?api_key=planted-in-query", content=b"{", headers=own),
+            client.get("/bug", headers=own),
+        ]
+        provider.chat_fault = failing_with(500, "it was Bearer planted-of-the-provider")
+        said.append(client.post("/query/stream", json=QUESTION, headers=own))
+    assert [answer.status_code for answer in said] == [502, 401, 422, 500, 200]
+    shown = "".join([*log.lines, *(answer.text + str(answer.headers) for answer in said)])
+    assert '"code":"model_unavailable"' in said[-1].text
+    for place in (shown, repr(settings), str(settings), settings.model_dump_json()):
+        assert "planted" not in place
+
+
+def test_a_database_that_is_away_does_not_tell_its_password(tmp_path: Path) -> None:
+    """Of a whole process, from the start on."""
+    environment = {
+        "DATABASE_URL": "postgresql://rag:planted-password@127.0.0.1:1/rag",
+        "LOG_FORMAT": "json",
+        "LOG_LEVEL": "DEBUG",
+        "OPENAI_API_KEY": "sk-planted-key",
+    }
+    with server_process(environment, tmp_path / "log") as server:
+        said = wait_for(server.health, "an answer")
+        assert said.status_code == 503
+        wait_for(lambda: "cannot be reached" in server.output, "the log to tell it")
+        assert server.stop() == 0
+        output = server.output
+    assert "planted" not in output + said.text
+    for line in output.splitlines():
+        assert {"time", "level", "logger", "request_id", "message"} <= json.loads(line).keys()
+
+
+@pytest.mark.parametrize("given", ["client-chosen.1:x", "not well formed", "x" * 129, ""])
+def test_a_request_id_is_taken_if_it_is_well_formed(sample: httpx.Client, given: str) -> None:
+    returned = sample.get("/health/live", headers={"X-Request-ID": given}).headers["x-request-id"]
+    assert (returned == given) == (given == "client-chosen.1:x")
+    assert returned
+
+
+def test_every_error_has_its_request_id(
+    openai_settings: MakeSettings, provider: FakeProvider, serve: Callable[..., httpx.Client]
+) -> None:
+    """In its header and in its body, the log's line too."""
+    build(openai_settings())
+    client = serve(openai_settings(api_keys="a:some-client-key", max_body_bytes=1024))
+    key = {"X-API-Key": "some-client-key"}
+    answers = [
+        client.post("/query", json=QUESTION, headers={"X-Request-ID": "id-401"}),
+        client.get("/nowhere", headers={"X-Request-ID": "id-404"} | key),
+        client.post("/query", content=b"x" * 2000, headers={"X-Request-ID": "id-413"} | key),
+    ]
+    for answer in answers:
+        wanted = f"id-{answer.status_code}"
+        assert (answer.headers["x-request-id"], answer.json()["request_id"]) == (wanted, wanted)
+    stream = client.post("/query/stream", json=QUESTION, headers={"X-Request-ID": "id-stream"} | key)
+    assert (stream.status_code, stream.headers["x-request-id"]) == (200, "id-stream")
+    assert provider.headers[-1]["x-request-id"] == "id-stream"

@@ -1,0 +1,235 @@
+"""The figures: what they count, with several workers, too; and that the dashboard has no others."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.settings import Settings
+from tests.conftest import build, write_two_documents
+from tests.support.fake_provider import FakeProvider, failing_with
+from tests.support.serving import ROOT, ServerProcess, server_process, wait_for
+from tests.test_admission import held_streams, wait_until_held
+from tests.test_processes import children_of
+
+MakeSettings = Callable[..., Settings]
+Serve = Callable[..., httpx.Client]
+QUESTION = {"query": "How long is parental leave?"}
+DASHBOARD = ROOT / "deploy" / "grafana" / "dashboard.json"
+
+
+class Figures:
+    """What a scrape showed: samples by name and labels."""
+
+    def __init__(self, text: str) -> None:
+        self.families = {family.name for family in text_string_to_metric_families(text)}
+        self.samples = [
+            sample for family in text_string_to_metric_families(text) for sample in family.samples
+        ]
+
+    def get(self, name: str, **labels: str) -> float:
+        """The sum of the samples that have these labels."""
+        return sum(
+            sample.value
+            for sample in self.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+def scrape(client: httpx.Client | str) -> Figures:
+    response = httpx.get(f"{client}/metrics") if isinstance(client, str) else client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    return Figures(response.text)
+
+
+def test_requests_are_counted_by_route_method_and_status(openai_level: httpx.Client) -> None:
+    """By the route's template, so that no client can make a new one; whatever method it sends."""
+    for path in ("/v1/models/one", "/v1/models/two", "/nowhere/1", "/nowhere/2"):
+        openai_level.get(path)
+    openai_level.request("PROPFIND", "/query")
+    openai_level.post("/query", json=QUESTION)
+    openai_level.post("/query", json={})
+    found = scrape(openai_level)
+    name = "rag_requests_total"
+    assert found.get(name, route="/v1/models/{model}", method="GET", status="404") == 2
+    assert found.get(name, route="none", method="GET", status="404") == 2
+    assert found.get(name, method="other") == 1
+    assert found.get(name, route="/query", method="POST", status="200") == 1
+    assert found.get(name, route="/query", method="POST", status="422") == 1
+    assert found.get("rag_request_duration_seconds_count", route="/query") >= 2
+
+
+def test_stages_answers_and_tokens(openai_level: httpx.Client) -> None:
+    """The first token only of a stream, and tokens as the provider counts them."""
+    openai_level.post("/query", json=QUESTION)
+    openai_level.post("/query/stream", json=QUESTION)
+    openai_level.post("/retrieve", json=QUESTION)
+    found = scrape(openai_level)
+    counts = {
+        stage: found.get("rag_stage_duration_seconds_count", stage=stage)
+        for stage in ("embed", "retrieve", "generate", "first_token")
+    }
+    assert counts == {"embed": 3, "retrieve": 3, "generate": 2, "first_token": 1}
+    assert found.get("rag_answers_total", status="answered") == 2
+    assert found.get("rag_tokens_total", kind="prompt") == 2 * 812
+    assert found.get("rag_tokens_total", kind="completion") == 2 * 64
+
+
+def test_no_context_is_counted(openai_settings: MakeSettings, serve: Serve) -> None:
+    build(openai_settings())
+    client = serve(openai_settings(min_score=1))
+    assert client.post("/query", json={"query": "xyzzy"}).json()["status"] == "no_context"
+    assert scrape(client).get("rag_answers_total", status="no_context") == 1
+
+
+def test_the_providers_failures_retries_and_breaker(
+    provider: FakeProvider, openai_level: httpx.Client
+) -> None:
+    """Each attempt is counted, with its status; the breaker is open after five calls that failed."""
+    provider.chat_fault = failing_with(503)
+    openai_level.post("/query", json=QUESTION)
+    found = scrape(openai_level)
+    chat = {"endpoint": "chat/completions"}
+    assert found.get("rag_provider_failures_total", reason="503", **chat) == 3
+    assert found.get("rag_provider_retries_total", **chat) == 2
+    assert found.get("rag_provider_breaker_open", **chat) == 0
+
+    provider.chat_fault = failing_with(500)
+    while scrape(openai_level).get("rag_provider_breaker_open", **chat) == 0:
+        assert openai_level.post("/query", json=QUESTION).status_code == 502
+        assert len(provider.chat_requests) <= 15
+    assert scrape(openai_level).get("rag_provider_breaker_open", endpoint="embeddings") == 0
+
+
+def test_load_and_refusals(provider: FakeProvider, openai_settings: MakeSettings, serve: Serve) -> None:
+    """What is in work and what waits, while it does; what was refused, and why."""
+    build(openai_settings())
+    client = serve(openai_settings(max_concurrency=1, max_queue=1))
+    with held_streams(provider, client) as (ask, released):
+        answers = [ask()]
+        wait_until_held(provider, 1)
+        answers.append(ask())
+        wait_for(lambda: scrape(client).get("rag_requests_queued") == 1, "one to wait")
+        assert scrape(client).get("rag_requests_in_flight") == 1
+        assert client.post("/query", json=QUESTION).status_code == 503
+        released.set()
+        assert [answer.result().status_code for answer in answers] == [200, 200]
+    found = scrape(client)
+    assert found.get("rag_rejected_requests_total", reason="overloaded") == 1
+    assert found.get("rag_requests_in_flight") == found.get("rag_requests_queued") == 0
+
+
+def test_the_index_its_swaps_and_failures(settings: MakeSettings, serve: Serve) -> None:
+    """The id that is shown is the served one, alone."""
+    made = settings()
+    write_two_documents(made.documents_dir)
+    first = build(made)
+    client = serve(made)
+    assert scrape(client).get("rag_index_served", index=str(first.index)) == 1
+    assert scrape(client).get("rag_index_swaps_total") == 0
+
+    (made.documents_dir / "more.md").write_text("More.")
+    second = build(made)
+    wait_for(lambda: scrape(client).get("rag_index_served", index=str(second.index)) == 1, "the swap")
+    found = scrape(client)
+    assert found.get("rag_index_served") == 1
+    assert found.get("rag_index_documents") == 3
+    assert found.get("rag_index_chunks") == client.get("/health").json()["index"]["chunks"]
+    assert found.get("rag_index_swaps_total") == 1
+    assert found.get("rag_index_built_timestamp_seconds") > 1.7e9
+
+    (made.index_dir / "CURRENT").write_text("nonsense")
+    wait_for(lambda: scrape(client).get("rag_index_failures_total") == 1, "the failure to be counted")
+
+
+def test_the_pools_of_a_database(settings: MakeSettings, serve: Serve, database: dict[str, Any]) -> None:
+    made = settings(**database, db_pool_min=2)
+    write_two_documents(made.documents_dir)
+    build(made)
+    client = serve(made)
+    wait_for(lambda: scrape(client).get("rag_database_connections", server="primary") >= 2, "the pool")
+    assert scrape(client).get("rag_database_waiting", server="primary") == 0
+
+
+def test_a_scraper_may_ask_for_openmetrics(sample: httpx.Client) -> None:
+    response = sample.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    assert response.text.endswith("# EOF\n")
+
+
+def ask_often(server: ServerProcess, count: int) -> None:
+    """Over a connection each, so that all workers get some."""
+    for _ in range(count):
+        assert httpx.post(f"{server.url}/query", json=QUESTION).status_code == 200
+
+
+def test_several_workers_count_together(settings: MakeSettings, tmp_path: Path) -> None:
+    """Whichever is asked. What a dead one counted stays, what was true of it does not; nothing is left."""
+    made = settings()
+    write_two_documents(made.documents_dir)
+    build(made)
+    environment = {
+        "DOCUMENTS_DIR": str(made.documents_dir),
+        "INDEX_DIR": str(made.index_dir),
+        "WORKERS": "2",
+        "SCRATCH_DIR": str(tmp_path),
+    }
+    with server_process(environment, tmp_path / "log") as server:
+        server.wait_until_ready()
+        wait_for(lambda: scrape(server.url).get("rag_index_served") == 2, "both workers")
+        ask_often(server, 20)
+        for _ in range(5):
+            assert scrape(server.url).get("rag_requests_total", route="/query") == 20
+            assert scrape(server.url).get("rag_index_documents") == 2
+
+        (folder,) = tmp_path.glob("rag-metrics-*")
+        worker = next(int(re.findall(r"\d+", path.name)[-1]) for path in folder.glob("gauge_livesum_*.db"))
+        assert worker in children_of(server.process.pid)
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: f"[{worker}]" in server.output, "the worker to be missed")
+        wait_for(lambda: server.output.count("index: serving") == 3, "another one")
+        found = scrape(server.url)
+        assert found.get("rag_requests_total", route="/query") == 20
+        assert found.get("rag_index_served") == 2
+        assert found.get("rag_requests_in_flight") == 0
+        assert server.stop() == 0
+    assert not list(tmp_path.glob("rag-metrics-*"))
+
+
+def names_in(expression: str) -> set[str]:
+    return set(re.findall(r"\brag_\w+", expression))
+
+
+def test_the_dashboard_shows_what_there_is(sample: httpx.Client) -> None:
+    """Only figures that exist, by labels that they have; and all of them."""
+    panels = [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+    shown = {name for panel in panels for target in panel["targets"] for name in names_in(target["expr"])}
+    known = {re.sub(r"_total$|_bucket$", "", name): name for name in shown}
+    families = scrape(sample).families
+    assert known.keys() == {name for name in families if name.startswith("rag_")}
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [target for panel in json.loads(DASHBOARD.read_text())["panels"] for target in panel.get("targets", [])],
+    ids=lambda target: target["expr"][:60],
+)
+def test_each_legend_names_labels_that_are_kept(target: dict[str, str]) -> None:
+    kept = set(re.findall(r"\w+", "".join(re.findall(r"by \(([^)]*)\)", target["expr"]))))
+    assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= kept
+
+
+def test_the_readme_names_every_figure(sample: httpx.Client) -> None:
+    readme = (ROOT / "README.md").read_text()
+    missing = {name for name in scrape(sample).families if not re.search(rf"\b{name}(_total)?\b", readme)}
+    assert not missing
