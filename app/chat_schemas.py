@@ -15,10 +15,20 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    WithJsonSchema,
     field_validator,
 )
 
-from app.schemas import MAX_QUERY_CHARS, MAX_TOP_K, Citation, Filters, StrictModel, Usage, as_list
+from app.schemas import (
+    MAX_QUERY_CHARS,
+    MAX_TOP_K,
+    WHOLE,
+    Citation,
+    Filters,
+    StrictModel,
+    Usage,
+    as_list,
+)
 
 MODEL_ID = "rag-service"
 
@@ -30,8 +40,12 @@ _OPTIONS = (
 
 # The length makes pydantic look at the text, and refuse what is no Unicode.
 _Text = Annotated[str, StringConstraints(strict=True, max_length=2**24)]
-_Tokens = Annotated[int, Field(ge=1, le=2**31)]
-_Penalty = Annotated[float, Field(ge=-2, le=2)]
+_Tokens = Annotated[int, Field(strict=True, ge=1, le=2**31), WHOLE]
+_Penalty = Annotated[float, Field(strict=True, ge=-2, le=2)]
+# What all JSON libraries read alike (RFC 8259).
+_MAX_JSON_INTEGER = 2**53 - 1
+_Integer = Annotated[int, Field(strict=True), WHOLE]
+_Flag = Annotated[bool, Field(strict=True)]
 
 
 def _text_of_parts(content: Any) -> Any:
@@ -66,10 +80,17 @@ _Content = Annotated[
 _Stop = Annotated[
     list[_Text],
     Field(max_length=4),
-    BeforeValidator(as_list, json_schema_input_type=str | list[str]),
+    BeforeValidator(as_list, json_schema_input_type=_Text | Annotated[list[_Text], Field(max_length=4)]),
 ]
-_Refused = Annotated[Any, AfterValidator(_refuse)]
-_TextOnly = Annotated[Any, AfterValidator(_text_only)]
+_ONE: dict[str, Any] = {"enum": [None, 1]}
+_Refused = Annotated[
+    Any, AfterValidator(_refuse), WithJsonSchema({"enum": [None, False, 0, "", [], {}]}, mode="validation")
+]
+_TextOnly = Annotated[
+    Any,
+    AfterValidator(_text_only),
+    WithJsonSchema({"enum": [None, ["text"], {"type": "text"}]}, mode="validation"),
+]
 
 
 class ChatMessageIn(BaseModel):
@@ -84,7 +105,12 @@ class ChatMessageIn(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    include_usage: bool = False
+    include_usage: _Flag = False
+
+
+_WITH_A_QUESTION: dict[str, Any] = {
+    "contains": {"properties": {"role": {"const": "user"}}, "required": ["role", "content"]}
+}
 
 
 class ChatRequest(StrictModel):
@@ -100,21 +126,24 @@ class ChatRequest(StrictModel):
     )
 
     model: _Text
-    messages: Annotated[list[ChatMessageIn], Field(min_length=1, max_length=2048, fail_fast=True)]
-    stream: bool | None = False
+    messages: Annotated[
+        list[ChatMessageIn],
+        Field(min_length=1, max_length=2048, fail_fast=True, json_schema_extra=_WITH_A_QUESTION),
+    ]
+    stream: _Flag | None = False
     stream_options: StreamOptions | None = None
 
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    temperature: Annotated[float, Field(strict=True, ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     max_tokens: _Tokens | None = None
     max_completion_tokens: _Tokens | None = None
     stop: _Stop | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    seed: Annotated[int, Field(strict=True, ge=-_MAX_JSON_INTEGER, le=_MAX_JSON_INTEGER), WHOLE] | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
 
     # Ours: as in /query.
-    top_k: Annotated[int, Field(strict=True, ge=1, le=MAX_TOP_K)] | None = None
+    top_k: Annotated[int, Field(strict=True, ge=1, le=MAX_TOP_K), WHOLE] | None = None
     filters: Filters | None = None
 
     # Accepted, and of no effect.
@@ -133,7 +162,7 @@ class ChatRequest(StrictModel):
     verbosity: Any = None
 
     # Refused unless they ask for what there is.
-    n: Annotated[int | None, AfterValidator(_one_answer)] = None
+    n: Annotated[_Integer | None, AfterValidator(_one_answer), Field(json_schema_extra=_ONE)] = None
     response_format: _TextOnly = None
     modalities: _TextOnly = None
     logprobs: _Refused = None

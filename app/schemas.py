@@ -25,19 +25,26 @@ def as_list(value: Any) -> Any:
     return value if isinstance(value, list) or value is None else [value]
 
 
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 # The constraint makes pydantic look at the text, and refuse what is no Unicode.
 _Text = Annotated[str, StringConstraints(strict=True, max_length=4096)]
-_Number = Annotated[int, Field(strict=True, ge=0, le=2**31)]
+# Of a strict integer, which takes no text and no boolean: 5.0 is one to JSON Schema.
+WHOLE = BeforeValidator(_whole)
+_Number = Annotated[int, Field(strict=True, ge=0, le=2**31), WHOLE]
 
+_some = Field(min_length=1, max_length=100)
 Texts = Annotated[
     list[_Text],
-    Field(min_length=1, max_length=100),
-    BeforeValidator(as_list, json_schema_input_type=str | list[str]),
+    _some,
+    BeforeValidator(as_list, json_schema_input_type=_Text | Annotated[list[_Text], _some]),
 ]
 Numbers = Annotated[
     list[_Number],
-    Field(min_length=1, max_length=100),
-    BeforeValidator(as_list, json_schema_input_type=int | list[int]),
+    _some,
+    BeforeValidator(as_list, json_schema_input_type=_Number | Annotated[list[_Number], _some]),
 ]
 
 
@@ -82,8 +89,9 @@ class QueryRequest(StrictModel):
     ] = Field(
         validation_alias=AliasChoices("query", "question"),
         description="The question. `question` is accepted as its name, too.",
+        json_schema_extra={"pattern": r"\S"},
     )
-    top_k: Annotated[int, Field(strict=True, ge=1, le=MAX_TOP_K)] | None = Field(
+    top_k: Annotated[int, Field(strict=True, ge=1, le=MAX_TOP_K), WHOLE] | None = Field(
         default=None,
         validation_alias=AliasChoices("top_k", "k"),
         description="How many passages; the server's `TOP_K` by default. `k` is accepted as its name, too.",

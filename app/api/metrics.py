@@ -6,6 +6,7 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 
+from app.api.dependencies import problems
 from app.metrics import Metrics
 
 router = APIRouter(tags=["health"])
@@ -17,7 +18,10 @@ _TEXT = {"schema": {"type": "string"}}
     "/metrics",
     summary="Metrics in Prometheus' format, or in OpenMetrics', as `Accept` says",
     response_class=Response,
-    responses={200: {"content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}},
+    responses={
+        200: {"content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}},
+        **problems(401, 500),
+    },
 )
 async def metrics(request: Request) -> Response:
     """Of all workers, whichever of them answers."""

@@ -25,6 +25,13 @@ An error after the first ends the stream with `event: error` and a problem docum
 
 router = APIRouter(tags=["query"], responses=problems(401, 413, 422, 429, 500, 502, 503, 504))
 
+# Of each; what is in `data`, the description says.
+_EVENT = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
+
 
 @router.post("/query", summary="Answer a question from the documents", response_model=QueryResponse)
 async def query(request: QueryRequest, engine: EngineDep) -> Response:
@@ -45,7 +52,7 @@ async def retrieve(request: QueryRequest, engine: EngineDep) -> Response:
     summary="Answer a question as the answer is made",
     status_code=200,
     response_class=EventStream,
-    responses={200: {"description": _EVENTS, "content": {EventStream.media_type: {}}}},
+    responses={200: {"description": _EVENTS, "content": {EventStream.media_type: {"schema": _EVENT}}}},
 )
 async def stream(request: QueryRequest, engine: EngineDep) -> EventStream:
     """Server-sent events. What fails before the first is an ordinary error."""
