@@ -118,7 +118,7 @@ def test_the_database_keeps_what_it_has() -> None:
 def test_a_server_may_end_its_requests() -> None:
     """Before it is killed."""
     for service in servers(merged(*FILES)).values():
-        assert int(service["stop_grace_period"].removesuffix("s")) > Settings().request_timeout_s + 5
+        assert int(service["stop_grace_period"].removesuffix("s")) > Settings().drain_timeout_s + 5
 
 
 def test_paths_are_those_of_the_project() -> None:
