@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from app.assembly.indexing import make_indexer
 from app.indexing.report import Report
@@ -107,14 +108,38 @@ def sample_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings
 
 
-@pytest.fixture(scope="session")
-def sample(sample_settings: Settings) -> Iterator[httpx.Client]:
-    """A server over the sample documents; for tests that change nothing."""
-    with (
-        serve_in_thread(create_app(sample_settings)) as url,
-        httpx.Client(base_url=url, timeout=30) as client,
-    ):
+@contextmanager
+def _served(settings: Settings) -> Iterator[httpx.Client]:
+    with serve_in_thread(create_app(settings)) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def sample_on_disk(sample_settings: Settings) -> Iterator[httpx.Client]:
+    """A server over the sample documents; for tests that change nothing."""
+    with _served(sample_settings) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def sample_in_postgres(postgres: PostgresServer) -> Iterator[httpx.Client]:
+    """The same, with its index in PostgreSQL."""
+    settings = Settings(
+        documents_dir=SAMPLE_DOCUMENTS,
+        parse_workers=2,
+        database_url=SecretStr(postgres.url()),
+        db_schema="sample",
+    )
+    build(settings)
+    with _served(settings) as client:
+        yield client
+
+
+@pytest.fixture(scope="session", params=["on_disk", "in_postgres"])
+def sample(request: pytest.FixtureRequest) -> httpx.Client:
+    """Both."""
+    client: httpx.Client = request.getfixturevalue(f"sample_{request.param}")
+    return client
 
 
 @pytest.fixture(scope="session")

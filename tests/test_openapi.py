@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -31,7 +32,7 @@ def test_the_description_holds(
     sample_settings: Settings, serve: Callable[..., httpx.Client], tmp_path: Path, keys: bool, soak: bool
 ) -> None:
     """With `--soak`, 500 examples of each operation, and others each time."""
-    more = {"api_keys": f"schemathesis:{_KEY}"} if keys else {}
+    more: dict[str, Any] = {"api_keys": f"schemathesis:{_KEY}"} if keys else {}
     service = serve(Settings(**sample_settings.model_dump(exclude_unset=True), **more, open_docs=True))
     (tmp_path / "schemathesis.toml").write_text(_CONFIGURATION)
     done = subprocess.run(

@@ -55,17 +55,20 @@ def _reference() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["reference", "keyless", "openai"])
+@pytest.fixture(params=["_reference", "sample_url", "postgres_url", "openai_url"])
 def base_url(request: pytest.FixtureRequest) -> str:
-    """Whoever speaks the protocol: the smallest service that does, and ours at two levels."""
-    if request.param == "reference":
-        return str(request.getfixturevalue("_reference"))
-    return str(request.getfixturevalue("sample_url" if request.param == "keyless" else "openai_url"))
+    """Whoever speaks the protocol: the smallest service that does, and ours at its levels."""
+    return str(request.getfixturevalue(request.param))
 
 
 @pytest.fixture
-def sample_url(sample: httpx.Client) -> str:
-    return str(sample.base_url).rstrip("/")
+def postgres_url(sample_in_postgres: httpx.Client) -> str:
+    return str(sample_in_postgres.base_url).rstrip("/")
+
+
+@pytest.fixture
+def sample_url(sample_on_disk: httpx.Client) -> str:
+    return str(sample_on_disk.base_url).rstrip("/")
 
 
 @pytest.fixture(scope="module")
