@@ -11,20 +11,16 @@ from typing import Any, TypedDict
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app.admission import Admission
 from app.api import chat, documents, health, metrics, query
-from app.assembly.guards import add_guards, make_api_keys, make_rate_limits
+from app.assembly.layers import make_layers
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager
-from app.assembly.tracing import NO_TELEMETRY, make_tracing
+from app.assembly.tracing import NO_TELEMETRY
 from app.authentication import with_key_scheme
-from app.draining import Drain, RefuseWhenDraining
 from app.index_manager import IndexManager
 from app.metrics import Metrics
-from app.middleware import BodyLimit, CancelOnDisconnect, InternalErrors, RequestId
-from app.observing import Observed
 from app.openai_errors import PREFIX
-from app.problems import MEDIA_TYPE, install_handlers
+from app.problems import MEDIA_TYPE
 from app.settings import Settings, load_settings
 
 # For a build to end and clean up. One that hangs is left behind; the next cleans up after it.
@@ -45,9 +41,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings: from the environment where not given, which is how uvicorn's workers call it.
     """
     settings = settings or load_settings()
-    drain = Drain(settings.drain_timeout_s)
-    keys, limits = make_api_keys(settings), make_rate_limits(settings)
-    figures, tracing = Metrics(), make_tracing(settings)
+    layers = make_layers(settings)
+    tracing, figures = layers.tracing, layers.metrics
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
@@ -60,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         gc.set_threshold(50_000, 20, 50)
         gc.enable()
         watch = asyncio.create_task(manager.run())
-        with drain.on_signals(manager.stop):
+        with layers.drain.on_signals(manager.stop):
             yield {"manager": manager, "metrics": figures}
         manager.stop()
         await asyncio.wait({watch}, timeout=_STOP_GRACE_S)
@@ -71,8 +66,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await provider.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
-        if limits is not None:
-            await limits.close()
+        if layers.limits is not None:
+            await layers.limits.close()
 
     # Its documentation pages bring their scripts along: the stock ones load them from a CDN.
     app = FastAPIOffline(
@@ -83,26 +78,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         telemetry=tracing.for_fastapi() if tracing else NO_TELEMETRY,
     )
-    install_handlers(app)
-    app.add_middleware(InternalErrors)
-    app.add_middleware(
-        Admission,
-        max_concurrency=settings.max_concurrency,
-        max_queue=settings.max_queue,
-        in_flight=figures.load.in_flight,
-        queued=figures.load.queued,
-    )
-    app.add_middleware(CancelOnDisconnect)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.request_timeout_s)
-    app.add_middleware(RefuseWhenDraining, drain=drain)
-    add_guards(app, settings, keys, limits)
-    if tracing is not None:
-        tracing.add_to(app)
-    app.add_middleware(Observed, metrics=figures.requests, log_questions=settings.log_questions)
-    app.add_middleware(RequestId)
+    layers.add_to(app, settings)
     for module in (query, chat, documents, health, metrics):
         app.include_router(module.router)
-    app.openapi = lambda: _documented(app, with_keys=keys is not None)  # type: ignore[method-assign] # FastAPI's documented way
+    app.openapi = lambda: _documented(app, with_keys=layers.keys is not None)  # type: ignore[method-assign] # FastAPI's documented way
     return app
 
 

@@ -1,20 +1,27 @@
 """What FastAPI costs by itself: `python -m benchmarks.null_app --port 9000`.
 
 One route that reads a body with the same fields as the service's and gives a small answer, served as the
-service is: one worker, uvloop, httptools, no access log.
+service is: one worker, uvloop, httptools, no access log. With `--layers`, behind all that the service's
+requests pass through: a key, a rate limit, bounds, the request's line in the log as JSON, metrics.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging.config
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
+from app.assembly.layers import make_layers
+from app.secret_values import secrets_of
+from app.settings import LogFormat, Settings
+from app.telemetry import log_config
+from benchmarks.connection import API_KEY
 from benchmarks.processes import Server, free_port, running
 
 
@@ -43,11 +50,10 @@ async def health() -> dict[str, str]:
 
 
 @contextmanager
-def null_app() -> Iterator[Server]:
+def null_app(*, layers: bool = False) -> Iterator[Server]:
     port = free_port()
-    with running(
-        [sys.executable, "-m", "benchmarks.null_app", f"--port={port}"], port=port, ready="/health"
-    ) as server:
+    command = [sys.executable, "-m", "benchmarks.null_app", f"--port={port}"]
+    with running([*command, "--layers"] if layers else command, port=port, ready="/health") as server:
         yield server
 
 
@@ -63,10 +69,22 @@ def serve(application: FastAPI, port: int) -> None:
     )
 
 
+def _add_layers() -> None:
+    settings = Settings(
+        api_keys=SecretStr(f"benchmark:{API_KEY}"), rate_limit="100000/minute", log_format=LogFormat.JSON
+    )
+    logging.config.dictConfig(log_config(settings.log_level, settings.log_format, secrets_of(settings)))
+    make_layers(settings).add_to(app, settings)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.null_app", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    serve(app, parser.parse_args().port)
+    parser.add_argument("--layers", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.layers:
+        _add_layers()
+    serve(app, arguments.port)
 
 
 if __name__ == "__main__":

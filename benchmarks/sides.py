@@ -143,9 +143,9 @@ def keyless_side(index: Path, questions: Path, **settings: str) -> Iterator[Side
 
 
 @contextmanager
-def null_side(questions: Path) -> Iterator[Side]:
-    with null_app() as server:
-        yield Side("null app", server, (_QUERY,), questions)
+def null_side(questions: Path, *, layers: bool = False) -> Iterator[Side]:
+    with null_app(layers=layers) as server:
+        yield Side("null app with all layers" if layers else "null app", server, (_QUERY,), questions)
 
 
 def streaming(side: Side) -> Side:

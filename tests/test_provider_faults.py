@@ -180,7 +180,9 @@ def test_half_an_answer_is_none(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("retry_after", ["3600", "60", faults.http_date(3600)])
+@pytest.mark.parametrize(
+    "retry_after", ["3600", "60", faults.http_date(3600)], ids=["an hour", "a minute", "a date"]
+)
 def test_who_wants_to_be_left_alone_for_longer_than_there_is_time_is_not_waited_for(
     faulty: FaultyProvider, service: GetService, stage: Stage, retry_after: str
 ) -> None:

@@ -1,0 +1,60 @@
+"""What every request passes through, from the first that sees it to the routes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fastapi import FastAPI
+
+from app.admission import Admission
+from app.api_keys import ApiKeys
+from app.assembly.guards import add_guards, make_api_keys, make_rate_limits
+from app.assembly.tracing import make_tracing
+from app.draining import Drain, RefuseWhenDraining
+from app.metrics import Metrics
+from app.middleware import BodyLimit, CancelOnDisconnect, InternalErrors, RequestId
+from app.observing import Observed
+from app.problems import install_handlers
+from app.rate_limits import RateLimits
+from app.settings import Settings
+from app.tracing import Tracing
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What the layers share with the rest of the application, or hold until it ends."""
+
+    drain: Drain
+    keys: ApiKeys | None
+    limits: RateLimits | None
+    tracing: Tracing | None
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def add_to(self, app: FastAPI, settings: Settings) -> None:
+        """The last that is added is the first that sees a request."""
+        install_handlers(app)
+        app.add_middleware(InternalErrors)
+        app.add_middleware(
+            Admission,
+            max_concurrency=settings.max_concurrency,
+            max_queue=settings.max_queue,
+            in_flight=self.metrics.load.in_flight,
+            queued=self.metrics.load.queued,
+        )
+        app.add_middleware(CancelOnDisconnect)
+        app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.request_timeout_s)
+        app.add_middleware(RefuseWhenDraining, drain=self.drain)
+        add_guards(app, settings, self.keys, self.limits)
+        if self.tracing is not None:
+            self.tracing.add_to(app)
+        app.add_middleware(Observed, metrics=self.metrics.requests, log_questions=settings.log_questions)
+        app.add_middleware(RequestId)
+
+
+def make_layers(settings: Settings) -> Layers:
+    return Layers(
+        Drain(settings.drain_timeout_s),
+        make_api_keys(settings),
+        make_rate_limits(settings),
+        make_tracing(settings),
+    )
