@@ -276,7 +276,7 @@ def test_who_wants_to_be_left_alone_is(provider: FaultyProvider, embedding: Make
     assert second.arrived - first.arrived >= 1
 
 
-@pytest.mark.parametrize("retry_after", ["3600", faults.http_date(3600)])
+@pytest.mark.parametrize("retry_after", ["3600", faults.http_date(3600)], ids=["seconds", "a date"])
 def test_who_wants_to_be_left_alone_for_too_long_is_not_waited_for(
     provider: FaultyProvider, embedding: MakeEmbedding, retry_after: str
 ) -> None:
