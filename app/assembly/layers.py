@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -17,7 +18,10 @@ from app.observing import Observed
 from app.problems import install_handlers
 from app.rate_limits import RateLimits
 from app.settings import Settings
-from app.tracing import Tracing
+
+if TYPE_CHECKING:
+    # OpenTelemetry's packages are only there for those who have set it.
+    from app.tracing import Tracing
 
 
 @dataclass(frozen=True)
