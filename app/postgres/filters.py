@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -64,8 +65,17 @@ def _condition(part: MetadataFilter, fields: Collection[str]) -> Condition:
 
 def _any_of(field: sql.Composable, value: Any) -> Condition:
     # What cannot be stored is equal to nothing that is.
-    wanted = [Jsonb(one) for one in _as_list(value) if storable(one) == one]
+    wanted = [Jsonb(one) for one in _as_list(value) if storable(one) == one and _is_json(one)]
     return sql.SQL("({}) = ANY(%s::jsonb[])").format(field), [wanted]
+
+
+def _is_json(value: Any) -> bool:
+    """Infinity and NaN are Python's own extensions."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _all_of(field: sql.Composable, value: Any) -> Condition:

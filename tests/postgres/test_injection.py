@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -55,6 +56,7 @@ _ATTACKS = [
     "x" * 1_000_000,
 ]
 _texts = st.sampled_from(_ATTACKS) | st.text() | st.text("'\"\\%s{}$;-\x00 ", max_size=30)
+_INFINITE = [math.inf, -math.inf, math.nan]
 _numbers = st.integers() | st.floats() | st.sampled_from([2**63, -(2**63), 10**400, 1e308, -0.0, True])
 _scalars = _texts | _numbers | st.none()
 _values = st.recursive(_scalars, lambda inner: st.lists(inner, max_size=3), max_leaves=6)
@@ -111,6 +113,14 @@ def test_no_value_brings_what_it_does_not_name(
     assert_unharmed(store)
 
 
+@pytest.mark.parametrize("operator", _EQUALITIES)
+@pytest.mark.parametrize("value", [*_INFINITE, _INFINITE, [_INFINITE], {"a": _INFINITE}])
+def test_what_json_has_no_number_for_equals_nothing(
+    store: PostgresVectorStore, value: Any, operator: str
+) -> None:
+    assert documents_found(store, unchecked("page", value, operator)) == set()
+
+
 @hypothesis_settings(max_examples=40, deadline=None)
 @given(_texts.filter(lambda name: name not in FIELDS), _values, st.sampled_from(list(FilterOperator)))
 def test_unknown_names_are_refused_and_told_which_there_are(
@@ -161,6 +171,9 @@ def test_wrong_filters_are_the_usual_error(made: Settings, serve: Serve) -> None
             assert (response.status_code, response.json()["citations"]) == (200, [])
     response = client.post("/retrieve", json={"query": "leave\x00 %s", "filters": {"document": "a\x00"}})
     assert (response.status_code, response.json()["citations"]) == (200, [])
+    raw = b'{"query": "leave", "filters": {"page": 1e999}}'
+    response = client.post("/retrieve", content=raw, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422, response.text
     raw = b'{"query": "leave", "filters": {"document": "\\ud800"}}'
     response = client.post("/retrieve", content=raw, headers={"Content-Type": "application/json"})
     assert response.status_code == 422
