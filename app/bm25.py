@@ -23,10 +23,19 @@ B = 0.75
 # Before a corpus is known. Chunks of the default size have 100 to 200 tokens.
 DEFAULT_AVERAGE_LENGTH = 150.0
 
+# How far a corpus's average length may move from the one that is in every chunk's weights. Weights move by a
+# fraction of that; rewriting them touches every chunk.
+_MAX_DRIFT = 0.1
+
 # A term's weight in a text stays below K + 1, so that a query's score stays below this times its IDF.
 _WEIGHT_BOUND = K + 1
 
 _AS_BLANKS = str.maketrans("\n\r\t", "   ")
+
+
+def has_drifted(tokens: int, chunks: int, average_length: float) -> bool:
+    """Whether the weights of a corpus, made for an average length, are to be written again."""
+    return chunks > 0 and abs(tokens / chunks / average_length - 1) > _MAX_DRIFT
 
 
 class TermCounts(NamedTuple):

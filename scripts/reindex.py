@@ -9,37 +9,35 @@ The reader processes import this module again; so that they start fast, it impor
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# Started as a file, Python only knows this folder.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from app.commands import DONE, FAILED, cancelled_by_signals, exit_status
+
 if TYPE_CHECKING:
     from app.settings import Settings
 
-DONE, FAILED, WRONG_USAGE, DONE_WITH_PROBLEMS = 0, 1, 2, 3
+DONE_WITH_PROBLEMS = 3
 
 # Between looks at whether the folder that is watched is still there.
 _LOOK_MS = 500
 
-# Started as a file, Python only knows this folder.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 
 def main() -> int:
     arguments = _parse_arguments()
-    cancelled = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: _cancel(cancelled))
+    cancelled = cancelled_by_signals()
+    return exit_status(lambda: _run(arguments, cancelled))
 
-    from app.settings import SettingsError, load_settings  # noqa: PLC0415
 
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        print(f"Wrong setting: {error}", file=sys.stderr)
-        return WRONG_USAGE
+def _run(arguments: argparse.Namespace, cancelled: threading.Event) -> int:
+    from app.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings()
     if arguments.watch:
         return _watch(settings, arguments, cancelled)
     return _once(settings, arguments, cancelled)
@@ -74,21 +72,11 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def _once(settings: Settings, arguments: argparse.Namespace, cancelled: threading.Event) -> int:
-    from app.errors import IndexingError  # noqa: PLC0415
-
-    try:
-        if arguments.list:
-            return _list(settings, as_json=arguments.json)
-        if arguments.rollback is not None:
-            return _roll_back(settings, arguments)
-        return _build(settings, arguments, cancelled)
-    except IndexingError as error:
-        print(f"Failed: {error.reason}", file=sys.stderr)
-    except OSError as error:
-        print(f"Failed: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("Stopped at once; the served index is as it was", file=sys.stderr)
-    return FAILED
+    if arguments.list:
+        return _list(settings, as_json=arguments.json)
+    if arguments.rollback is not None:
+        return _roll_back(settings, arguments)
+    return _build(settings, arguments, cancelled)
 
 
 def _build(settings: Settings, arguments: argparse.Namespace, cancelled: threading.Event) -> int:
@@ -151,19 +139,12 @@ def _watch(settings: Settings, arguments: argparse.Namespace, cancelled: threadi
             if not folder.is_dir():
                 break
             if changes or status is None:
-                status = _once(settings, arguments, cancelled)
+                status = exit_status(lambda: _once(settings, arguments, cancelled))
                 arguments.full = False
     if not folder.is_dir():
         print(f"Failed: there is no folder {folder} to watch", file=sys.stderr)
         return FAILED
     return FAILED if status is None else status
-
-
-def _cancel(cancelled: threading.Event) -> None:
-    """End after what is being done; when asked a second time, at once."""
-    if cancelled.is_set():
-        raise KeyboardInterrupt
-    cancelled.set()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import psycopg
 from pgvector import HalfVector, SparseVector
 from psycopg import sql
 
-from app.bm25 import TermStatistics, weights
+from app.bm25 import TermStatistics, has_drifted, weights
 from app.embeddings.batches import Vector
 from app.errors import SnapshotDamaged
 from app.postgres.database import Database
@@ -18,8 +18,6 @@ from app.postgres.rows import COLUMNS, entry_of_row, row_of, vector_of, words
 from app.postgres.statement import Condition, Statement
 from app.stores.payloads import Entry, moved
 
-# As in the embedded engine: how far the corpus's average length may move from the one in the weights.
-_MAX_DRIFT = 0.1
 _PAGE = 1000
 # With 16 bits a number, a vector's product with itself is 1 within a thousandth.
 _ITSELF = 0.998
@@ -175,7 +173,7 @@ class ChunkTable:
 
     def build_indexes(self, hnsw: Hnsw) -> None:
         """Build what searching needs, after everything was added."""
-        if self._has_drifted():
+        if has_drifted(self._tokens, self.chunk_count, self.average_length):
             self._reweigh()
             # The rows as they were before take as much room again; nothing else would give it back.
             self._execute("VACUUM (FULL) {table}")
@@ -233,11 +231,6 @@ class ChunkTable:
         for terms, length in chunks:
             self.terms.remove(term % 2**32 for term in terms)
             self._tokens -= length
-
-    def _has_drifted(self) -> bool:
-        if not self.chunk_count:
-            return False
-        return abs(self._tokens / self.chunk_count / self.average_length - 1) > _MAX_DRIFT
 
     def _reweigh(self) -> None:
         """Write all rows again, with weights that fit the corpus."""

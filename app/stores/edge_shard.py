@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as qdrant
 
-from app.bm25 import TermCounts, TermStatistics, counts_of, weights
+from app.bm25 import TermCounts, TermStatistics, counts_of, has_drifted, weights
 from app.embeddings.batches import Vector
 from app.stores.payloads import Entry
 
@@ -28,10 +28,6 @@ BM25 = "bm25"
 _ENGINE_DIR = "engine"
 _TERMS_FILE = "terms.npy"
 _STORE_FILE = "store.json"
-
-# How far the corpus's average length may move from the one that is in every chunk's weights. Weights move by
-# a fraction of that; rewriting them touches every chunk.
-_MAX_DRIFT = 0.1
 
 # Left on disk, memory-mapped, instead of being read when a shard is loaded: at 100,000 chunks that takes
 # 40 ms instead of 400, and searches are as fast (0.04 ms with a filter).
@@ -106,7 +102,7 @@ class ChunkShard:
 
     def save(self) -> None:
         """Write everything to disk, after building what is missing of the vector index."""
-        if self._has_drifted():
+        if has_drifted(self._tokens, self.chunk_count, self.average_length):
             self._reweigh()
         with engine_errors():
             self.engine.flush()
@@ -199,11 +195,6 @@ class ChunkShard:
         for record in records:
             self.terms.remove(vectors_of(record)[BM25].indices)
             self._tokens -= (record.payload or {})["length"]
-
-    def _has_drifted(self) -> bool:
-        if not self.chunk_count:
-            return False
-        return abs(self._tokens / self.chunk_count / self.average_length - 1) > _MAX_DRIFT
 
     def _reweigh(self) -> None:
         average = self._tokens / self.chunk_count

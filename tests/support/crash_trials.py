@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from app.assembly.indexing import make_snapshots
+from app.commands import DONE
 from app.settings import Settings
 from app.snapshots import SnapshotStore
-from scripts.reindex import DONE, DONE_WITH_PROBLEMS
+from scripts.reindex import DONE_WITH_PROBLEMS
 from tests.support.index_contents import Contents, read_index
 from tests.support.layout import layout
 from tests.support.sparse_files import copy_folder
