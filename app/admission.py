@@ -17,10 +17,14 @@ QUEUE_S = 5.0
 # Of what a request costs, how much has to pass before the next begins. At 1, processor time is left unused,
 # since work that comes in batches is cheaper; at 0.5, the batches are felt: see `Pace`.
 _SHARE = 0.7
-_WEIGHT = 0.02
+_WEIGHT = 0.15
 _MAX_COST_S = 0.02
-# Over a longer pause, other things than requests took the time.
-_TOGETHER_S = 0.1
+# The clock of a thread's processor time is a system call.
+_MEASURED_TOGETHER = 8
+# Timers tick in milliseconds: what costs less is not worth to wait for.
+_SHORTEST_S = 0.0005
+# Over a longer time, other things than requests took it.
+_TOGETHER_S = 0.5
 
 
 class Pace:
@@ -36,25 +40,34 @@ class Pace:
         self._turn = asyncio.Lock()
         self._cost_s = 0.0
         self._next_at = 0.0
-        self._begun_at = 0.0
+        self._begun = 0
+        self._measured_at = 0.0
         self._cpu_s = 0.0
 
     async def wait(self) -> None:
         """Wait for the turn of this request; what has begun before goes on first."""
         loop = asyncio.get_running_loop()
-        async with self._turn:
-            await asyncio.sleep(max(0.0, self._next_at - loop.time()))
-            now = loop.time()
-            self._measure(now)
-            self._next_at = now + _SHARE * self._cost_s
+        if self._turn.locked() or self._next_at - loop.time() > _SHORTEST_S:
+            async with self._turn:
+                await asyncio.sleep(max(0.0, self._next_at - loop.time()))
+                self._begin(loop.time())
+        else:
+            self._begin(loop.time())
+
+    def _begin(self, now: float) -> None:
+        self._measure(now)
+        self._next_at = now + _SHARE * self._cost_s
 
     def _measure(self, now: float) -> None:
         """A request costs, on average, the processor time of this thread between two beginnings."""
+        self._begun += 1
+        if self._begun % _MEASURED_TOGETHER:
+            return
         cpu_s = time.thread_time()
-        if now - self._begun_at < _TOGETHER_S:
-            spent_s = min(cpu_s - self._cpu_s, _MAX_COST_S)
+        if now - self._measured_at < _TOGETHER_S:
+            spent_s = min((cpu_s - self._cpu_s) / _MEASURED_TOGETHER, _MAX_COST_S)
             self._cost_s += _WEIGHT * (spent_s - self._cost_s)
-        self._begun_at, self._cpu_s = now, cpu_s
+        self._measured_at, self._cpu_s = now, cpu_s
 
 
 class Level(Protocol):

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api_keys import ApiKeys
 from app.errors import Unauthorized
 from app.problems import error_response
+from app.request_notes import current_notes
 
 PROBES = frozenset({"/health", "/health/live"})
 METRICS = frozenset({"/metrics"})
@@ -26,7 +27,7 @@ DOCS = frozenset(
 
 
 class Authentication:
-    """Lets a request in that has a key, and puts the key's name into `scope["state"]["client"]`.
+    """Lets a request in that has a key, and notes the key's name.
 
     Before the routing: without a key, a path that exists looks like one that does not.
     """
@@ -43,7 +44,7 @@ class Authentication:
         keys = _presented(scope)
         client = await self._keys.client_of(*keys) if keys else None
         if client is not None:
-            scope.setdefault("state", {})["client"] = client
+            current_notes().client = client
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await _refusal(scope, wrong=bool(keys))(scope, receive, send)

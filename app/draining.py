@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import IndexNotReady
+from app.middleware import current_task
 from app.problems import error_response
+from app.request_notes import RequestNotes, current_notes
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ _OPEN_PATHS = frozenset({"/health", "/health/live", "/metrics"})
 # For what was cut to tell its clients.
 _CUT_GRACE_S = 2.0
 _RETRY_AFTER_S = 1
+_CLOSE = (b"connection", b"close")
 
 
 class Drain:
@@ -38,7 +40,7 @@ class Drain:
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._requests: set[asyncio.Task[None]] = set()
+        self._requests: dict[asyncio.Task[None], RequestNotes] = {}
         self._cut: set[asyncio.Task[None]] = set()
         self._hurried = asyncio.Event()
         self.began = False
@@ -68,7 +70,7 @@ class Drain:
 
         def begin(number: int) -> None:
             if not self.began:
-                self.began = True
+                self._begin()
                 tasks.add(loop.create_task(drain()))
             elif number == signal.SIGINT:
                 self._hurried.set()
@@ -80,20 +82,26 @@ class Drain:
             signal.signal(number, handle)
         yield
 
-    def enter(self) -> None:
+    def enter(self, notes: RequestNotes) -> asyncio.Task[None]:
         """The current task is a request, which is to finish first."""
-        self._requests.add(_current_task())
+        request = current_task()
+        self._requests[request] = notes
+        return request
 
-    def leave(self) -> None:
-        self._requests.discard(_current_task())
+    def leave(self, request: asyncio.Task[None]) -> None:
+        del self._requests[request]
 
-    def has_cut(self) -> bool:
-        """Whether it was this that cancelled the current task; asked once, by who ends its request."""
-        task = _current_task()
-        if task not in self._cut:
+    def has_cut(self, request: asyncio.Task[None]) -> bool:
+        """Whether it was this that cancelled it; asked once, by who ends it."""
+        if request not in self._cut:
             return False
-        task.uncancel()
+        request.uncancel()
         return True
+
+    def _begin(self) -> None:
+        self.began = True
+        for notes in self._requests.values():
+            notes.headers.append(_CLOSE)
 
     async def _drain(self) -> None:
         if not self._requests:
@@ -112,12 +120,6 @@ class Drain:
             await asyncio.wait(self._cut, timeout=_CUT_GRACE_S)
 
 
-def _current_task() -> asyncio.Task[None]:
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine runs in a task
-    return task
-
-
 async def _wait(tasks: set[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks)
 
@@ -133,33 +135,26 @@ class RefuseWhenDraining:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        drain, started = self._drain, False
-
-        async def send_last(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                if drain.began:
-                    MutableHeaders(scope=message)["Connection"] = "close"
-            await send(message)
-
+        drain, notes = self._drain, current_notes()
+        if drain.began:
+            notes.headers.append(_CLOSE)
         if scope["path"] in _OPEN_PATHS:
-            await self._app(scope, receive, send_last)
+            await self._app(scope, receive, send)
         elif drain.began:
-            await _refusal(scope)(scope, receive, send_last)
+            await _refusal(scope)(scope, receive, send)
         else:
-            drain.enter()
+            request = drain.enter(notes)
             try:
-                await self._app(scope, receive, send_last)
+                await self._app(scope, receive, send)
             except asyncio.CancelledError:
-                if not drain.has_cut():
+                if not drain.has_cut(request):
                     raise
-                if started:  # a stream, which has told the reason by an event
+                if notes.status is not None:  # a stream, which has told the reason by an event
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
                 else:
-                    await _refusal(scope)(scope, receive, send_last)
+                    await _refusal(scope)(scope, receive, send)
             finally:
-                drain.leave()
+                drain.leave(request)
 
 
 def _refusal(scope: Scope) -> ASGIApp:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import HeadersTooLarge, RagError, UriTooLong
@@ -33,6 +35,6 @@ def _check(scope: Scope) -> RagError | None:
     headers = scope["headers"]
     if len(headers) > MAX_HEADERS:
         return HeadersTooLarge(f"there are more than {MAX_HEADERS} headers")
-    if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
+    if sum(map(len, chain.from_iterable(headers))) > MAX_HEADER_BYTES:
         return HeadersTooLarge(f"the headers are larger than {MAX_HEADER_BYTES} bytes")
     return None

@@ -21,6 +21,7 @@ from app.index_manager import IndexManager
 from app.metrics import Metrics
 from app.openai_errors import PREFIX
 from app.problems import MEDIA_TYPE
+from app.request_log import RequestLog
 from app.settings import Settings, load_settings
 
 # For a build to end and clean up. One that hangs is left behind; the next cleans up after it.
@@ -32,6 +33,7 @@ DESCRIPTION = "Ask your documents. Answers cite the passages they rest on."
 class State(TypedDict):
     manager: IndexManager
     metrics: Metrics
+    log: RequestLog
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -49,14 +51,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         provider = make_provider(settings, figures.provider)
         manager = await asyncio.to_thread(make_index_manager, settings, provider, figures)
         await manager.start()
-        # What is loaded by now stays: a full collection that looks through all of it takes 100 ms. With the
-        # default of 700 objects, there are several collections in each request: 6 % of the throughput.
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
-        gc.enable()
+        collect_rarely()
         watch = asyncio.create_task(manager.run())
         with layers.drain.on_signals(manager.stop):
-            yield {"manager": manager, "metrics": figures}
+            yield {"manager": manager, "metrics": figures, "log": layers.log}
+        layers.log.flush()
         manager.stop()
         await asyncio.wait({watch}, timeout=_STOP_GRACE_S)
         watch.cancel()
@@ -83,6 +82,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(module.router)
     app.openapi = lambda: _documented(app, with_keys=layers.keys is not None)  # type: ignore[method-assign] # FastAPI's documented way
     return app
+
+
+def collect_rarely() -> None:
+    """For when all that stays has been loaded: a full collection that looks through it takes 100 ms.
+
+    With the default of 700 objects, there are several collections in each request: 6 % of the throughput.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    gc.enable()
 
 
 def _documented(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:

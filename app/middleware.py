@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import uuid
+from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.coarse_timer import CoarseTimer
 from app.errors import BodyTooLarge, RequestTimeout
 from app.problems import as_internal_error, error_response
 from app.request_notes import CLIENT_GONE, current_notes
-from app.telemetry import request_id
 
-_WELL_FORMED_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
-
-
-class RequestId:
-    """Takes the caller's `X-Request-ID`, or makes one; sets it for the log and on the response."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id.set(given if _WELL_FORMED_ID.fullmatch(given) else uuid.uuid4().hex)
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id.get()
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)
+# A request that has ended by then was not worth a task of its own, which takes 15 microseconds.
+_UNWATCHED_S = 0.1
 
 
 class InternalErrors:
@@ -48,17 +26,10 @@ class InternalErrors:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def send_and_see(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
         try:
-            await self._app(scope, receive, send_and_see)
+            await self._app(scope, receive, send)
         except Exception as error:  # the request's boundary: what got here, nobody else has answered
-            if started or scope["type"] != "http":
+            if scope["type"] != "http" or current_notes().status is not None:
                 raise
             await error_response(scope["path"], as_internal_error(error))(scope, receive, send)
 
@@ -73,6 +44,7 @@ class BodyLimit:
         self._app = app
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
+        self._timer = CoarseTimer(timeout_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -93,11 +65,24 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
     async def _read_in_time(self, receive: Receive) -> Message:
+        task = current_task()
+        late = False
+
+        def expire() -> None:
+            nonlocal late
+            late = True
+            task.cancel()
+
+        waiting = self._timer.start(expire)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._read(receive)
-        except TimeoutError:
+            return await self._read(receive)
+        except asyncio.CancelledError:
+            if not late:
+                raise
+            task.uncancel()
             raise RequestTimeout(f"the body did not arrive within {self._timeout_s:g} s") from None
+        finally:
+            self._timer.stop(waiting)
 
     async def _read(self, receive: Receive) -> Message:
         """The whole body as one message, or what came instead of one."""
@@ -123,43 +108,49 @@ class CancelOnDisconnect:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._timer = CoarseTimer(_UNWATCHED_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not is_work(scope):
             await self._app(scope, receive, send)
             return
         unread = [await receive()]
-        work = asyncio.current_task()
-        assert work is not None  # noqa: S101 - a coroutine runs in a task
-        answered = gone = False
+        work = current_task()
+        notes = current_notes()
+        gone = False
+        watchers: list[asyncio.Task[None]] = []
 
         async def watch() -> None:
             nonlocal gone
             while (await receive())["type"] != "http.disconnect":
                 pass
             # A server says so too when the answer has been sent.
-            if not answered:
+            if not notes.answered:
                 gone = True
                 work.cancel()
 
         async def replay() -> Message:
             return unread.pop() if unread else await receive()
 
-        async def send_and_see(message: Message) -> None:
-            nonlocal answered
-            answered = message["type"] == "http.response.body" and not message.get("more_body", False)
-            await send(message)
-
-        watcher = asyncio.create_task(watch())
+        waiting = self._timer.start(lambda: watchers.append(asyncio.create_task(watch())))
         try:
-            await self._app(scope, replay, send_and_see)
+            await self._app(scope, replay, send)
         except asyncio.CancelledError:
             if not gone:
                 raise
-            current_notes().outcome = CLIENT_GONE
+            notes.outcome = CLIENT_GONE
             work.uncancel()
         finally:
-            watcher.cancel()
+            self._timer.stop(waiting)
+            for watcher in watchers:
+                watcher.cancel()
+
+
+def current_task() -> asyncio.Task[Any]:
+    """That of the request, which it ends with."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine runs in a task
+    return task
 
 
 def is_work(scope: Scope) -> bool:

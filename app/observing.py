@@ -1,92 +1,72 @@
-"""A request's line in the log, and its figures, when it has ended."""
+"""The first that sees a request, and the last that sees its answer."""
 
 from __future__ import annotations
 
-import logging
+import os
+import re
 import time
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.metrics import RequestMetrics
-from app.request_notes import RequestNotes, start_notes
+from app.request_log import RequestLog
+from app.request_notes import Header, RequestNotes, start_notes
+from app.telemetry import request_id
 
-logger = logging.getLogger("app.requests")
-
-# What nginx writes down for a client that did not wait for its answer; it is never sent.
-_CLIENT_GONE = 499
-_MAX_PATH_CHARS = 200
-_MAX_QUESTION_CHARS = 1000
+_WELL_FORMED_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+# What browsers are told.
+_SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    # Answers hold what is in the documents, and belong to whoever had the key.
+    (b"cache-control", b"no-store"),
+)
 
 
 class Observed:
-    """Tells of each request when it has ended: for a stream, with its last event.
+    """Gives a request its id (the caller's `X-Request-ID`, where it is well-formed) and its notes.
 
-    All that refuses requests is below it. Probes, and who reads the metrics, are told of at debug level.
+    What those have of the answer is noted here, for all layers: one that looks at it by itself takes 10
+    microseconds. When the answer has ended, for a stream with its last event, it is told of.
     """
 
-    def __init__(self, app: ASGIApp, metrics: RequestMetrics, *, log_questions: bool) -> None:
+    def __init__(self, app: ASGIApp, log: RequestLog) -> None:
         self._app = app
-        self._metrics = metrics
-        self._log_questions = log_questions
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        notes = start_notes()
-        status = _CLIENT_GONE
+        own = _given_id(scope) or os.urandom(16).hex()
+        request_id.set(own)
+        notes = start_notes(own, [*_SECURITY_HEADERS, (b"x-request-id", own.encode())])
         started = time.perf_counter()
 
-        async def send_and_see(message: Message) -> None:
-            nonlocal status
+        async def send_and_note(message: Message) -> None:
             if message["type"] == "http.response.start":
-                status = message["status"]
+                notes.status = message["status"]
+                message["headers"] = _with_headers(message, notes)
+            elif not message.get("more_body", False):
+                notes.answered = True
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_see)
+            await self._app(scope, receive, send_and_note)
         finally:
-            self._tell(scope, notes, status, time.perf_counter() - started)
-
-    def _tell(self, scope: Scope, notes: RequestNotes, status: int, seconds: float) -> None:
-        client = scope.get("state", {}).get("client")
-        self._metrics.ended(route_of(scope), scope["method"], status, seconds, client, notes)
-        level = logging.DEBUG if is_probe(scope) else logging.INFO
-        if logger.isEnabledFor(level):
-            fields = self._fields(scope, notes, status, seconds)
-            if client is not None:
-                fields["client"] = client
-            logger.log(level, "request", extra={"fields": fields})
-
-    def _fields(self, scope: Scope, notes: RequestNotes, status: int, seconds: float) -> dict[str, Any]:
-        fields = {
-            "method": scope["method"],
-            # As it was sent, percent-encoded: no line breaks. The query may hold anything, such as a key.
-            "path": scope["raw_path"][:_MAX_PATH_CHARS].decode("ascii", "backslashreplace"),
-            "status": status,
-            "duration_ms": round(seconds * 1000, 1),
-            "outcome": notes.outcome or ("ok" if status < 400 else "error"),
-        }
-        if notes.index is not None:
-            fields["index"] = notes.index
-        for stage, milliseconds in notes.stages.items():
-            fields[f"{stage}_ms"] = milliseconds
-        if notes.first_token_ms is not None:
-            fields["first_token_ms"] = notes.first_token_ms
-        if notes.usage is not None:
-            fields |= notes.usage.model_dump()
-        if self._log_questions and notes.question is not None:
-            fields["question"] = notes.question[:_MAX_QUESTION_CHARS]
-        return fields
+            self._log.ended(scope, notes, time.perf_counter() - started)
 
 
-def route_of(scope: Scope) -> str:
-    """The template of the route that took the request: of them there are few, whatever is asked for."""
-    return getattr(scope.get("route"), "path", "none")
+def _given_id(scope: Scope) -> str | None:
+    """The first one, where it is well-formed."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given: str = value.decode("latin-1")
+            return given if _WELL_FORMED_ID.fullmatch(given) else None
+    return None
 
 
-def is_probe(scope: Scope) -> bool:
-    """Whether a machine asks how things are, every few seconds."""
-    path: str = scope["path"]
-    return path.startswith("/health") or path == "/metrics"
+def _with_headers(message: Message, notes: RequestNotes) -> list[Header]:
+    """Those of the layers are the only ones of their names."""
+    names = dict(notes.headers)
+    return [header for header in message.get("headers", ()) if header[0] not in names] + notes.headers

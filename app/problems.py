@@ -32,9 +32,8 @@ def error_response(
 ) -> Response:
     """An error as the clients of a path expect it: as a problem document, or in OpenAI's shape."""
     current_notes().outcome = error.code
-    headers = {**(headers or {}), "X-Request-ID": request_id.get()}
     if error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
+        headers = {**(headers or {}), "Retry-After": str(error.retry_after_s)}
     if path.startswith(openai_errors.PREFIX):
         content = openai_errors.openai_error_json(error, errors, request_id.get())
         return Response(content, openai_errors.openai_status(error), headers, "application/json")

@@ -6,19 +6,20 @@ import asyncio
 import logging
 import math
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from limits import parse
-from limits.aio.storage import MemoryStorage, RedisStorage, Storage
-from limits.aio.strategies import MovingWindowRateLimiter
+from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.errors import StorageError
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.client_address import ClientAddress
 from app.errors import Overloaded, RagError, RateLimited
 from app.middleware import is_work
 from app.problems import error_response
+from app.request_notes import Header, current_notes
 
 logger = logging.getLogger(__name__)
 
@@ -28,32 +29,52 @@ _STORAGE_TIMEOUT_S = 0.25
 _STORAGE_CONNECTIONS = 16
 
 
-class _Memory(MemoryStorage):
-    """Forgets what is over once a second: the stock one does so, in a thread, with each request.
+class MovingWindows(MemoryStorage):
+    """The library's storage, but for the moving window: it keeps only the times of what was let in.
 
-    With it, a request takes 81 µs of processor time, and 21 without.
+    The stock one looks through all clients with each request, in a thread, and moves all of a client's
+    entries: 80 microseconds instead of 2.
     """
 
-    _sweep_at = 0.0
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: dict[str, deque[float]] = {}
+        self._sweep_at = 0.0
 
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        now = time.monotonic()
+        now = time.time()
         if now >= self._sweep_at:
             self._sweep_at = now + _SWEEP_EACH_S
-            self.timer = None
-        elif self.timer is None or self.timer.done():
-            # As long as it is there and not done, no sweep is started.
-            self.timer = asyncio.get_running_loop().create_future()  # type: ignore[assignment]
-        return await super().acquire_entry(key, limit, expiry, amount)
+            self._forget_before(now - expiry)
+        times = self._since(key, now - expiry)
+        if len(times) + amount > limit:
+            return False
+        times.extend([now] * amount)
+        self.times[key] = times
+        return True
+
+    async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        now = time.time()
+        times = self._since(key, now - expiry)
+        return (times[0], len(times)) if times else (now, 0)
+
+    def _since(self, key: str, start: float) -> deque[float]:
+        times = self.times.get(key) or deque()
+        while times and times[0] < start:
+            times.popleft()
+        return times
+
+    def _forget_before(self, start: float) -> None:
+        self.times = {key: times for key, times in self.times.items() if times and times[-1] >= start}
 
 
-def make_storage(address: str) -> Storage:
+def make_storage(address: str) -> MemoryStorage | RedisStorage:
     """
     Args:
         address: `memory://`, or of a Redis. Nothing is connected yet.
     """
     if address.startswith("memory:"):
-        return _Memory()
+        return MovingWindows()
     # It would bring its import of 0.3 s into every start.
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
@@ -67,8 +88,7 @@ def make_storage(address: str) -> Storage:
     return RedisStorage(f"async+{address}", wrap_exceptions=True, implementation="redispy", **options)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     allowed: bool
     remaining: int
     reset_s: int
@@ -77,14 +97,22 @@ class Verdict:
 class RateLimits:
     """Counts in a moving window; several processes share the count where they share the storage."""
 
-    def __init__(self, limit: str, storage: Storage, *, refuse_when_down: bool, pause_s: float = 5) -> None:
+    def __init__(
+        self,
+        limit: str,
+        storage: MemoryStorage | RedisStorage,
+        *,
+        refuse_when_down: bool,
+        pause_s: float = 5,
+    ) -> None:
         """
         Args:
             pause_s: for so long, a storage that did not answer is not asked again.
         """
         self.limit = parse(limit)
+        self._amount, self._expiry_s = self.limit.amount, self.limit.get_expiry()
+        self._key_for = lru_cache(maxsize=1024)(self.limit.key_for)
         self._storage = storage
-        self._window = MovingWindowRateLimiter(storage)
         self._refuse_when_down = refuse_when_down
         self._pause_s = pause_s
         # The client's pool would open a connection for each request of a burst.
@@ -105,15 +133,17 @@ class RateLimits:
                     return None
                 self._try_at = time.monotonic() + self._pause_s
             try:
-                allowed = await self._window.hit(self.limit, *client)
-                stats = await self._window.get_window_stats(self.limit, *client)
+                # As the library's moving window does, which makes up the key twice.
+                key = self._key_for(*client)
+                allowed = await self._storage.acquire_entry(key, self._amount, self._expiry_s)
+                start, count = await self._storage.get_moving_window(key, self._amount, self._expiry_s)
             except (StorageError, OSError) as error:
                 self._note_down(error)
                 self._check_policy()
                 return None
         self._note_up()
-        reset_s = max(1, math.ceil(stats.reset_time - time.time()))
-        return Verdict(allowed, max(0, stats.remaining) if allowed else 0, reset_s)
+        reset_s = max(1, math.ceil(start + self._expiry_s - time.time()))
+        return Verdict(allowed, max(0, self._amount - count) if allowed else 0, reset_s)
 
     def _check_policy(self) -> None:
         if self._refuse_when_down:
@@ -149,8 +179,8 @@ class RateLimit:
         if not is_work(scope):
             await self._app(scope, receive, send)
             return
-        name = scope.get("state", {}).get("client")
-        client = ("key", name) if name else ("address", self._address_of(scope))
+        notes = current_notes()
+        client = ("key", notes.client) if notes.client else ("address", self._address_of(scope))
         try:
             verdict = await self._limits.take(*client)
         except Overloaded as error:
@@ -159,17 +189,11 @@ class RateLimit:
         if verdict is None:
             await self._app(scope, receive, send)
             return
-        headers = self._headers(verdict)
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *headers]
-            await send(message)
-
+        notes.headers += self._headers(verdict)
         app = self._app if verdict.allowed else error_response(scope["path"], self._refusal(verdict))
-        await app(scope, receive, send_with_headers)
+        await app(scope, receive, send)
 
-    def _headers(self, verdict: Verdict) -> list[tuple[bytes, bytes]]:
+    def _headers(self, verdict: Verdict) -> list[Header]:
         return [
             (b"ratelimit-limit", b"%d" % self._limits.limit.amount),
             (b"ratelimit-remaining", b"%d" % verdict.remaining),

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from app.schemas import Usage
+from app.telemetry import NO_REQUEST
 
 # An outcome; the others are what an answer's `status` says, and the codes of errors.
 CLIENT_GONE = "client_gone"
 
 # What a stage is told of itself: the names are those of `Stopwatch.stage`'s callers.
 Facts = dict[str, Any]
+
+Header = tuple[bytes, bytes]
 
 
 class StageSpan(Protocol):
@@ -35,11 +38,20 @@ class RequestTrace(Protocol):
 class RequestNotes:
     """
     Attributes:
+        headers: what the response gets beside its own, as long as it has not begun.
+        status: of the response, once it has begun.
+        answered: whether all of the response has been sent.
+        client: the name of the API key, where there is one.
         outcome: an answer's status, the code of an error, or `CLIENT_GONE`.
         stages: milliseconds that were spent in each of those that were begun.
         trace: None where nothing is traced.
     """
 
+    request_id: str = NO_REQUEST
+    headers: list[Header] = field(default_factory=list)
+    status: int | None = None
+    answered: bool = False
+    client: str | None = None
     outcome: str | None = None
     index: str | None = None
     question: str | None = None
@@ -52,9 +64,9 @@ class RequestNotes:
 _notes: ContextVar[RequestNotes] = ContextVar("request_notes")
 
 
-def start_notes() -> RequestNotes:
+def start_notes(request_id: str, headers: list[Header]) -> RequestNotes:
     """For all that this task does from now on."""
-    notes = RequestNotes()
+    notes = RequestNotes(request_id, headers)
     _notes.set(notes)
     return notes
 

@@ -22,7 +22,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import RagError
-from app.observing import is_probe
+from app.request_log import is_probe
 from app.request_notes import Facts, current_notes
 from app.telemetry import request_id
 

@@ -2,7 +2,8 @@
 
 One route that reads a body with the same fields as the service's and gives a small answer, served as the
 service is: one worker, uvloop, httptools, no access log. With `--layers`, behind all that the service's
-requests pass through: a key, a rate limit, bounds, the request's line in the log as JSON, metrics.
+requests pass through (a key, a rate limit, bounds, the request's line in the log as JSON, metrics), and with
+its rare garbage collections, since what it has loaded is as large.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, SecretStr
 
 from app.assembly.layers import make_layers
+from app.main import collect_rarely
 from app.secret_values import secrets_of
 from app.settings import LogFormat, Settings
 from app.telemetry import log_config
@@ -57,13 +59,13 @@ def null_app(*, layers: bool = False) -> Iterator[Server]:
         yield server
 
 
-def serve(application: FastAPI, port: int) -> None:
+def serve(application: FastAPI, port: int, *, protocol: str = "httptools") -> None:
     uvicorn.run(
         application,
         host="127.0.0.1",
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=protocol,
         access_log=False,
         log_level="warning",
     )
@@ -84,7 +86,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.layers:
         _add_layers()
-    serve(app, arguments.port)
+        collect_rarely()
+        serve(app, arguments.port, protocol="app.http_protocol:BoundedProtocol")
+    else:
+        serve(app, arguments.port)
 
 
 if __name__ == "__main__":

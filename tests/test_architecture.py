@@ -15,6 +15,7 @@ from tests.support.serving import ROOT
 LAYERS: list[set[str]] = [
     {
         "app.chunk_unit",
+        "app.commands",
         "app.api_keys",
         "app.client_address",
         "app.setting_values",
@@ -65,7 +66,8 @@ LAYERS: list[set[str]] = [
         "app.authentication",
         "app.rate_limits",
         "app.head_limit",
-        "app.security_headers",
+        "app.request_log",
+        "app.coarse_timer",
         "app.http_protocol",
         "app.api",
     },

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from app.api_keys import ApiKeys, parse_keys
 from app.authentication import DOCS, PROBES, Authentication
 from app.main import create_app
+from app.request_notes import current_notes, start_notes
 from app.settings import Settings, load_settings
 from tests.support.raw_http import connect
 from tests.support.serving import (
@@ -200,12 +201,15 @@ def test_metrics_can_be_opened(serve: Callable[..., httpx.Client], sample_settin
     assert client.get("/docs").status_code == 401
 
 
-def seen_by_the_application(scope: dict[str, Any], keys: str = f"alice:{KEY}") -> tuple[Any, list[Any]]:
-    """The scope behind the middleware, or None, and what was sent."""
-    seen, sent = [], []
+def seen_by_the_application(
+    scope: dict[str, Any], keys: str = f"alice:{KEY}"
+) -> tuple[list[str | None], list[Any]]:
+    """The client's name behind the middleware, in a list, and what was sent."""
+    seen: list[str | None] = []
+    sent: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(scope)
+        seen.append(current_notes().client)
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -213,22 +217,27 @@ def seen_by_the_application(scope: dict[str, Any], keys: str = f"alice:{KEY}") -
     async def receive() -> Any:
         return {"type": "http.request"}
 
-    asyncio.run(Authentication(app, ApiKeys(parse_keys(keys)), PROBES)(scope, receive, send))
-    return (seen[0] if seen else None), sent
+    async def ask() -> None:
+        start_notes("an-id", [])
+        await Authentication(app, ApiKeys(parse_keys(f"alice:{KEY}")), PROBES)(scope, receive, send)
+
+    asyncio.run(ask())
+    return seen, sent
 
 
 def test_the_application_sees_the_name() -> None:
     """For logs, metrics and limits; a path that is open has none."""
     headers = [(b"x-api-key", KEY.encode())]
-    scope = {"type": "http", "path": "/query", "headers": headers, "state": {}}
-    seen, _ = seen_by_the_application(scope)
-    assert seen["state"] == {"client": "alice"}
+    seen, _ = seen_by_the_application({"type": "http", "path": "/query", "headers": headers})
+    assert seen == ["alice"]
+    seen, _ = seen_by_the_application({"type": "http", "path": "/health", "headers": headers})
+    assert seen == [None]
 
 
 def test_websockets_are_closed() -> None:
     """There are none; if a route were added, it would not be open."""
     seen, sent = seen_by_the_application({"type": "websocket", "path": "/health", "headers": []})
-    assert seen is None
+    assert seen == []
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 

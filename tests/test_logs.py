@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from app import request_log
 from app.main import create_app
 from app.secret_values import secrets_of
 from app.settings import Settings
@@ -116,6 +117,21 @@ def test_a_request_has_one_line(openai_level: httpx.Client, listen: Callable[...
     assert stream["first_token_ms"] > 0
     assert "parental" not in "".join(log.lines)
     assert "in-the-query" not in "".join(log.lines)
+
+
+def test_the_last_line_is_not_lost(
+    sample_settings: Settings, listen: Callable[..., Lines], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines are written a moment later; who stops a server, or asks for its figures, gets them first."""
+    monkeypatch.setattr(request_log, "TELL_EACH_S", 3600)
+    log = listen()
+    with serve_in_thread(create_app(sample_settings)) as url, httpx.Client(base_url=url) as client:
+        wait_for(lambda: client.get("/health").status_code == 200, "the index")
+        assert client.post("/retrieve", json=QUESTION, headers={"X-Request-ID": "first"}).is_success
+        assert 'route="/retrieve",status="200"} 1.0' in client.get("/metrics").text
+        assert log.requests(1)[0]["request_id"] == "first"
+        assert client.post("/retrieve", json=QUESTION, headers={"X-Request-ID": "last"}).is_success
+    assert "last" in [line["request_id"] for line in log.requests(1)]
 
 
 def test_probes_are_told_of_at_debug_level(sample: httpx.Client, listen: Callable[..., Lines]) -> None:

@@ -11,14 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from limits.aio.storage import MemoryStorage
 
 from app.client_address import ClientAddress, parse_networks
 from app.errors import Overloaded
 from app.main import create_app
-from app.rate_limits import RateLimits, make_storage
+from app.rate_limits import MovingWindows, RateLimits, make_storage
 from app.settings import Settings, SettingsError, load_settings
 from tests.support.redis import redis_server
 from tests.support.serving import free_port, serve_in_thread, server_process, wait_for
@@ -223,17 +227,38 @@ def test_what_is_over_is_forgotten() -> None:
     """A scan from many addresses does not fill the memory."""
     storage = make_storage("memory://")
     limits = RateLimits("5/second", storage, refuse_when_down=False)
-    events: dict[str, Any] = storage.events  # type: ignore[attr-defined]
+    assert isinstance(storage, MovingWindows)
 
     async def scan() -> None:
         for number in range(200):
             await limits.take("address", str(number))
-        assert len(events) > 100
-        while len(events) > 5:
+        assert len(storage.times) > 100
+        while len(storage.times) > 5:
             await asyncio.sleep(0.05)
             await limits.take("address", "another")
 
     asyncio.run(asyncio.wait_for(scan(), 30))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.sampled_from("ab"), st.integers(1, 2)), max_size=60),
+    st.integers(1, 6),
+)
+def test_the_windows_are_those_of_the_library(asked: list[tuple[int, str, int]], limit: int) -> None:
+    """Who is let in, how many are left, and from when, after any pauses."""
+
+    async def compare() -> None:
+        own, stock, now = make_storage("memory://"), MemoryStorage(), 1_000.0
+        for pause, client, amount in asked:
+            now += 0.3 * pause  # never the window's very end, where the library's two methods differ
+            with mock.patch("time.time", return_value=now):
+                let_in = [await each.acquire_entry(client, limit, 2, amount) for each in (own, stock)]
+                windows = [await each.get_moving_window(client, limit, 2) for each in (own, stock)]
+            assert let_in[0] == let_in[1]
+            assert windows[0][1] == windows[1][1]
+            assert windows[0] == windows[1] or not windows[0][1]
+
+    asyncio.run(compare())
 
 
 def test_a_redis_keeps_the_count(start: Start, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What stands before the routes: keys, rate limits, bounds, and what browsers are told."""
+"""What stands before the routes: keys, rate limits, and bounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from app.authentication import DOCS, METRICS, PROBES, Authentication
 from app.client_address import ClientAddress, parse_networks
 from app.head_limit import HeadLimit
 from app.rate_limits import RateLimit, RateLimits, make_storage
-from app.security_headers import SecurityHeaders
 from app.settings import Settings, SettingsError, WhenDown
 
 _SENT_HEADERS = ["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"]
@@ -61,7 +60,6 @@ def add_guards(app: FastAPI, settings: Settings, keys: ApiKeys | None, limits: R
             allow_headers=_SENT_HEADERS,
             expose_headers=_READ_HEADERS,
         )
-    app.add_middleware(SecurityHeaders)
 
 
 def _open_paths(settings: Settings) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -13,10 +13,11 @@ from app.assembly.guards import add_guards, make_api_keys, make_rate_limits
 from app.assembly.tracing import make_tracing
 from app.draining import Drain, RefuseWhenDraining
 from app.metrics import Metrics
-from app.middleware import BodyLimit, CancelOnDisconnect, InternalErrors, RequestId
+from app.middleware import BodyLimit, CancelOnDisconnect, InternalErrors
 from app.observing import Observed
 from app.problems import install_handlers
 from app.rate_limits import RateLimits
+from app.request_log import RequestLog
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Layers:
     keys: ApiKeys | None
     limits: RateLimits | None
     tracing: Tracing | None
-    metrics: Metrics = field(default_factory=Metrics)
+    metrics: Metrics
+    log: RequestLog
 
     def add_to(self, app: FastAPI, settings: Settings) -> None:
         """The last that is added is the first that sees a request."""
@@ -51,14 +53,16 @@ class Layers:
         add_guards(app, settings, self.keys, self.limits)
         if self.tracing is not None:
             self.tracing.add_to(app)
-        app.add_middleware(Observed, metrics=self.metrics.requests, log_questions=settings.log_questions)
-        app.add_middleware(RequestId)
+        app.add_middleware(Observed, log=self.log)
 
 
 def make_layers(settings: Settings) -> Layers:
+    metrics = Metrics()
     return Layers(
         Drain(settings.drain_timeout_s),
         make_api_keys(settings),
         make_rate_limits(settings),
         make_tracing(settings),
+        metrics,
+        RequestLog(metrics.requests, log_questions=settings.log_questions),
     )

@@ -1,0 +1,100 @@
+"""A request's line in the log, and its figures, when it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any, NamedTuple
+
+from starlette.types import Scope
+
+from app.metrics import RequestMetrics
+from app.request_notes import RequestNotes
+
+logger = logging.getLogger("app.requests")
+
+# What nginx writes down for a client that did not wait for its answer; it is never sent.
+_CLIENT_GONE = 499
+_MAX_PATH_CHARS = 200
+_MAX_QUESTION_CHARS = 1000
+# One after another they are told in a third of the time that each takes between other work.
+TELL_EACH_S = 0.05
+
+
+class _Ended(NamedTuple):
+    scope: Scope
+    notes: RequestNotes
+    seconds: float
+    at: float
+
+
+class RequestLog:
+    """Tells of requests that have ended, a moment later; of probes and scrapes, at debug level."""
+
+    def __init__(self, metrics: RequestMetrics, *, log_questions: bool) -> None:
+        self._metrics = metrics
+        self._log_questions = log_questions
+        self._untold: list[_Ended] = []
+
+    def ended(self, scope: Scope, notes: RequestNotes, seconds: float) -> None:
+        """
+        Args:
+            seconds: that it took.
+        """
+        if not self._untold:
+            asyncio.get_running_loop().call_later(TELL_EACH_S, self.flush)
+        self._untold.append(_Ended(scope, notes, seconds, time.time()))
+
+    def flush(self) -> None:
+        """Tell of those that have ended until now."""
+        untold, self._untold = self._untold, []
+        for request in untold:
+            self._tell(request)
+
+    def _tell(self, request: _Ended) -> None:
+        scope, notes = request.scope, request.notes
+        status = notes.status or _CLIENT_GONE
+        self._metrics.ended(route_of(scope), scope["method"], status, request.seconds, notes)
+        level = logging.DEBUG if is_probe(scope) else logging.INFO
+        if logger.isEnabledFor(level):
+            # As `logger.log`, without its search for the caller, which takes as long as the rest.
+            record = logger.makeRecord(logger.name, level, __file__, 0, "request", (), None)
+            record.created = request.at
+            record.request_id = notes.request_id
+            record.fields = self._fields(scope, notes, status, request.seconds)
+            logger.handle(record)
+
+    def _fields(self, scope: Scope, notes: RequestNotes, status: int, seconds: float) -> dict[str, Any]:
+        fields = {
+            "method": scope["method"],
+            # As it was sent, percent-encoded: no line breaks. The query may hold anything, such as a key.
+            "path": scope["raw_path"][:_MAX_PATH_CHARS].decode("ascii", "backslashreplace"),
+            "status": status,
+            "duration_ms": round(seconds * 1000, 1),
+            "outcome": notes.outcome or ("ok" if status < 400 else "error"),
+        }
+        if notes.index is not None:
+            fields["index"] = notes.index
+        for stage, milliseconds in notes.stages.items():
+            fields[f"{stage}_ms"] = milliseconds
+        if notes.first_token_ms is not None:
+            fields["first_token_ms"] = notes.first_token_ms
+        if notes.usage is not None:
+            fields |= notes.usage.model_dump()
+        if self._log_questions and notes.question is not None:
+            fields["question"] = notes.question[:_MAX_QUESTION_CHARS]
+        if notes.client is not None:
+            fields["client"] = notes.client
+        return fields
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that took the request: of them there are few, whatever is asked for."""
+    return getattr(scope.get("route"), "path", "none")
+
+
+def is_probe(scope: Scope) -> bool:
+    """Whether a machine asks how things are, every few seconds."""
+    path: str = scope["path"]
+    return path.startswith("/health") or path == "/metrics"
