@@ -189,7 +189,7 @@ class IndexLoader:
             index = self._open_index(snapshot)
             try:
                 index.engine.self_test()
-            except BaseException:
+            except BaseException:  # whatever it was, nobody else closes it
                 index.close()
                 raise
         except (IndexingError, OSError):

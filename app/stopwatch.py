@@ -29,7 +29,7 @@ class Stopwatch:
         started = time.perf_counter()
         try:
             yield facts
-        except BaseException as error:
+        except BaseException as error:  # for the span to tell; it goes on
             failure = error
             raise
         finally:
