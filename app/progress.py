@@ -7,70 +7,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
-from rich.text import Text
-
-from app.indexing.progress import OnProgress, Progress, Stage
+from app.indexing.progress import OnProgress, Progress
 
 _LINE_EVERY_S = 5.0
-_LABELS = {
-    Stage.COMPARE: "Comparing documents",
-    Stage.READ: "Reading and embedding",
-    Stage.COPY: "Copying",
-    Stage.SAVE: "Saving and checking",
-}
-
-
-class _RateColumn(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """Documents and chunks a second."""
-        if not task.elapsed or not task.completed:
-            return Text()
-        rate = f"{task.completed / task.elapsed:.0f}/s"
-        if chunks := task.fields["chunks"]:
-            rate += f", {chunks:,} chunks, {chunks / task.elapsed:.0f}/s"
-        return Text(rate)
 
 
 @contextmanager
 def show_progress(stream: TextIO) -> Iterator[OnProgress]:
     if stream.isatty():
-        with _bars(stream) as show:
+        # Its import takes 0.1 s, for which programs need not wait.
+        from app.progress_bars import bars_on  # noqa: PLC0415
+
+        with bars_on(stream) as show:
             yield show
     else:
         yield _lines(stream)
-
-
-@contextmanager
-def _bars(stream: TextIO) -> Iterator[OnProgress]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _RateColumn(),
-        TimeRemainingColumn(),
-    )
-    with RichProgress(*columns, console=Console(file=stream)) as bars:
-        tasks: dict[Stage, TaskID] = {}
-
-        def show(progress: Progress) -> None:
-            if progress.stage not in tasks:
-                tasks[progress.stage] = bars.add_task(
-                    _LABELS[progress.stage], total=progress.total or None, chunks=0
-                )
-            bars.update(tasks[progress.stage], completed=progress.done, chunks=progress.chunks)
-
-        yield show
 
 
 def _lines(stream: TextIO) -> Callable[[Progress], None]:

@@ -83,11 +83,13 @@ def checked_api_keys(value: SecretStr | None) -> SecretStr | None:
 
 
 def checked_rate_limit(value: str | None) -> str | None:
+    if not value:
+        return None
     # Its import takes 0.1 s, which whoever sets no limit need not wait for.
     from limits import parse_many  # noqa: PLC0415
 
-    limits = parse_many(value) if value else []
-    if value and (len(limits) != 1 or not 1 <= limits[0].amount <= _MAX_RATE):
+    limits = parse_many(value)
+    if len(limits) != 1 or not 1 <= limits[0].amount <= _MAX_RATE:
         raise ValueError(f"must be one limit such as 60/minute, of 1 to {_MAX_RATE} requests")
     return value
 

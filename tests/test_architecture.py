@@ -53,7 +53,7 @@ LAYERS: list[set[str]] = [
         "app.postgres",
         "app.stores",
     },
-    {"app.engine", "app.indexing", "app.progress"},
+    {"app.engine", "app.indexing", "app.progress", "app.progress_bars"},
     {"app.served_index", "app.index_loading", "app.generation_loading", "app.index_manager"},
     {
         "app.openai_errors",

@@ -283,7 +283,7 @@ def test_many_slow_clients_and_idle_connections(impatient: httpx.Client, soak: b
 def test_idle_connections_take_little(real: ServerProcess, soak: bool) -> None:
     """About 3 kB each."""
     before = resident_mib(real)
-    held = [connect(real.url) for _ in range(9000 if soak else 400)]
+    held = [connect(real.url) for _ in range(10_000 if soak else 400)]
     ask(real)
     assert resident_mib(real) < before + KEPT_MIB + len(held) // 50
     for connection in held:

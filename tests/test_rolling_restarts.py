@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import pytest
 
 from app.settings import Settings
 from tests.conftest import build
@@ -69,6 +70,7 @@ class Load:
         return "done" if lines[-1] == "data: [DONE]" else lines[-2]
 
 
+@pytest.mark.timeout(1800)
 def test_nobody_notices_a_rolling_restart(
     provider: FakeProvider, openai_settings: MakeSettings, tmp_path: Path, soak: bool
 ) -> None:
