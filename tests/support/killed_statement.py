@@ -6,7 +6,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable
 from multiprocessing.sharedctypes import Synchronized
 from threading import Event
@@ -18,7 +17,7 @@ from app.assembly.indexing import make_indexer
 from app.errors import IndexingError
 from app.settings import Settings
 
-DONE, FAILED, KILLED = 0, 3, -signal.SIGKILL
+DONE, FAILED, KILLED = range(3)
 
 # Forked from a process that has imported everything, and has no threads.
 _context = multiprocessing.get_context("forkserver")
@@ -37,14 +36,18 @@ def reindex(settings: Settings, *, rollback: bool = False, kill_before: int = 0)
         DONE, FAILED with an IndexingError, or KILLED; and how many exchanges had begun.
     """
     begun: Synchronized[int] = _context.Value("i", 0)
-    process = _context.Process(target=_reindex, args=(settings, rollback, kill_before, begun))
+    # Not the exit code: a thread that starts a process asks for those of all others', and takes them.
+    status: Synchronized[int] = _context.Value("i", KILLED)
+    process = _context.Process(target=_reindex, args=(settings, rollback, kill_before, begun, status))
     process.start()
     process.join()
-    assert process.exitcode in {DONE, FAILED, KILLED}
-    return process.exitcode, begun.value
+    assert status.value != KILLED or begun.value == kill_before, "it crashed by itself"
+    return status.value, begun.value
 
 
-def _reindex(settings: Settings, rollback: bool, kill_before: int, begun: Synchronized[int]) -> None:
+def _reindex(
+    settings: Settings, rollback: bool, kill_before: int, begun: Synchronized[int], status: Synchronized[int]
+) -> None:
     numbers = itertools.count(1)
     wait: Callable[..., Any] = psycopg.Connection.wait
 
@@ -62,5 +65,6 @@ def _reindex(settings: Settings, rollback: bool, kill_before: int, begun: Synchr
             indexer.roll_back()
         else:
             indexer.build(lambda _: None, Event(), force=True)
+        status.value = DONE
     except IndexingError:
-        sys.exit(FAILED)
+        status.value = FAILED
