@@ -20,14 +20,17 @@ _CLOSE_TIMEOUT_S = 5
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
-def _check_host(host: str) -> None:
-    """uvicorn only says `Name or service not known`, and not of what."""
+def _check_address(host: str, port: int) -> None:
+    """uvicorn says what is wrong after the index has been loaded, and not of what."""
+    from app.listening import check_listening  # noqa: PLC0415
     from app.settings import SettingsError  # noqa: PLC0415
 
     try:
-        socket.getaddrinfo(host, None)
-    except OSError as error:
+        check_listening(host, port)
+    except socket.gaierror as error:
         raise SettingsError(f"HOST: {host!r} is no address of this machine ({error.strerror})") from None
+    except OSError as error:
+        raise SettingsError(f"PORT: {host}:{port} cannot be listened on ({error.strerror})") from None
 
 
 def _check_openness(settings: "Settings") -> None:
@@ -84,7 +87,7 @@ def main() -> int:
 
     try:
         settings = load_settings()
-        _check_host(settings.host)
+        _check_address(settings.host, settings.port)
         _check_openness(settings)
         check_tracing(settings)
     except SettingsError as error:
@@ -104,7 +107,7 @@ def main() -> int:
         # uvicorn would believe whoever asks from 127.0.0.1; TRUSTED_PROXIES says whom the service believes.
         proxy_headers=False,
         log_config=log_config(settings.log_level, settings.log_format, secrets_of(settings)),
-        access_log=False,  # app/observing.py writes a line that says more
+        access_log=False,  # app/request_log.py writes a line that says more
         server_header=False,
         timeout_graceful_shutdown=_CLOSE_TIMEOUT_S,
     )

@@ -116,7 +116,8 @@ class ApiKeys:
     def _read_again(self, path: Path) -> None:
         try:
             if self._read(path):
-                logger.info("API_KEYS_FILE: read again, %d keys are let in", len(self._names))
+                level = logging.INFO if self._names else logging.WARNING
+                logger.log(level, "API_KEYS_FILE: read again, %d keys are let in", len(self._names))
         except (OSError, ValueError) as error:
             if str(error) != self._problem:
                 logger.error("API_KEYS_FILE: %s; the keys from before are kept", error)

@@ -246,7 +246,7 @@ class ChatCompletion(BaseModel):
 
 class ErrorInfo(BaseModel):
     message: str
-    type: Literal["invalid_request_error", "server_error"]
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
     param: str | None = Field(description="The field at fault, where there is one")
     code: str = Field(description="The same codes as in problem documents")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 
 # Of the delay: how late one may be.
 _TICKS = 10
@@ -29,7 +30,7 @@ class CoarseTimer:
         self._waiting[self._started] = (loop.time() + self._delay_s, callback)
         if not self._ticking:
             self._ticking = True
-            loop.call_later(self._delay_s, self._tick, loop)
+            self._tick_after(self._delay_s, loop)
         return self._started
 
     def stop(self, number: int) -> None:
@@ -46,4 +47,8 @@ class CoarseTimer:
             callback()
         self._ticking = bool(self._waiting)
         if self._ticking:
-            loop.call_later(self._delay_s / _TICKS, self._tick, loop)
+            self._tick_after(self._delay_s / _TICKS, loop)
+
+    def _tick_after(self, delay_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        # Not in the context of the request that happens to be the first.
+        loop.call_later(delay_s, self._tick, loop, context=Context())

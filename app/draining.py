@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.errors import IndexNotReady
 from app.middleware import current_task
 from app.problems import error_response
-from app.request_notes import RequestNotes, current_notes
+from app.request_notes import current_notes
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,6 @@ _OPEN_PATHS = frozenset({"/health", "/health/live", "/metrics"})
 # For what was cut to tell its clients.
 _CUT_GRACE_S = 2.0
 _RETRY_AFTER_S = 1
-_CLOSE = (b"connection", b"close")
 
 
 class Drain:
@@ -40,7 +39,7 @@ class Drain:
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._requests: dict[asyncio.Task[None], RequestNotes] = {}
+        self._requests: set[asyncio.Task[None]] = set()
         self._cut: set[asyncio.Task[None]] = set()
         self._hurried = asyncio.Event()
         self.began = False
@@ -70,7 +69,7 @@ class Drain:
 
         def begin(number: int) -> None:
             if not self.began:
-                self._begin()
+                self.began = True
                 tasks.add(loop.create_task(drain()))
             elif number == signal.SIGINT:
                 self._hurried.set()
@@ -82,14 +81,14 @@ class Drain:
             signal.signal(number, handle)
         yield
 
-    def enter(self, notes: RequestNotes) -> asyncio.Task[None]:
+    def enter(self) -> asyncio.Task[None]:
         """The current task is a request, which is to finish first."""
         request = current_task()
-        self._requests[request] = notes
+        self._requests.add(request)
         return request
 
     def leave(self, request: asyncio.Task[None]) -> None:
-        del self._requests[request]
+        self._requests.discard(request)
 
     def has_cut(self, request: asyncio.Task[None]) -> bool:
         """Whether it was this that cancelled it; asked once, by who ends it."""
@@ -97,11 +96,6 @@ class Drain:
             return False
         request.uncancel()
         return True
-
-    def _begin(self) -> None:
-        self.began = True
-        for notes in self._requests.values():
-            notes.headers.append(_CLOSE)
 
     async def _drain(self) -> None:
         if not self._requests:
@@ -125,7 +119,7 @@ async def _wait(tasks: set[asyncio.Task[None]]) -> None:
 
 
 class RefuseWhenDraining:
-    """Answers what comes too late with 503, and closes the connection after each answer."""
+    """Answers what comes too late with 503."""
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self._app = app
@@ -135,21 +129,19 @@ class RefuseWhenDraining:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        drain, notes = self._drain, current_notes()
-        if drain.began:
-            notes.headers.append(_CLOSE)
+        drain = self._drain
         if scope["path"] in _OPEN_PATHS:
             await self._app(scope, receive, send)
         elif drain.began:
             await _refusal(scope)(scope, receive, send)
         else:
-            request = drain.enter(notes)
+            request = drain.enter()
             try:
                 await self._app(scope, receive, send)
             except asyncio.CancelledError:
                 if not drain.has_cut(request):
                     raise
-                if notes.status is not None:  # a stream, which has told the reason by an event
+                if current_notes().status is not None:  # a stream, which has told the reason by an event
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
                 else:
                     await _refusal(scope)(scope, receive, send)

@@ -21,7 +21,6 @@ from app.index_manager import IndexManager
 from app.metrics import Metrics
 from app.openai_errors import PREFIX
 from app.problems import MEDIA_TYPE
-from app.request_log import RequestLog
 from app.settings import Settings, load_settings
 
 # For a build to end and clean up. One that hangs is left behind; the next cleans up after it.
@@ -33,7 +32,6 @@ DESCRIPTION = "Ask your documents. Answers cite the passages they rest on."
 class State(TypedDict):
     manager: IndexManager
     metrics: Metrics
-    log: RequestLog
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -54,8 +52,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         collect_rarely()
         watch = asyncio.create_task(manager.run())
         with layers.drain.on_signals(manager.stop):
-            yield {"manager": manager, "metrics": figures, "log": layers.log}
-        layers.log.flush()
+            yield {"manager": manager, "metrics": figures}
+        layers.log.close()
         manager.stop()
         await asyncio.wait({watch}, timeout=_STOP_GRACE_S)
         watch.cancel()

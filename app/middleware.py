@@ -114,9 +114,12 @@ class CancelOnDisconnect:
         if not is_work(scope):
             await self._app(scope, receive, send)
             return
-        unread = [await receive()]
-        work = current_task()
         notes = current_notes()
+        unread = [await receive()]
+        if unread[0]["type"] == "http.disconnect":
+            notes.outcome = CLIENT_GONE
+            return
+        work = current_task()
         gone = False
         watchers: list[asyncio.Task[None]] = []
 

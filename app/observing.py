@@ -8,6 +8,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.draining import Drain
 from app.request_log import RequestLog
 from app.request_notes import Header, RequestNotes, start_notes
 from app.telemetry import request_id
@@ -21,6 +22,8 @@ _SECURITY_HEADERS = (
     # Answers hold what is in the documents, and belong to whoever had the key.
     (b"cache-control", b"no-store"),
 )
+# The next request is another server's.
+_CLOSE = (b"connection", b"close")
 
 
 class Observed:
@@ -30,9 +33,10 @@ class Observed:
     microseconds. When the answer has ended, for a stream with its last event, it is told of.
     """
 
-    def __init__(self, app: ASGIApp, log: RequestLog) -> None:
+    def __init__(self, app: ASGIApp, log: RequestLog, drain: Drain) -> None:
         self._app = app
         self._log = log
+        self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,6 +50,8 @@ class Observed:
         async def send_and_note(message: Message) -> None:
             if message["type"] == "http.response.start":
                 notes.status = message["status"]
+                if self._drain.began:
+                    notes.headers.append(_CLOSE)
                 message["headers"] = _with_headers(message, notes)
             elif not message.get("more_body", False):
                 notes.answered = True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from app.chat_schemas import ErrorInfo, ErrorResponse
-from app.errors import InvalidRequest, RagError
+from app.errors import InvalidRequest, RagError, RateLimited
 from app.schemas import FieldProblem
 
 PREFIX = "/v1/"
@@ -13,11 +15,17 @@ def openai_status(error: RagError) -> int:
     return 400 if isinstance(error, InvalidRequest) else error.status
 
 
+def _type_of(error: RagError) -> Literal["invalid_request_error", "rate_limit_error", "server_error"]:
+    if isinstance(error, RateLimited):
+        return "rate_limit_error"
+    return "server_error" if error.status >= 500 else "invalid_request_error"
+
+
 def openai_error_json(error: RagError, errors: list[FieldProblem] | None, request_id: str) -> bytes:
     response = ErrorResponse(
         error=ErrorInfo(
             message=error.detail,
-            type="server_error" if error.status >= 500 else "invalid_request_error",
+            type=_type_of(error),
             param=errors[0].field if errors else None,
             code=error.code,
         ),

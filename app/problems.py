@@ -89,7 +89,11 @@ def _field_problem(error: dict[str, Any]) -> FieldProblem:
     if not where:
         message = "must be a JSON object, sent with Content-Type: application/json"
         return FieldProblem(field="body", message=message)
-    message = "there is no such field" if error["type"] == "extra_forbidden" else error["msg"]
+    message = (
+        "there is no such field"
+        if error["type"] == "extra_forbidden"
+        else error["msg"].removeprefix("Value error, ")
+    )
     return FieldProblem(field=".".join(where), message=message)
 
 

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
+from bisect import bisect_left
+from collections import OrderedDict
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -23,7 +24,6 @@ from app.request_notes import Header, current_notes
 
 logger = logging.getLogger(__name__)
 
-_SWEEP_EACH_S = 1.0
 # A Redis that works answers within a few milliseconds.
 _STORAGE_TIMEOUT_S = 0.25
 _STORAGE_CONNECTIONS = 16
@@ -34,38 +34,42 @@ class MovingWindows(MemoryStorage):
 
     The stock one looks through all clients with each request, in a thread, and moves all of a client's
     entries: 80 microseconds instead of 2.
+
+    Attributes:
+        times: by client, monotonic, in their order; who was let in last is the last of them.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.times: dict[str, deque[float]] = {}
-        self._sweep_at = 0.0
+        self.times: OrderedDict[str, list[float]] = OrderedDict()
 
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        now = time.time()
-        if now >= self._sweep_at:
-            self._sweep_at = now + _SWEEP_EACH_S
-            self._forget_before(now - expiry)
-        times = self._since(key, now - expiry)
-        if len(times) + amount > limit:
+        now = time.monotonic()
+        self._forget_before(now - expiry)
+        times = self.times.get(key) or []
+        over = bisect_left(times, now - expiry)
+        if len(times) - over + amount > limit:
             return False
-        times.extend([now] * amount)
+        if over > len(times) // 2:  # not each time: it moves all that follow
+            del times[:over]
+        times += [now] * amount
         self.times[key] = times
+        self.times.move_to_end(key)
         return True
 
     async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        now = time.time()
-        times = self._since(key, now - expiry)
-        return (times[0], len(times)) if times else (now, 0)
-
-    def _since(self, key: str, start: float) -> deque[float]:
-        times = self.times.get(key) or deque()
-        while times and times[0] < start:
-            times.popleft()
-        return times
+        now = time.monotonic()
+        times = self.times.get(key) or []
+        over = bisect_left(times, now - expiry)
+        start = times[over] if over < len(times) else now
+        return time.time() - (now - start), len(times) - over
 
     def _forget_before(self, start: float) -> None:
-        self.times = {key: times for key, times in self.times.items() if times and times[-1] >= start}
+        while self.times:
+            key, times = next(iter(self.times.items()))
+            if times[-1] >= start:
+                break
+            del self.times[key]
 
 
 def make_storage(address: str) -> MemoryStorage | RedisStorage:
@@ -160,6 +164,9 @@ class RateLimits:
         if self._down:
             logger.warning("RATE_LIMIT_STORAGE answers again")
         self._down = False
+
+    async def storage_answers(self) -> bool:
+        return bool(await self._storage.check())
 
     async def close(self) -> None:
         if isinstance(self._storage, RedisStorage):

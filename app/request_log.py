@@ -25,53 +25,66 @@ TELL_EACH_S = 0.05
 class _Ended(NamedTuple):
     scope: Scope
     notes: RequestNotes
+    level: int
+    status: int
     seconds: float
     at: float
 
 
 class RequestLog:
-    """Tells of requests that have ended, a moment later; of probes and scrapes, at debug level."""
+    """Counts requests that have ended, and tells of them a moment later; of probes, at debug level."""
 
     def __init__(self, metrics: RequestMetrics, *, log_questions: bool) -> None:
         self._metrics = metrics
         self._log_questions = log_questions
         self._untold: list[_Ended] = []
+        self._closed = False
 
     def ended(self, scope: Scope, notes: RequestNotes, seconds: float) -> None:
         """
         Args:
             seconds: that it took.
         """
-        if not self._untold:
-            asyncio.get_running_loop().call_later(TELL_EACH_S, self.flush)
-        self._untold.append(_Ended(scope, notes, seconds, time.time()))
+        status = notes.status or _CLIENT_GONE
+        self._metrics.ended(route_of(scope), scope["method"], status, seconds, notes)
+        level = logging.DEBUG if is_probe(scope) else logging.INFO
+        if not logger.isEnabledFor(level):
+            return
+        self._untold.append(_Ended(scope, notes, level, status, seconds, time.time()))
+        if self._closed:
+            self._tell_all()
+        elif len(self._untold) == 1:
+            asyncio.get_running_loop().call_later(TELL_EACH_S, self._tell_all)
 
-    def flush(self) -> None:
-        """Tell of those that have ended until now."""
+    def close(self) -> None:
+        """Tell of those that have ended, and from now on of each at once: the event loop may end any time."""
+        self._closed = True
+        self._tell_all()
+
+    def _tell_all(self) -> None:
         untold, self._untold = self._untold, []
         for request in untold:
-            self._tell(request)
+            try:
+                self._tell(request)
+            except Exception:  # whatever is wrong with one, the others are told of
+                logger.exception("a request's line could not be written")
 
     def _tell(self, request: _Ended) -> None:
-        scope, notes = request.scope, request.notes
-        status = notes.status or _CLIENT_GONE
-        self._metrics.ended(route_of(scope), scope["method"], status, request.seconds, notes)
-        level = logging.DEBUG if is_probe(scope) else logging.INFO
-        if logger.isEnabledFor(level):
-            # As `logger.log`, without its search for the caller, which takes as long as the rest.
-            record = logger.makeRecord(logger.name, level, __file__, 0, "request", (), None)
-            record.created = request.at
-            record.request_id = notes.request_id
-            record.fields = self._fields(scope, notes, status, request.seconds)
-            logger.handle(record)
+        # As `logger.log`, without its search for the caller, which takes as long as the rest.
+        record = logger.makeRecord(logger.name, request.level, __file__, 0, "request", (), None)
+        record.created = request.at
+        record.request_id = request.notes.request_id
+        record.fields = self._fields(request)
+        logger.handle(record)
 
-    def _fields(self, scope: Scope, notes: RequestNotes, status: int, seconds: float) -> dict[str, Any]:
+    def _fields(self, request: _Ended) -> dict[str, Any]:
+        scope, notes, status = request.scope, request.notes, request.status
         fields = {
             "method": scope["method"],
             # As it was sent, percent-encoded: no line breaks. The query may hold anything, such as a key.
             "path": scope["raw_path"][:_MAX_PATH_CHARS].decode("ascii", "backslashreplace"),
             "status": status,
-            "duration_ms": round(seconds * 1000, 1),
+            "duration_ms": round(request.seconds * 1000, 1),
             "outcome": notes.outcome or ("ok" if status < 400 else "error"),
         }
         if notes.index is not None:

@@ -88,7 +88,10 @@ def checked_rate_limit(value: str | None) -> str | None:
     # Its import takes 0.1 s, which whoever sets no limit need not wait for.
     from limits import parse_many  # noqa: PLC0415
 
-    limits = parse_many(value)
+    try:
+        limits = parse_many(value)
+    except ValueError:
+        limits = []
     if len(limits) != 1 or not 1 <= limits[0].amount <= _MAX_RATE:
         raise ValueError(f"must be one limit such as 60/minute, of 1 to {_MAX_RATE} requests")
     return value

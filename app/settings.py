@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -62,6 +64,10 @@ class LogLevel(StrEnum):
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+# Of difflib's ratio: API_KEY is as near to API_KEYS as 0.93, DB_POOL_MIN to DB_POOL_MAX as 0.82.
+_MISSPELT = 0.85
 
 
 class SettingsError(Exception):
@@ -238,11 +244,27 @@ def load_settings() -> Settings:
         SettingsError: one is wrong.
     """
     try:
+        if (file := Settings.model_config["env_file"]) is not None:
+            _check_names(Path(str(file)))
         return Settings()
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
     except UnicodeDecodeError as error:
         raise SettingsError(f".env: not in UTF-8 ({error.reason})") from None
+
+
+def _check_names(path: Path) -> None:
+    """A misspelt name would leave its setting at the default, such as the one without keys.
+
+    Names of other programs may be in the file, too; in the environment there are many, and nobody looks.
+    """
+    if not path.is_file():
+        return
+    known = [name.upper() for name in Settings.model_fields]
+    for name in dotenv_values(path):
+        near = get_close_matches(name.upper(), known, n=1, cutoff=_MISSPELT)
+        if near and name.upper() not in known and not name.upper().startswith("OTEL_"):
+            raise SettingsError(f"{name}: there is no such setting; if {near[0]} is meant, rename it in .env")
 
 
 def _one_line(error: ValidationError) -> str:

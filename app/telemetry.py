@@ -63,8 +63,9 @@ class LogFormatter(logging.Formatter):
         for secret in self._secrets:
             if secret in line:
                 line = line.replace(secret, _HIDDEN)
-        # To find nothing, a regular expression takes 5 microseconds.
-        if "earer " in line or "asic " in line:
+        # To find nothing, the regular expression takes 5 microseconds.
+        lowered = line.lower()
+        if "bearer " in lowered or "basic " in lowered:
             line = _CREDENTIALS.sub(_HIDDEN, line)
         return line
 

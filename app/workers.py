@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from contextlib import suppress
@@ -9,7 +10,10 @@ from socket import socket
 from types import FrameType
 
 from uvicorn import Config
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+
+logger = logging.getLogger(__name__)
 
 
 class Workers(Multiprocess):
@@ -23,9 +27,23 @@ class Workers(Multiprocess):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._pass_on)
 
+    def keep_subprocess_alive(self) -> None:
+        """Says what uvicorn does not: how a worker ended that was not told to."""
+        if not self.should_exit.is_set():
+            for process in self.processes:
+                if process.exitcode not in (None, STARTUP_FAILURE):
+                    logger.error("worker %s %s: another is started", process.pid, _end_of(process.exitcode))
+        super().keep_subprocess_alive()
+
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         self.signal_queue.append(number)
         for process in self.processes:
             if process.pid is not None and process.exitcode is None:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGTERM)
+
+
+def _end_of(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"ended with status {exit_code}"
+    return f"was killed by {signal.Signals(-exit_code).name}"

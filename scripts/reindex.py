@@ -86,7 +86,7 @@ def _build(settings: Settings, arguments: argparse.Namespace, cancelled: threadi
     indexer = make_indexer(settings)
     with show_progress(sys.stderr) as on_progress:
         if arguments.plan:
-            report = indexer.plan(on_progress, cancelled, full=arguments.full)
+            report = indexer.plan(on_progress, cancelled, full=arguments.full, force=arguments.force)
         else:
             report = indexer.build(on_progress, cancelled, full=arguments.full, force=arguments.force)
     print(report.as_json() if arguments.json else report.as_text())

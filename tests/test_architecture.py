@@ -16,6 +16,7 @@ LAYERS: list[set[str]] = [
     {
         "app.chunk_unit",
         "app.commands",
+        "app.listening",
         "app.api_keys",
         "app.client_address",
         "app.setting_values",

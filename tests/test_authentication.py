@@ -305,10 +305,18 @@ def test_a_file_that_cannot_be_read_keeps_the_old_keys(
     assert "planted" not in caplog.text
 
 
-def test_an_emptied_file_closes_the_service(by_file: httpx.Client, key_file: Path) -> None:
-    """It never opens it."""
-    key_file.write_text("")
-    wait_for(lambda: not opens(by_file, KEY), "the key to be refused")
+def test_an_emptied_file_closes_the_service(
+    serve: Callable[..., httpx.Client],
+    sample_settings: Settings,
+    key_file: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It never opens it, and somebody may not have meant that."""
+    by_file = serve(with_keys(sample_settings, api_keys=None, api_keys_file=key_file))
+    with caplog.at_level(logging.INFO, "app.api_keys"):
+        key_file.write_text("")
+        wait_for(lambda: not opens(by_file, KEY), "the key to be refused")
+    assert [(each.levelname, "0 keys" in each.message) for each in caplog.records] == [("WARNING", True)]
     assert by_file.get("/documents").status_code == 401
 
 

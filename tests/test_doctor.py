@@ -17,11 +17,12 @@ import pytest
 from app.doctor.finding import Finding, State, fail, secrets_of
 from app.doctor.run import examine_with
 from app.main import create_app
-from app.settings import Settings
+from app.settings import Settings, WhenDown
 from tests.conftest import build, write_two_documents
 from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.mounts import small
 from tests.support.postgres import PASSWORD, PostgresServer
+from tests.support.redis import redis_server
 from tests.support.serving import ROOT, clean_environment, free_port, serve_in_thread
 
 MakeSettings = Callable[..., Settings]
@@ -182,6 +183,17 @@ def test_a_disk_without_room(settings: MakeSettings) -> None:
     settings().index_dir.mkdir()
     status, found = run_json(environment_of(settings()), within=small(settings().index_dir, "1m"))
     assert (status, found["disk"]["state"]) == (1, "fail")
+
+
+def test_limits_that_nobody_counts(settings: MakeSettings, tmp_path: Path) -> None:
+    with redis_server(tmp_path) as address:
+        limited = settings(rate_limit="1/minute", rate_limit_storage=address)
+        assert examine(limited)["limits"].state is State.OK
+    assert "nobody is limited" in examine(limited)["limits"].text
+    refusing = limited.model_copy(update={"rate_limit_when_down": WhenDown.REFUSE})
+    found = examine(refusing)["limits"]
+    assert (found.state, "every question is refused" in found.text) == (State.FAIL, True)
+    assert "limits" not in examine(settings(rate_limit="1/minute"))
 
 
 def test_a_port_that_is_taken(settings: MakeSettings) -> None:

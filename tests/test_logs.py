@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from starlette.responses import JSONResponse, Response
 
 from app import request_log
 from app.main import create_app
+from app.metrics import Metrics
+from app.request_log import RequestLog
+from app.request_notes import RequestNotes
 from app.secret_values import secrets_of
 from app.settings import Settings
 from app.telemetry import LogFormatter
@@ -122,16 +127,55 @@ def test_a_request_has_one_line(openai_level: httpx.Client, listen: Callable[...
 def test_the_last_line_is_not_lost(
     sample_settings: Settings, listen: Callable[..., Lines], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lines are written a moment later; who stops a server, or asks for its figures, gets them first."""
+    """Lines are written a moment later; a server that stops writes them first. Figures are there at once."""
     monkeypatch.setattr(request_log, "TELL_EACH_S", 3600)
     log = listen()
     with serve_in_thread(create_app(sample_settings)) as url, httpx.Client(base_url=url) as client:
         wait_for(lambda: client.get("/health").status_code == 200, "the index")
-        assert client.post("/retrieve", json=QUESTION, headers={"X-Request-ID": "first"}).is_success
-        assert 'route="/retrieve",status="200"} 1.0' in client.get("/metrics").text
-        assert log.requests(1)[0]["request_id"] == "first"
         assert client.post("/retrieve", json=QUESTION, headers={"X-Request-ID": "last"}).is_success
-    assert "last" in [line["request_id"] for line in log.requests(1)]
+        counted = 'rag_requests_total{method="POST",route="/retrieve",status="200"} 1.0'
+        wait_for(lambda: counted in client.get("/metrics").text, "it to be counted")
+        assert "last" not in "".join(log.lines)
+    wait_for(lambda: '"last"' in "".join(log.lines), "the line")
+
+
+def ended(log: RequestLog, request_id: str, **scope: Any) -> None:
+    known = {"method": "GET", "path": "/documents", "raw_path": b"/documents"}
+    log.ended(known | scope, RequestNotes(request_id, status=200), 0.001)
+
+
+def test_a_request_that_ends_after_the_server_is_told_of_too(listen: Callable[..., Lines]) -> None:
+    """As one whose client does not read: there is no event loop for long."""
+    lines, log = listen(), RequestLog(Metrics().requests, log_questions=False)
+    log.close()
+    ended(log, "late")
+    assert lines.requests(1)[0]["request_id"] == "late"
+
+
+def test_a_line_that_cannot_be_written_takes_no_other_along(listen: Callable[..., Lines]) -> None:
+    lines, log = listen(), RequestLog(Metrics().requests, log_questions=False)
+
+    async def end_three() -> None:
+        for name in ("one", "two", "three"):
+            ended(log, name, **({"raw_path": None} if name == "two" else {}))
+        log.close()
+
+    asyncio.run(end_three())
+    told = [(line["request_id"], line["message"]) for line in lines.requests(3)]
+    assert told == [("one", "request"), ("-", "a request's line could not be written"), ("three", "request")]
+
+
+@pytest.mark.parametrize("path", ["/query", "/query/stream", "/v1/chat/completions"])
+def test_who_leaves_in_mid_body_is_told_of(
+    sample: httpx.Client, listen: Callable[..., Lines], path: str
+) -> None:
+    """Not as one who sent a wrong body."""
+    log = listen()
+    with socket.create_connection((sample.base_url.host, sample.base_url.port or 80)) as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100"
+        connection.sendall(f'{head}\r\n\r\n{{"query"'.encode())
+    (line,) = log.requests(1)
+    assert (line["path"], line["status"], line["outcome"]) == (path, 499, "client_gone")
 
 
 def test_probes_are_told_of_at_debug_level(sample: httpx.Client, listen: Callable[..., Lines]) -> None:
@@ -207,6 +251,7 @@ def test_secrets_are_taken_out_however_they_are_spelled(log_format: str) -> None
         "pa%2Fssword",
         "pa/ssword",
         "x Bearer abc.def-g, y",
+        "x BEARER abc.def-g, y",
     ):
         line = formatter.format(record("they said %s", said, fields={"path": said}))
         assert not [part for part in ("planted", "ssword", "abc.def") if part in line], line

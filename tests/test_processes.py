@@ -68,6 +68,19 @@ def test_several_workers_serve_one_index(environment: dict[str, str], tmp_path: 
         assert server.stop() == 0
 
 
+def test_a_worker_that_dies_is_told_of(environment: dict[str, str], tmp_path: Path) -> None:
+    """And another is started."""
+    run_reindex(environment)
+    log_level = {"WORKERS": "2", "LOG_LEVEL": "WARNING"}
+    with server_process(environment | log_level, tmp_path / "log") as server:
+        server.wait_until_ready()
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        victim = int(wait_for(lambda: children.read_text().split()[-1:], "a worker")[0])
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: f"worker {victim} was killed by SIGKILL" in server.output, "it to be told")
+        assert server.stop() == 0
+
+
 def test_each_worker_is_ready_before_it_takes_requests(environment: dict[str, str], tmp_path: Path) -> None:
     """From the first connection that is taken, whichever worker takes it."""
     run_reindex(environment)

@@ -215,6 +215,10 @@ def test_losing_many_documents_has_to_be_meant(environment: Environment, tmp_pat
     before = tree(tmp_path / "index" / "snapshots")
     for number in range(2):
         (tmp_path / "documents" / f"{number}.md").unlink()
+    planned = run_reindex(environment, "--plan")
+    assert (planned.returncode, "It would be refused: 2 of 5 documents" in planned.stdout) == (0, True)
+    assert "2 of 5" in json.loads(run_reindex(environment, "--plan", "--json").stdout)["refused"]
+    assert json.loads(run_reindex(environment, "--plan", "--force", "--json").stdout)["refused"] is None
     assert_failed(run_reindex(environment), "2 of 5 documents would be gone")
     assert_failed(run_reindex(environment, "--full"), "run scripts/reindex.py --force")
     assert tree(tmp_path / "index" / "snapshots") == before

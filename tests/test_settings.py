@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,26 @@ def test_a_dotenv_file_in_another_encoding_is_told(tmp_path: Path) -> None:
     assert ".env" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("API_KEY", "API_KEYS"), ("RATELIMIT", "RATE_LIMIT"), ("chunk_siz", "CHUNK_SIZE")]
+)
+def test_a_misspelt_name_in_the_file_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    """It would leave its setting at the default, such as the one without keys."""
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    (tmp_path / ".env").write_text(f"TOP_K=3\n{name}=1\n")
+    with pytest.raises(SettingsError, match=f"^{name}: there is no such setting; if {meant} is meant"):
+        load_settings()
+
+
+def test_names_of_other_programs_may_be_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    others = "POSTGRES_PASSWORD=a\nCOMPOSE_FILE=b\nOTEL_EXPORTER_OTLP_TRACES_ENDPOINT=c\n"
+    (tmp_path / ".env").write_text(f"{others}TOP_K=3\nlog_level=DEBUG\n")
+    assert load_settings().top_k == 3
+
+
 def test_the_overlap_follows_the_size() -> None:
     assert Settings(chunk_size=200).overlap == 20
     assert Settings(chunk_size=200, chunk_overlap=0).overlap == 0
@@ -99,6 +120,18 @@ def test_a_host_that_is_none_is_named(tmp_path: Path) -> None:
     done = start_with({"HOST": "999.1.1.1"}, tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("Wrong setting: HOST: '999.1.1.1'")
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    """Before an index is loaded."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for workers in ("1", "2"):
+            done = start_with({"PORT": str(port), "WORKERS": workers}, tmp_path)
+            assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+            assert done.stderr.startswith(
+                f"Wrong setting: PORT: 127.0.0.1:{port} cannot be listened on (Addr"
+            )
 
 
 def test_a_wrong_value_stops_reindex_with_one_line() -> None:

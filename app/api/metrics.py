@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request, Response
 
 from app.api.dependencies import problems
 from app.metrics import Metrics
-from app.request_log import RequestLog
 
 router = APIRouter(tags=["health"])
 
@@ -27,7 +26,5 @@ _TEXT = {"schema": {"type": "string"}}
 async def metrics(request: Request) -> Response:
     """Of all workers, whichever of them answers."""
     kept: Metrics = request.state.metrics
-    log: RequestLog = request.state.log
-    log.flush()
     body, media_type = await asyncio.to_thread(kept.exposition, request.headers.get("accept", ""))
     return Response(body, headers={"Content-Type": media_type})

@@ -53,7 +53,7 @@ class Layers:
         add_guards(app, settings, self.keys, self.limits)
         if self.tracing is not None:
             self.tracing.add_to(app)
-        app.add_middleware(Observed, log=self.log)
+        app.add_middleware(Observed, log=self.log, drain=self.drain)
 
 
 def make_layers(settings: Settings) -> Layers:

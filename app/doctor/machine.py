@@ -13,6 +13,7 @@ from pathlib import Path
 
 from app.doctor.finding import Finding, fail, ok, warn
 from app.documents import walk
+from app.listening import check_listening
 from app.schemas import LivenessResponse
 from app.settings import Settings
 
@@ -72,15 +73,9 @@ def check_scratch(settings: Settings, index_bytes: int) -> Finding:
 def check_port(settings: Settings) -> Finding:
     where = f"{settings.host}:{settings.port}"
     try:
-        addresses = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
-    except OSError:
+        check_listening(settings.host, settings.port)
+    except socket.gaierror:
         return fail("port", f"{settings.host} is no address of this machine", "set HOST")
-    try:
-        for family, kind, protocol, _, address in addresses:
-            with socket.socket(family, kind, protocol) as listener:
-                # As the server does: a connection that has just ended is not in the way.
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind(address)
     except PermissionError:
         return fail("port", f"this user may not listen on {where}", "set PORT to 1024 or more")
     except OSError as error:

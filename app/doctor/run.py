@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from app.assembly.guards import make_api_keys
 from app.doctor.finding import Finding, fail, ok, secrets_of
 from app.doctor.index import check_index_on_disk
+from app.doctor.limits import check_rate_limits
 from app.doctor.machine import check_documents, check_port, check_room, check_scratch
 from app.doctor.models import check_models
 from app.settings import Settings, SettingsError, load_settings
@@ -32,6 +33,7 @@ def examine_with(settings: Settings) -> Iterator[Finding]:
 
 def _all(settings: Settings) -> Iterator[Finding]:
     yield from _guarded("settings", lambda: [_check_settings(settings)])
+    yield from _guarded("limits", lambda: check_rate_limits(settings))
     yield from _guarded("models", lambda: check_models(settings))
     sizes: list[int] = []
     if settings.database_url is not None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
 from app.documents import Reader
 from app.embeddings.fingerprint import Fingerprint
-from app.errors import FingerprintMismatch, NoDocuments
+from app.errors import FingerprintMismatch, NoDocuments, TooManyDocumentsLost
 from app.indexing.changes import Changes
 from app.indexing.gate import check_shrink
 from app.indexing.progress import OnProgress
@@ -47,7 +48,9 @@ class Indexer:
         self._storage = storage
         self._max_shrink = max_shrink
 
-    def plan(self, on_progress: OnProgress, cancelled: Event, *, full: bool = False) -> Report:
+    def plan(
+        self, on_progress: OnProgress, cancelled: Event, *, full: bool = False, force: bool = False
+    ) -> Report:
         """What `build` would do; nothing is written.
 
         Raises:
@@ -64,7 +67,12 @@ class Indexer:
                 new = known.missing(list(counts)) - missing
                 missing |= new
                 tokens += sum(counts[hashed] for hashed in new)
-            return self._report(run, before, changes, embedded=len(missing), tokens=tokens, planned=True)
+            plan = self._report(run, before, changes, embedded=len(missing), tokens=tokens, planned=True)
+            try:
+                check_shrink(before.documents, changes, run.indexed, 1.0 if force else self._max_shrink)
+            except TooManyDocumentsLost as error:
+                return replace(plan, refused=error.reason)
+            return plan
 
     def build(
         self, on_progress: OnProgress, cancelled: Event, *, full: bool = False, force: bool = False

@@ -29,7 +29,7 @@ class Progress:
 
     def __str__(self) -> str:
         if self.stage is Stage.COMPARE:
-            return f"{self.done} of {self.total} documents compared with the index before"
+            return f"{self.done} of {self.total} documents looked at"
         if self.stage is Stage.READ:
             return f"{self.done} of {self.total} documents read, {self.chunks} chunks embedded"
         if self.stage is Stage.COPY:

@@ -25,6 +25,7 @@ class Report:
             vector, and known texts keep theirs.
         tokens: of these, about; None where they cost nothing and were not counted.
         cost: of these, about, in US dollars; None where no price is known.
+        refused: why the run that is planned would stop, as things are.
     """
 
     index: str | None
@@ -37,6 +38,7 @@ class Report:
     tokens: int | None
     cost: float | None
     seconds: float
+    refused: str | None = None
 
     @property
     def unread(self) -> list[DocumentRecord]:
@@ -59,6 +61,7 @@ class Report:
             "tokens": self.tokens,
             "cost_usd": None if self.cost is None else round(self.cost, 6),
             "seconds": round(self.seconds, 3),
+            "refused": self.refused,
         }
         return json.dumps(fields)
 
@@ -66,6 +69,8 @@ class Report:
         lines = [self._headline(), *self._change_lines(), *self._unread_lines()]
         if self.planned or self.published:
             lines.append(self._embedded_line())
+        if self.refused is not None:
+            lines.append(f"It would be refused: {self.refused}")
         return "\n".join(lines)
 
     def _headline(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.errors import IndexLocked
+from app.errors import IndexingError, IndexLocked
 
 
 @contextmanager
@@ -21,8 +21,13 @@ def writer_lock(folder: Path) -> Iterator[None]:
 
     Raises:
         IndexLocked: somebody else is; says who.
+        IndexingError: this user may not write there.
     """
-    with (folder / "writer.lock").open("a+") as lock:
+    try:
+        lock = (folder / "writer.lock").open("a+")
+    except PermissionError:
+        raise IndexingError(f"{folder} cannot be written to: let this user write there") from None
+    with lock:
         with (folder / "writer.guard").open("a") as guard:
             fcntl.flock(guard, fcntl.LOCK_EX)
             try:

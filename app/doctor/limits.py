@@ -1,0 +1,32 @@
+"""The storage of the rate limits, where it is not this process's memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from app.assembly.guards import make_rate_limits
+from app.doctor.finding import Finding, fail, ok
+from app.rate_limits import RateLimits
+from app.settings import Settings, WhenDown
+
+
+def check_rate_limits(settings: Settings) -> Iterator[Finding]:
+    limits = make_rate_limits(settings)
+    if limits is None or settings.rate_limit_storage.get_secret_value().startswith("memory:"):
+        return
+    if asyncio.run(_answers(limits)):
+        yield ok("limits", "RATE_LIMIT_STORAGE answers")
+    else:
+        refuses = settings.rate_limit_when_down is WhenDown.REFUSE
+        fate = "every question is refused" if refuses else "nobody is limited"
+        yield fail(
+            "limits", f"RATE_LIMIT_STORAGE does not answer, and {fate}", "start it, or mend its address"
+        )
+
+
+async def _answers(limits: RateLimits) -> bool:
+    try:
+        return await limits.storage_answers()
+    finally:
+        await limits.close()
