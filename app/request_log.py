@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextvars import Context
 from typing import Any, NamedTuple
 
 from starlette.types import Scope
@@ -54,7 +55,8 @@ class RequestLog:
         if self._closed:
             self._tell_all()
         elif len(self._untold) == 1:
-            asyncio.get_running_loop().call_later(TELL_EACH_S, self._tell_all)
+            # Not in the context of this one.
+            asyncio.get_running_loop().call_later(TELL_EACH_S, self._tell_all, context=Context())
 
     def close(self) -> None:
         """Tell of those that have ended, and from now on of each at once: the event loop may end any time."""
