@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from app.embeddings.static import DIMENSIONS
 from app.stores.edge import EdgeVectorStore
+from tests.support.serving import ROOT
 from tests.support.stores import ask, nodes, texts_of
 
 
@@ -22,14 +24,19 @@ def store(tmp_path: Path) -> EdgeVectorStore:
     return made
 
 
-def threads_of_engines() -> set[str]:
-    """Of all tests in this process: those of others may end at any time."""
-    found = set()
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):
-            if (task / "comm").read_text().startswith("edge-"):
-                found.add(task.name)
-    return found
+_COUNT_THREADS = """
+import sys
+from pathlib import Path
+from app.stores.edge import EdgeVectorStore
+from tests.support.stores import ask
+
+query = ask("leave")
+threads = Path("/proc/self/task")
+before = len(list(threads.iterdir()))
+opened = EdgeVectorStore.open(Path(sys.argv[1]))
+opened.find(query)
+print(len(list(threads.iterdir())) - before)
+"""
 
 
 def test_opening_changes_no_file_and_many_may_open(store: EdgeVectorStore, tmp_path: Path) -> None:
@@ -46,11 +53,10 @@ def test_a_search_runs_in_the_thread_that_asks(store: EdgeVectorStore, tmp_path:
     """A pool of the engine's own for each open index would take longer, and 15 threads."""
     store.save()
     store.close()
-    before = threads_of_engines()
-    opened = EdgeVectorStore.open(tmp_path / "store")
-    opened.find(ask("leave"))
-    assert len(threads_of_engines() - before) == 1
-    opened.close()
+    # In a process that has no threads of other tests.
+    command = [sys.executable, "-c", _COUNT_THREADS, str(tmp_path / "store")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) <= 1
 
 
 def test_queries_from_many_threads_agree(store: EdgeVectorStore) -> None:
