@@ -13,7 +13,7 @@ from psycopg import errors
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
-from app.errors import DatabaseUnavailable, IndexingError
+from app.errors import DatabaseError, DatabaseUnavailable, IndexingError
 from app.postgres import schema
 from app.postgres.chunk_table import ChunkTable
 from app.postgres.database import NO_VECTOR, SET, AsyncConnection, Connection, Database, database_errors
@@ -58,6 +58,10 @@ class Limits:
 class PoolObserver(Protocol):
     def pool(self, server: str, used: int, idle: int, waiting: int) -> None:
         """How many connections there are to one, and how many searches wait for one to be free."""
+
+
+class _NoTables(DatabaseError):
+    """None was there when it was connected."""
 
 
 class Server:
@@ -122,7 +126,7 @@ class Server:
             DatabaseUnavailable, DatabaseError, SnapshotDamaged
         """
         try:
-            with database_errors(), suppress(errors.UndefinedTable):
+            with database_errors(), suppress(errors.UndefinedTable, _NoTables):
                 generations = Generations(self._controlled(_SILENCE_S), self.database)
                 self.ids = frozenset(generations.ids())
                 return generations.current_id()
@@ -152,8 +156,11 @@ class Server:
         if self._control is None or self._control.closed:
             self._control = self.database.connect("watch")
             self._control.silence_s = silence_s
-            # First the extension: it would forget what it does not know yet.
-            schema.check(self._control, self.database)
+            # First the extension: it would forget what it does not know yet. Tables that are made after this
+            # look would be found by a connection that does not understand them.
+            if not schema.check(self._control, self.database):
+                self._lose_control()
+                raise _NoTables("there is no index in the database: run make reindex")
             self._control.use(self._limits.session())
         self._control.silence_s = silence_s
         return self._control

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import secrets
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from pydantic import SecretStr
 
 from app.errors import DatabaseError, SnapshotDamaged
+from app.postgres import schema
+from app.postgres.database import Database
 from app.settings import Settings
 from tests.conftest import build, write_two_documents
 from tests.support.postgres import DATABASE, PASSWORD, PostgresServer
@@ -112,6 +116,24 @@ def test_servers_that_find_no_index_make_none(made: Settings, serve: Serve, post
     index = build(made).index
     wait_for(lambda: client.get("/health").status_code == 200, "the index to be served")
     assert client.get("/health").json()["index"]["id"] == index
+
+
+def test_a_first_index_that_comes_in_the_middle_of_a_look_is_served(
+    made: Settings, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next: a connection from before its tables does not understand what is in them."""
+    check, built = schema.check, threading.Event()
+
+    def check_and_build(connection: psycopg.Connection, database: Database) -> bool:
+        are_there = check(connection, database)
+        if not are_there and not built.is_set():
+            built.set()
+            build(made)
+        return are_there
+
+    monkeypatch.setattr(schema, "check", check_and_build)
+    client = serve(made, ready=False)
+    wait_for(lambda: client.get("/health").status_code == 200, "the index to be served")
 
 
 def test_a_role_that_may_only_read_serves_also_the_next_index(
