@@ -4,7 +4,6 @@ The reader processes import this module again; so that they start fast, it impor
 """
 
 import gc
-import ipaddress
 import signal
 import socket
 import sys
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import uvicorn
 
-    from app.settings import Settings
 
 # For answers that are made and not yet sent; requests in work have had DRAIN_TIMEOUT_S before.
 _CLOSE_TIMEOUT_S = 5
@@ -31,23 +29,6 @@ def _check_address(host: str, port: int) -> None:
         raise SettingsError(f"HOST: {host!r} is no address of this machine ({error.strerror})") from None
     except OSError as error:
         raise SettingsError(f"PORT: {host}:{port} cannot be listened on ({error.strerror})") from None
-
-
-def _check_openness(settings: "Settings") -> None:
-    """Without keys, only this machine may ask, unless whoever starts it says otherwise."""
-    from app.assembly.guards import make_api_keys  # noqa: PLC0415
-    from app.settings import SettingsError  # noqa: PLC0415
-
-    if make_api_keys(settings) is None and not settings.allow_anonymous and not _is_loopback(settings.host):
-        raise SettingsError(
-            f"API_KEYS: none is set, and HOST ({settings.host}) lets others in: set API_KEYS or "
-            "API_KEYS_FILE, or ALLOW_ANONYMOUS=true"
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    addresses = [str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)]
-    return all(ipaddress.ip_address(address).is_loopback for address in addresses)
 
 
 def _end(*_: object) -> None:
@@ -79,6 +60,7 @@ def main() -> int:
 
     import uvicorn  # noqa: PLC0415
 
+    from app.assembly.guards import check_openness  # noqa: PLC0415
     from app.assembly.tracing import check_tracing  # noqa: PLC0415
     from app.secret_values import secrets_of  # noqa: PLC0415
     from app.settings import SettingsError, load_settings  # noqa: PLC0415
@@ -88,7 +70,7 @@ def main() -> int:
     try:
         settings = load_settings()
         _check_address(settings.host, settings.port)
-        _check_openness(settings)
+        check_openness(settings)
         check_tracing(settings)
     except SettingsError as error:
         print(f"Wrong setting: {error}", file=sys.stderr)

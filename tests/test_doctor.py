@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.doctor.finding import Finding, State, fail, secrets_of
+from app.doctor.finding import Finding, State, fail
 from app.doctor.run import examine_with
 from app.main import create_app
+from app.secret_values import secrets_of
 from app.settings import Settings, WhenDown
 from tests.conftest import build, write_two_documents
 from tests.support.fake_provider import FakeProvider, failing_with
@@ -109,7 +110,7 @@ def test_a_wrong_setting_is_named(served: Settings) -> None:
 def test_an_open_server_without_keys_is_told(settings: MakeSettings) -> None:
     found = examine(settings(host="0.0.0.0"))
     assert found["settings"].state is State.FAIL
-    assert "API_KEYS" in found["settings"].advice
+    assert "set API_KEYS or API_KEYS_FILE" in found["settings"].text
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from app.api_keys import ApiKeys, parse_keys
 from app.authentication import DOCS, METRICS, PROBES, Authentication
 from app.client_address import ClientAddress, parse_networks
 from app.head_limit import HeadLimit
+from app.listening import is_loopback
 from app.rate_limits import RateLimit, RateLimits, make_storage
 from app.settings import Settings, SettingsError, WhenDown
 
@@ -32,6 +33,21 @@ def make_api_keys(settings: Settings) -> ApiKeys | None:
         return ApiKeys(parse_keys(text), settings.api_keys_file)
     except (OSError, ValueError) as error:
         raise SettingsError(f"API_KEYS_FILE: {settings.api_keys_file}: {error}") from None
+
+
+def check_openness(settings: Settings) -> ApiKeys | None:
+    """The keys; without any, only this machine may ask, unless whoever starts it says otherwise.
+
+    Raises:
+        SettingsError: others may; or see `make_api_keys`.
+    """
+    keys = make_api_keys(settings)
+    if keys is None and not settings.allow_anonymous and not is_loopback(settings.host):
+        raise SettingsError(
+            f"API_KEYS: none is set, and HOST ({settings.host}) lets others in: set API_KEYS or "
+            "API_KEYS_FILE, or ALLOW_ANONYMOUS=true"
+        )
+    return keys
 
 
 def make_rate_limits(settings: Settings) -> RateLimits | None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
-from urllib.parse import unquote, urlsplit
-
-from pydantic import SecretStr
-
-from app.settings import Settings
 
 _HIDDEN = "***"
+# A shorter one would hide parts of words.
+_MIN_SECRET_CHARS = 4
 
 
 class State(StrEnum):
@@ -43,7 +40,9 @@ class Finding:
 
     def without(self, secrets: list[str]) -> Finding:
         text, advice = self.text, self.advice
-        for secret in secrets:
+        for secret in sorted(
+            (one for one in secrets if len(one) >= _MIN_SECRET_CHARS), key=len, reverse=True
+        ):
             text, advice = text.replace(secret, _HIDDEN), advice.replace(secret, _HIDDEN)
         return replace(self, text=text, advice=advice)
 
@@ -58,17 +57,3 @@ def warn(check: str, text: str, advice: str = "") -> Finding:
 
 def fail(check: str, text: str, advice: str = "") -> Finding:
     return Finding(check, State.FAIL, text, advice)
-
-
-def secrets_of(settings: Settings) -> list[str]:
-    """All that must not be shown, longest first: keys, addresses with passwords, and the passwords alone."""
-    found: set[str] = set()
-    for _, value in settings:
-        if not isinstance(value, SecretStr):
-            continue
-        for part in (value.get_secret_value(), *value.get_secret_value().replace(",", " ").split()):
-            found.add(part)
-            password = urlsplit(part).password if "://" in part else None
-            found |= {password, unquote(password)} if password else set()
-    # A storage of limits in memory is an address, and no secret.
-    return sorted((one for one in found if len(one) > 3 and one != "memory://"), key=len, reverse=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Iterator
 
-from app.assembly.guards import make_api_keys
-from app.doctor.finding import Finding, fail, ok, secrets_of
+from app.assembly.guards import check_openness
+from app.doctor.finding import Finding, fail, ok
 from app.doctor.index import check_index_on_disk
 from app.doctor.limits import check_rate_limits
 from app.doctor.machine import check_documents, check_port, check_room, check_scratch
 from app.doctor.models import check_models
+from app.secret_values import secrets_of
 from app.settings import Settings, SettingsError, load_settings
 
 
@@ -55,12 +55,9 @@ def _guarded(check: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Find
 
 def _check_settings(settings: Settings) -> Finding:
     try:
-        keys = make_api_keys(settings)
+        keys = check_openness(settings)
     except SettingsError as error:
         return fail("settings", str(error))
-    if keys is None and not settings.allow_anonymous and not _is_loopback(settings.host):
-        text = f"API_KEYS: none is set, and HOST ({settings.host}) lets others in"
-        return fail("settings", text, "set API_KEYS or API_KEYS_FILE, or ALLOW_ANONYMOUS=true")
     return ok("settings", "all are right; " + ("keys are asked for" if keys else "no key is asked for"))
 
 
@@ -69,12 +66,3 @@ def _check_database(settings: Settings) -> Iterator[Finding]:
     from app.doctor.database import check_database  # noqa: PLC0415
 
     return check_database(settings)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
