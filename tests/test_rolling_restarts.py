@@ -20,8 +20,8 @@ from tests.test_draining import QUESTION, environment_of
 
 MakeSettings = Callable[..., Settings]
 
-# A stream lasts for longer than a drain: some finish, some are cut.
-_WORDS = 40
+# A stream lasts for longer than a drain, so that one which has just begun is cut.
+_WORDS = 60
 _WORD_S = 0.05
 _DRAIN_S = "1"
 
@@ -93,6 +93,7 @@ def test_nobody_notices_a_rolling_restart(
         for restart in range(20 if soak else 3):
             wait_for_more(load)
             which = restart % 2
+            wait_for_a_stream(balancer, servers[which].url)
             assert servers[which].stop() == 0
             servers[which] = start(2 + restart)
             balancer.replicas[which] = servers[which].url
@@ -113,3 +114,9 @@ def wait_for_more(load: Load) -> None:
         lambda: load.outcomes["ask: 200"] > before[0] + 20 and load.outcomes["stream: done"] > before[1] + 2,
         "answers",
     )
+
+
+def wait_for_a_stream(balancer: Balancer, replica: str) -> None:
+    """One that begins now, for the restart to cut."""
+    before = balancer.streams[replica]
+    wait_for(lambda: balancer.streams[replica] > before, "a stream")

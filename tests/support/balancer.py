@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-LOOK_S = 0.1
+LOOK_S = 0.5
 
 
 class Balancer:
@@ -25,11 +26,13 @@ class Balancer:
     Attributes:
         replicas: addresses; may be changed at any time.
         retried: how many requests were sent a second time.
+        streams: by address, how many it has begun to answer.
     """
 
     def __init__(self, replicas: list[str]) -> None:
         self.replicas = replicas
         self.retried = 0
+        self.streams: Counter[str] = Counter()
         self._ready: set[str] = set()
         self._turn = itertools.count()
         self._session: aiohttp.ClientSession | None = None
@@ -68,6 +71,7 @@ class Balancer:
             with suppress(aiohttp.ClientError, OSError):
                 answer = await self._ask(f"{url}{request.url.path}", body)
                 if answer.status != 503:
+                    self.streams[url] += answer.content_type == "text/event-stream"
                     return StreamingResponse(
                         _parts(answer), answer.status, media_type=answer.headers["Content-Type"]
                     )
