@@ -73,7 +73,7 @@ def stored_on(disk: SmallDisk, copy: Path) -> Stored:
 
 @pytest.mark.parametrize(
     ("free", "large"),
-    [(0, False), (4096, False), (16 * 1024, False), (80 * MB, False), (105 * MB, True), (108 * MB, False)],
+    [(0, False), (4096, False), (16 * 1024, False), (80 * MB, False), (105 * MB, True), (102 * MB, False)],
     ids=["nothing", "a lock", "a few files", "not quite enough", "while adding", "before saving"],
 )
 def test_a_first_index_does_not_fit(
@@ -99,7 +99,7 @@ def test_the_index_before_is_served_until_there_is_room(environment: dict[str, s
         assert run_reindex(environment, within=disk.within).returncode == 0
         before = (disk.content / "index" / "CURRENT").read_text().strip()
         write_large_documents(tmp_path / "documents")
-        for free in (0, 100 * MB, 268 * MB):
+        for free in (0, 100 * MB, 191 * MB):
             disk.leave_free(free)
             assert_told(run_reindex(environment, within=disk.within))
             assert (disk.content / "index" / "CURRENT").read_text().strip() == before

@@ -15,7 +15,7 @@ from app.stores.payloads import Entry, moved
 
 # What the engine maps into memory has no room on the disk before it is written to, and a full disk then
 # kills the process (SIGBUS) where a write would fail. So there has to be room for it beforehand: for an index
-# of one chunk, 80 MB on a tmpfs, where reading what is mapped takes room, too; 1 MB on ext4.
+# of one chunk, 42 MB on a tmpfs, where reading what is mapped takes room, too; 1 MB on ext4.
 _RESERVE_BYTES = 96 * 1024 * 1024
 # Of a chunk: in the segment that takes it, and at the end in the one that is built of it. Together, 10.7 kB
 # with 256 dimensions and 1,000 characters, of 40,000 chunks; with 1,536 dimensions, 20 kB.

@@ -18,9 +18,6 @@ from psycopg.types.json import Jsonb
 from app.postgres.rows import storable
 from app.postgres.statement import Condition
 
-# What this service's own chunks have.
-FIELDS = ("document", "format", "page", "heading")
-
 
 def condition_of(filters: MetadataFilters | None, fields: Collection[str]) -> Condition:
     """True of the rows that are wanted; of all, where there is nothing to filter.

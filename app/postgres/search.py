@@ -15,9 +15,10 @@ from pgvector import HalfVector
 from psycopg import sql
 
 from app.bm25 import TermCounter, TermStatistics
-from app.postgres.filters import FIELDS, condition_of, joined
+from app.postgres.filters import condition_of, joined
 from app.postgres.rows import normalized, signed, storable, words
 from app.postgres.statement import Condition, Statement
+from app.stores.payloads import FIELDS
 
 # Of each ranking, before they are fused.
 _CANDIDATES = 100

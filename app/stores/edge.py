@@ -21,9 +21,10 @@ from llama_index.core.vector_stores.types import (
 from pydantic import PrivateAttr
 
 from app.bm25 import DEFAULT_AVERAGE_LENGTH, TermCounter
+from app.stores.chunk_points import number_of
 from app.stores.contract import ChunkStore
 from app.stores.edge_filters import payload_filter
-from app.stores.edge_shard import BM25, DENSE, ChunkShard, engine_errors, point_of
+from app.stores.edge_shard import BM25, DENSE, ChunkShard, engine_errors
 from app.stores.fusion import Ranking, fuse
 from app.stores.nodes import node_of, payload_of
 from app.stores.payloads import Entry, Hit
@@ -102,7 +103,7 @@ class EdgeVectorStore(ChunkStore):
         """
         if node_ids is None and filters is None:
             raise ValueError("give node_ids or filters; clear() deletes everything")
-        self._shard.delete(_selection(node_ids, filters))
+        self._shard.delete(self._selection(node_ids, filters))
 
     def clear(self) -> None:
         self._shard.delete(qdrant.Filter())
@@ -110,7 +111,7 @@ class EdgeVectorStore(ChunkStore):
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        records = self._shard.scroll(_selection(node_ids, filters), True, False)
+        records = self._shard.scroll(self._selection(node_ids, filters), True, False)
         return [node_of(record.payload or {}) for record in records]
 
     def find(self, query: VectorStoreQuery) -> list[Hit]:
@@ -159,7 +160,7 @@ class EdgeVectorStore(ChunkStore):
         self, query: VectorStoreQuery, limit: int, *, dense: bool = False, words: bool = False
     ) -> list[Ranking]:
         """The dense ranking (cosines) and BM25's (over its bound), as asked for, in one engine call."""
-        wanted = _wanted(query)
+        wanted = self._wanted(query)
         searches = []
         scales = []
         if dense:
@@ -176,6 +177,20 @@ class EdgeVectorStore(ChunkStore):
             for points, scale in zip(found, scales, strict=True)
         ]
 
+    def _wanted(self, query: VectorStoreQuery) -> qdrant.Filter | None:
+        conditions: list[Any] = []
+        if (by_payload := payload_filter(query.filters, self._shard.labeled)) is not None:
+            conditions.append(by_payload)
+        if query.node_ids:
+            conditions.append(_ids(query.node_ids))
+        if query.doc_ids:
+            conditions.append(qdrant.HasIdCondition(set(self._shard.points.of_documents(query.doc_ids))))
+        return qdrant.Filter(must=conditions) if conditions else None
+
+    def _selection(self, node_ids: list[str] | None, filters: MetadataFilters | None) -> qdrant.Filter:
+        wanted = payload_filter(filters, self._shard.labeled) or qdrant.Filter()
+        return wanted if node_ids is None else qdrant.Filter(must=[wanted, _ids(node_ids)])
+
 
 def _search(
     nearest: qdrant.Query, limit: int, wanted: qdrant.Filter | None, params: qdrant.SearchParams | None
@@ -183,21 +198,5 @@ def _search(
     return qdrant.QueryRequest(limit=limit, query=nearest, filter=wanted, params=params)
 
 
-def _wanted(query: VectorStoreQuery) -> qdrant.Filter | None:
-    conditions: list[Any] = []
-    if (by_payload := payload_filter(query.filters)) is not None:
-        conditions.append(by_payload)
-    if query.node_ids:
-        conditions.append(_ids(query.node_ids))
-    if query.doc_ids:
-        conditions.append(qdrant.FieldCondition("ref_doc_id", match=qdrant.MatchAny(list(query.doc_ids))))
-    return qdrant.Filter(must=conditions) if conditions else None
-
-
 def _ids(node_ids: list[str]) -> qdrant.HasIdCondition:
-    return qdrant.HasIdCondition({point_of(node_id) for node_id in node_ids})
-
-
-def _selection(node_ids: list[str] | None, filters: MetadataFilters | None) -> qdrant.Filter:
-    wanted = payload_filter(filters) or qdrant.Filter()
-    return wanted if node_ids is None else qdrant.Filter(must=[wanted, _ids(node_ids)])
+    return qdrant.HasIdCondition({number_of(node_id) for node_id in node_ids})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import qdrant_edge as qdrant
@@ -13,9 +13,16 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
+from app.stores.labels import LABELS, label_of, may_have_label
 
-def payload_filter(filters: MetadataFilters | None) -> qdrant.Filter | None:
+_Build = Callable[[str, Any, Collection[str]], qdrant.Filter]
+
+
+def payload_filter(filters: MetadataFilters | None, labeled: Collection[str]) -> qdrant.Filter | None:
     """A filter over `metadata.*`; None where there is nothing to filter.
+
+    Args:
+        labeled: the fields that are in the chunks' labels.
 
     Raises:
         NotImplementedError: for an operator that the engine has no match for.
@@ -23,7 +30,9 @@ def payload_filter(filters: MetadataFilters | None) -> qdrant.Filter | None:
     if filters is None or not filters.filters:
         return None
     conditions: list[Any] = [
-        _condition(part) if isinstance(part, MetadataFilter) else payload_filter(part) or qdrant.Filter()
+        _condition(part, labeled)
+        if isinstance(part, MetadataFilter)
+        else payload_filter(part, labeled) or qdrant.Filter()
         for part in filters.filters
     ]
     if filters.condition is FilterCondition.OR:
@@ -33,35 +42,53 @@ def payload_filter(filters: MetadataFilters | None) -> qdrant.Filter | None:
     return qdrant.Filter(must=conditions)
 
 
-def _condition(part: MetadataFilter) -> qdrant.Filter:
+def _condition(part: MetadataFilter, labeled: Collection[str]) -> qdrant.Filter:
     build = _OPERATORS.get(part.operator)
     if build is None:
         raise NotImplementedError(
             f"filter operator {part.operator.value} on {part.key}: not known to this store"
         )
-    return build(f"metadata.{part.key}", part.value)
+    return build(part.key, part.value, labeled)
 
 
-def _equal(key: str, value: Any) -> qdrant.Filter:
+def _equal(field: str, value: Any, labeled: Collection[str]) -> qdrant.Filter:
     if isinstance(value, float):
-        return _between(key, gte=value, lte=value)
-    return qdrant.Filter(must=[qdrant.FieldCondition(key, match=qdrant.MatchValue(value))])
+        return _between(field, gte=value, lte=value)
+    if field in labeled and may_have_label(value):
+        condition = qdrant.FieldCondition(LABELS, match=qdrant.MatchValue(label_of(field, value)))
+    else:
+        condition = qdrant.FieldCondition(_path(field), match=qdrant.MatchValue(value))
+    return qdrant.Filter(must=[condition])
 
 
-def _any_of(key: str, value: Any) -> qdrant.Filter:
-    return qdrant.Filter(should=[_equal(key, one) for one in _as_list(value)], must=_nothing(value))
+def _any_of(field: str, value: Any, labeled: Collection[str]) -> qdrant.Filter:
+    return qdrant.Filter(
+        should=[_equal(field, one, labeled) for one in _as_list(value)], must=_nothing(value)
+    )
 
 
-def _all_of(key: str, value: Any) -> qdrant.Filter:
-    return qdrant.Filter(must=[_equal(key, one) for one in _as_list(value)])
+def _all_of(field: str, value: Any, labeled: Collection[str]) -> qdrant.Filter:
+    return qdrant.Filter(must=[_equal(field, one, labeled) for one in _as_list(value)])
 
 
-def _not(build: Callable[[str, Any], qdrant.Filter]) -> Callable[[str, Any], qdrant.Filter]:
-    return lambda key, value: qdrant.Filter(must_not=[build(key, value)])
+def _not(build: _Build) -> _Build:
+    return lambda *arguments: qdrant.Filter(must_not=[build(*arguments)])
 
 
-def _between(key: str, **bounds: float) -> qdrant.Filter:
-    return qdrant.Filter(must=[qdrant.FieldCondition(key, range=qdrant.RangeFloat(**bounds))])
+def _bound(name: str) -> _Build:
+    return lambda field, value, _: _between(field, **{name: value})
+
+
+def _between(field: str, **bounds: float) -> qdrant.Filter:
+    return qdrant.Filter(must=[qdrant.FieldCondition(_path(field), range=qdrant.RangeFloat(**bounds))])
+
+
+def _is_empty(field: str, _: Any, __: Collection[str]) -> qdrant.Filter:
+    return qdrant.Filter(must=[qdrant.IsEmptyCondition(_path(field))])
+
+
+def _path(field: str) -> str:
+    return f"metadata.{field}"
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -73,7 +100,7 @@ def _nothing(value: Any) -> list[Any]:
     return [] if _as_list(value) else [qdrant.HasIdCondition(set())]
 
 
-_OPERATORS: dict[FilterOperator, Callable[[str, Any], qdrant.Filter]] = {
+_OPERATORS: dict[FilterOperator, _Build] = {
     FilterOperator.EQ: _equal,
     FilterOperator.NE: _not(_equal),
     FilterOperator.IN: _any_of,
@@ -81,9 +108,9 @@ _OPERATORS: dict[FilterOperator, Callable[[str, Any], qdrant.Filter]] = {
     FilterOperator.ANY: _any_of,
     FilterOperator.ALL: _all_of,
     FilterOperator.CONTAINS: _equal,
-    FilterOperator.GT: lambda key, value: _between(key, gt=value),
-    FilterOperator.GTE: lambda key, value: _between(key, gte=value),
-    FilterOperator.LT: lambda key, value: _between(key, lt=value),
-    FilterOperator.LTE: lambda key, value: _between(key, lte=value),
-    FilterOperator.IS_EMPTY: lambda key, _: qdrant.Filter(must=[qdrant.IsEmptyCondition(key)]),
+    FilterOperator.GT: _bound("gt"),
+    FilterOperator.GTE: _bound("gte"),
+    FilterOperator.LT: _bound("lt"),
+    FilterOperator.LTE: _bound("lte"),
+    FilterOperator.IS_EMPTY: _is_empty,
 }

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,29 +17,25 @@ import qdrant_edge as qdrant
 
 from app.bm25 import TermCounts, TermStatistics, counts_of, has_drifted, weights
 from app.embeddings.batches import Vector
-from app.stores.payloads import Entry
+from app.stores.chunk_points import ChunkPoints, number_of
+from app.stores.labels import LABELS, labels_of
+from app.stores.payloads import FIELDS, Entry
 
-# Of its files' format; the package is pinned to it.
-ENGINE_VERSION = f"qdrant-edge-py {version('qdrant-edge-py')}"
+# Of its files' format, to which the package is pinned, and of what is written into them: layout 1, which is
+# not told, had indexes of the engine's for each field, for documents' names and for texts.
+ENGINE_VERSION = f"qdrant-edge-py {version('qdrant-edge-py')}, layout 2"
 
 DENSE = "dense"
 BM25 = "bm25"
 
 _ENGINE_DIR = "engine"
 _TERMS_FILE = "terms.npy"
+_POINTS_FILE = "points.npy"
 _STORE_FILE = "store.json"
 
 # Left on disk, memory-mapped, instead of being read when a shard is loaded: at 100,000 chunks that takes
 # 40 ms instead of 400, and searches are as fast (0.04 ms with a filter).
 _ON_DISK = qdrant.Memory.Cold
-_INDEXED_FIELDS: dict[str, qdrant.KeywordIndexParams | qdrant.IntegerIndexParams] = {
-    "ref_doc_id": qdrant.KeywordIndexParams(memory=_ON_DISK),
-    "text_hash": qdrant.KeywordIndexParams(memory=_ON_DISK),
-    "metadata.document": qdrant.KeywordIndexParams(memory=_ON_DISK),
-    "metadata.format": qdrant.KeywordIndexParams(memory=_ON_DISK),
-    "metadata.heading": qdrant.KeywordIndexParams(memory=_ON_DISK),
-    "metadata.page": qdrant.IntegerIndexParams(memory=_ON_DISK),
-}
 _PAGE = 1000
 
 
@@ -48,14 +44,23 @@ class ChunkShard:
 
     Attributes:
         average_length: of the corpus, in tokens, as it is part of every chunk's weights.
+        labeled: the fields of the metadata that are in the chunks' labels.
     """
 
     def __init__(
-        self, path: Path, engine: qdrant.EdgeShard, terms: TermStatistics, average_length: float, tokens: int
+        self,
+        path: Path,
+        engine: qdrant.EdgeShard,
+        terms: TermStatistics,
+        average_length: float,
+        *,
+        tokens: int,
+        labeled: Sequence[str],
     ) -> None:
         self.engine = engine
         self.terms = terms
         self.average_length = average_length
+        self.labeled = labeled
         self._path = path
         self._tokens = tokens
 
@@ -82,9 +87,9 @@ class ChunkShard:
         )
         with engine_errors():
             shard = qdrant.EdgeShard.create(str(engine), config)
-            for field, schema in _INDEXED_FIELDS.items():
-                shard.update(qdrant.UpdateOperation.create_field_index(field, schema))
-        return cls(path, shard, TermStatistics(), average_length, tokens=0)
+            labels = qdrant.KeywordIndexParams(memory=_ON_DISK)
+            shard.update(qdrant.UpdateOperation.create_field_index(LABELS, labels))
+        return cls(path, shard, TermStatistics(), average_length, tokens=0, labeled=FIELDS)
 
     @classmethod
     def open(cls, path: Path) -> ChunkShard:
@@ -98,7 +103,14 @@ class ChunkShard:
         terms = TermStatistics.load(path / _TERMS_FILE, about["chunks"])
         with engine_errors():
             engine = qdrant.EdgeShard.load(str(path / _ENGINE_DIR))
-        return cls(path, engine, terms, about["average_length"], about["tokens"])
+        return cls(
+            path,
+            engine,
+            terms,
+            about["average_length"],
+            tokens=about["tokens"],
+            labeled=about.get("labeled", ()),
+        )
 
     def save(self) -> None:
         """Write everything to disk, after building what is missing of the vector index."""
@@ -113,11 +125,30 @@ class ChunkShard:
             self.engine.close()
             self.engine = qdrant.EdgeShard.load(str(self._path / _ENGINE_DIR))
         self.terms.save(self._path / _TERMS_FILE)
-        about = {"chunks": self.chunk_count, "tokens": self._tokens, "average_length": self.average_length}
+        self.points.save(self._path / _POINTS_FILE)
+        about = {
+            "chunks": self.chunk_count,
+            "tokens": self._tokens,
+            "average_length": self.average_length,
+            "labeled": self.labeled,
+        }
         (self._path / _STORE_FILE).write_text(json.dumps(about))
 
     def close(self) -> None:
         self.engine.close()
+
+    @cached_property
+    def points(self) -> ChunkPoints:
+        """Read when it is asked for: to serve an index takes none."""
+        path = self._path / _POINTS_FILE
+        if path.exists():
+            return ChunkPoints.load(path)
+        points = ChunkPoints()
+        # It is new, or of layout 1.
+        for record in self.scroll(qdrant.Filter(), ["ref_doc_id", "text_hash"], False):
+            payload = record.payload or {}
+            points.add(payload["ref_doc_id"], payload["text_hash"], int(record.id))
+        return points
 
     @property
     def chunk_count(self) -> int:
@@ -126,41 +157,40 @@ class ChunkShard:
     def add(self, entries: Sequence[Entry]) -> None:
         """Add chunks, or replace those whose ids are known."""
         entries = list({entry.payload["id"]: entry for entry in entries}.values())
-        self._forget(self.engine.retrieve([point_of(entry.payload["id"]) for entry in entries], *_COUNTED))
+        points = self.points  # before there are more
+        self._forget(list(self._retrieve([number_of(each.payload["id"]) for each in entries], *_COUNTED)))
         with engine_errors():
             self.engine.update(qdrant.UpdateOperation.upsert_points([self._point(e) for e in entries]))
         for entry in entries:
             self.terms.add(entry.terms.terms)
+            payload = entry.payload
+            points.add(payload["ref_doc_id"], payload["text_hash"], number_of(payload["id"]))
             self._tokens += entry.terms.length
 
     def delete(self, wanted: qdrant.Filter) -> None:
-        records = list(self.scroll(wanted, *_COUNTED))
-        self._forget(records)
-        with engine_errors():
-            self.engine.update(qdrant.UpdateOperation.delete_points([record.id for record in records]))
+        self._delete(list(self.scroll(wanted, *_COUNTED)))
 
     def delete_documents(self, names: Sequence[str]) -> None:
-        for start in range(0, len(names), _PAGE):
-            self.delete(_one_of("ref_doc_id", names[start : start + _PAGE]))
+        self._delete(list(self._retrieve(self.points.of_documents(names), *_COUNTED)))
 
     def entries(self, document: str) -> list[Entry]:
         """A document's chunks, as they were added."""
-        records = self.scroll(_one_of("ref_doc_id", [document]), True, True)
-        return [
-            Entry(record.payload or {}, vectors_of(record)[DENSE], self._counts(record)) for record in records
-        ]
+        entries = []
+        for record in self._retrieve(self.points.of_documents([document]), True, True):
+            payload = {name: value for name, value in (record.payload or {}).items() if name != LABELS}
+            entries.append(Entry(payload, vectors_of(record)[DENSE], self._counts(record)))
+        return entries
 
     def vectors(self, text_hashes: Sequence[str]) -> dict[str, Vector]:
         """Of those texts that it has, at length 1."""
-        found = self.scroll(_one_of("text_hash", text_hashes), ["text_hash"], [DENSE])
         return {
             (record.payload or {})["text_hash"]: np.array(vectors_of(record)[DENSE], dtype=np.float32)
-            for record in found
+            for record in self._retrieve(self.points.of_texts(text_hashes), ["text_hash"], [DENSE])
         }
 
     def known(self, text_hashes: Sequence[str]) -> set[str]:
         """Those of the hashes whose texts it has."""
-        found = self.scroll(_one_of("text_hash", text_hashes), ["text_hash"], False)
+        found = self._retrieve(self.points.of_texts(text_hashes), ["text_hash"], False)
         return {(record.payload or {})["text_hash"] for record in found}
 
     def scroll(
@@ -175,13 +205,21 @@ class ChunkShard:
             if offset is None:
                 return
 
+    def _retrieve(
+        self, points: Sequence[int], with_payload: bool | list[str], with_vector: bool | list[str]
+    ) -> Iterator[qdrant.Record]:
+        for start in range(0, len(points), _PAGE):
+            with engine_errors():
+                records = self.engine.retrieve([*points[start : start + _PAGE]], with_payload, with_vector)
+            yield from records
+
     def _point(self, entry: Entry) -> qdrant.Point:
         payload, vector, terms = entry
         sparse = weights(terms.counts, length=terms.length, average_length=self.average_length)
         return qdrant.Point(
-            point_of(payload["id"]),
+            number_of(payload["id"]),
             {DENSE: np.asarray(vector).tolist(), BM25: qdrant.SparseVector(terms.terms, sparse)},
-            {**payload, "length": terms.length},
+            {**payload, "length": terms.length, LABELS: labels_of(payload["metadata"])},
         )
 
     def _counts(self, record: qdrant.Record) -> TermCounts:
@@ -191,7 +229,14 @@ class ChunkShard:
             sparse.indices, counts_of(sparse.values, length=length, average_length=self.average_length)
         )
 
-    def _forget(self, records: Iterable[qdrant.Record]) -> None:
+    def _delete(self, records: Sequence[qdrant.Record]) -> None:
+        self._forget(records)
+        with engine_errors():
+            self.engine.update(qdrant.UpdateOperation.delete_points([record.id for record in records]))
+
+    def _forget(self, records: Sequence[qdrant.Record]) -> None:
+        if records:
+            self.points.remove([int(record.id) for record in records])
         for record in records:
             self.terms.remove(vectors_of(record)[BM25].indices)
             self._tokens -= (record.payload or {})["length"]
@@ -212,15 +257,6 @@ class ChunkShard:
 
 # What `ChunkShard` has to know of chunks that go: payload fields and vectors.
 _COUNTED: tuple[list[str], list[str]] = (["length"], [BM25])
-
-
-def point_of(chunk_id: str) -> int:
-    """The engine's ids are numbers or UUIDs, LlamaIndex's any text; numbers are fastest to handle."""
-    return int.from_bytes(hashlib.blake2b(chunk_id.encode(), digest_size=8).digest(), "big")
-
-
-def _one_of(field: str, values: Sequence[str]) -> qdrant.Filter:
-    return qdrant.Filter(must=[qdrant.FieldCondition(field, match=qdrant.MatchAny(list(values)))])
 
 
 def vectors_of(record: qdrant.Record) -> dict[str, Any]:

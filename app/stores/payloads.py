@@ -10,6 +10,9 @@ from app.bm25 import TermCounts
 from app.cutting import Chunk, chunk_id
 from app.embeddings.batches import Vector
 
+# The metadata of the service's chunks, which it filters by.
+FIELDS = ("document", "format", "page", "heading")
+
 
 class Entry(NamedTuple):
     """A chunk to be stored; its payload is as `payload_of_chunk` makes it."""

@@ -23,7 +23,7 @@ from pydantic import PrivateAttr
 from app.bm25 import DEFAULT_AVERAGE_LENGTH, TermCounter
 from app.postgres.chunk_table import ChunkTable, Hnsw
 from app.postgres.database import Database
-from app.postgres.filters import FIELDS, condition_of, joined
+from app.postgres.filters import condition_of, joined
 from app.postgres.generations import Generations
 from app.postgres.rows import PAYLOAD, payload_of_row, storable
 from app.postgres.schema import check, migrate
@@ -32,7 +32,7 @@ from app.postgres.servers import Servers
 from app.postgres.statement import SEARCHING, Condition, Statement
 from app.stores.contract import ChunkStore
 from app.stores.nodes import node_of, payload_of
-from app.stores.payloads import Entry, Hit
+from app.stores.payloads import FIELDS, Entry, Hit
 
 
 class PostgresVectorStore(ChunkStore):

@@ -34,7 +34,10 @@ def make(folder: Path, vectors: np.ndarray) -> Path:
 
 
 def entry(number: int, vector: np.ndarray) -> Entry:
-    payload = {"id": str(number), "ref_doc_id": "a.md", "text": "text", "text_hash": str(number)}
+    payload = {
+        **{"id": str(number), "ref_doc_id": "a.md", "text": "text", "text_hash": str(number)},
+        "metadata": {"document": "a.md"},
+    }
     return Entry(payload, vector, TermCounts([number + 1, 1000], [1, 1]))
 
 

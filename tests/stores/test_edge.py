@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -10,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import qdrant_edge as qdrant
 
 from app.embeddings.static import DIMENSIONS
 from app.stores.edge import EdgeVectorStore
+from app.stores.edge_shard import ChunkShard
+from app.stores.labels import LABELS
 from tests.support.serving import ROOT
-from tests.support.stores import ask, nodes, texts_of
+from tests.support.stores import ask, nodes, texts_of, where
 
 
 @pytest.fixture
@@ -22,6 +26,19 @@ def store(tmp_path: Path) -> EdgeVectorStore:
     made = EdgeVectorStore.create(tmp_path / "store", dimensions=DIMENSIONS, average_length=5)
     made.add(nodes())
     return made
+
+
+def make_layout_1(folder: Path) -> None:
+    """Of a store that was saved there: without labels, and without the file of points."""
+    (folder / "points.npy").unlink()
+    about = json.loads((folder / "store.json").read_text())
+    del about["labeled"]
+    (folder / "store.json").write_text(json.dumps(about))
+    engine = qdrant.EdgeShard.load(str(folder / "engine"))
+    engine.update(qdrant.UpdateOperation.delete_field_index(LABELS))
+    engine.update(qdrant.UpdateOperation.delete_payload_by_filter(qdrant.Filter(), [LABELS]))
+    engine.flush()
+    engine.close()
 
 
 _COUNT_THREADS = """
@@ -47,6 +64,27 @@ def test_opening_changes_no_file_and_many_may_open(store: EdgeVectorStore, tmp_p
     opened = [EdgeVectorStore.open(tmp_path / "store") for _ in range(3)]
     assert [texts_of(one, ask("trains"))[0] for one in opened] == ["Trains are booked in second class."] * 3
     assert {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()} == files
+
+
+@pytest.mark.parametrize(("field", "value"), [("document", "leave.pdf"), ("page", 2), ("page", 1)])
+def test_a_store_of_layout_1_is_searched_and_read(
+    store: EdgeVectorStore, tmp_path: Path, field: str, value: Any
+) -> None:
+    """After an update it is served as it is, until the next reindex, which takes its vectors over."""
+    store.save()
+    wanted = where(field, value)
+    expected = texts_of(store, ask("leave", top_k=50, filters=wanted))
+    entries = store._shard.entries("leave.pdf")
+    store.close()
+    make_layout_1(tmp_path / "store")
+
+    shard = ChunkShard.open(tmp_path / "store")
+    assert texts_of(EdgeVectorStore(shard), ask("leave", top_k=50, filters=wanted)) == expected
+    assert {each.payload["id"] for each in shard.entries("leave.pdf")} == {
+        each.payload["id"] for each in entries
+    }
+    hashes = {each.payload["text_hash"] for each in entries}
+    assert shard.vectors([*hashes, "no such"]).keys() == hashes
 
 
 def test_a_search_runs_in_the_thread_that_asks(store: EdgeVectorStore, tmp_path: Path) -> None:

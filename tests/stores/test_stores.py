@@ -81,6 +81,7 @@ def test_nothing_matching_is_an_empty_result(store: Store) -> None:
         (where("document", ["leave.pdf"], "nin"), {"travel.md", "codes.csv"}),
         (where("document", "leave.pdf", "!="), {"travel.md", "codes.csv"}),
         (where("page", 2), {"leave.pdf", "travel.md"}),
+        (where("page", "2"), set()),
         (where("page", 1, ">"), {"leave.pdf", "travel.md"}),
         (where("page", 2, "<"), {"leave.pdf", "travel.md", "codes.csv"}),
         (where("score", 0.5), {"leave.pdf", "travel.md", "codes.csv"}),

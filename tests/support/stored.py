@@ -13,6 +13,7 @@ import qdrant_edge as qdrant
 from app.schemas import DocumentRecord
 from app.snapshots import SnapshotStore
 from app.stores.edge_shard import DENSE, ChunkShard
+from app.stores.labels import LABELS, labels_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ def stored(index_dir: Path) -> Stored:
         try:
             entries = [entry for record in snapshot.documents() for entry in shard.entries(record.name)]
             assert shard.engine.count(qdrant.CountRequest()) == len(entries) == shard.chunk_count
+            hashes = {entry.payload["text_hash"] for entry in entries}
+            assert shard.known([*hashes, "no such"]) == hashes
+            for record in shard.scroll(qdrant.Filter(), True, False):
+                assert record.payload is not None
+                assert record.payload[LABELS] == labels_of(record.payload["metadata"])
             frequencies = dict(zip(*shard.terms._saved.tolist(), strict=True))
             return Stored(
                 snapshot.documents(),
