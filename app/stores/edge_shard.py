@@ -19,6 +19,7 @@ from app.bm25 import TermCounts, TermStatistics, counts_of, has_drifted, weights
 from app.embeddings.batches import Vector
 from app.stores.chunk_points import ChunkPoints, number_of
 from app.stores.labels import LABELS, labels_of
+from app.stores.mapped_pages import let_go
 from app.stores.payloads import FIELDS, Entry
 
 # Of its files' format, to which the package is pinned, and of what is written into them: layout 1, which is
@@ -37,6 +38,8 @@ _STORE_FILE = "store.json"
 # 40 ms instead of 400, and searches are as fast (0.04 ms with a filter).
 _ON_DISK = qdrant.Memory.Cold
 _PAGE = 1000
+# So many chunks take 2.5 kB each of memory-mapped files, until their pages are let go of.
+_LET_GO_AFTER = 5000
 
 
 class ChunkShard:
@@ -63,6 +66,7 @@ class ChunkShard:
         self.labeled = labeled
         self._path = path
         self._tokens = tokens
+        self._since_let_go = 0
 
     @classmethod
     def create(cls, path: Path, *, dimensions: int, average_length: float) -> ChunkShard:
@@ -166,6 +170,10 @@ class ChunkShard:
             payload = entry.payload
             points.add(payload["ref_doc_id"], payload["text_hash"], number_of(payload["id"]))
             self._tokens += entry.terms.length
+        self._since_let_go += len(entries)
+        if self._since_let_go >= _LET_GO_AFTER:
+            let_go(self._path)
+            self._since_let_go = 0
 
     def delete(self, wanted: qdrant.Filter) -> None:
         self._delete(list(self.scroll(wanted, *_COUNTED)))
