@@ -5,12 +5,19 @@ The reader processes import it with `scripts/reindex.py`: it imports little by i
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
+_NICENESS = 10
+
+
+def give_way() -> None:
+    """Let a server on the same machine have the processor first, also before what this process starts."""
+    os.nice(_NICENESS)
 
 
 def cancelled_by_signals() -> threading.Event:

@@ -220,7 +220,8 @@ class IndexManager:
             self._build_not_before = time.monotonic() + self._build_retry_s
             raise
         else:
-            logger.info("index: built %s in %.1f s", report.index, report.seconds)
+            if report.published:  # and not by another process, in the meantime
+                logger.info("index: built %s in %.1f s", report.index, report.seconds)
             for record in report.unread:
                 logger.warning("index: %s was not read: %s", record.name, record.problem)
 

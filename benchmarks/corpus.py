@@ -45,7 +45,9 @@ _MADE_BY = (
     "app/cutting.py",
     "app/snapshots/files.py",
     "app/snapshots/manifest.py",
+    "app/stores/chunk_points.py",
     "app/stores/edge_shard.py",
+    "app/stores/labels.py",
     "app/stores/payloads.py",
     "benchmarks/corpus.py",
 )

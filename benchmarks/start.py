@@ -48,7 +48,7 @@ def measure() -> Report:
 def _modules(index: Path, folder: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.started"],
-        env=_environment(index, free_port()),
+        env=server_environment(index, free_port()),
         cwd=folder,
         capture_output=True,
         text=True,
@@ -64,7 +64,7 @@ def _modules(index: Path, folder: str) -> list[str]:
 def _until_ready(index: Path, folder: str) -> float:
     port = free_port()
     started = time.perf_counter()
-    process = subprocess.Popen(SERVER, env=_environment(index, port), cwd=folder)
+    process = subprocess.Popen(SERVER, env=server_environment(index, port), cwd=folder)
     try:
         while not (answer := is_ready(port, "/health")):
             if process.poll() is not None or time.perf_counter() - started > _LIMIT_S:
@@ -78,7 +78,7 @@ def _until_ready(index: Path, folder: str) -> float:
 def _until_imported(script: Path, index: Path, folder: str) -> float:
     started = time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, str(script)], env=_environment(index, 1), cwd=folder, stdout=subprocess.PIPE
+        [sys.executable, str(script)], env=server_environment(index, 1), cwd=folder, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         done = process.stdout.read(1)
@@ -86,10 +86,3 @@ def _until_imported(script: Path, index: Path, folder: str) -> float:
     if not done:
         raise RuntimeError("the modules could not be imported")
     return taken
-
-
-def _environment(index: Path, port: int) -> dict[str, str]:
-    """Compiled modules are kept, as they are where the service is used."""
-    environment = server_environment(index, port)
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    return environment

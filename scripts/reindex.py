@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 # Started as a file, Python only knows this folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from app.commands import DONE, FAILED, cancelled_by_signals, exit_status
+from app.commands import DONE, FAILED, cancelled_by_signals, exit_status, give_way
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -30,6 +30,7 @@ _LOOK_MS = 500
 
 def main() -> int:
     arguments = _parse_arguments()
+    give_way()
     cancelled = cancelled_by_signals()
     return exit_status(lambda: _run(arguments, cancelled))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -171,7 +172,9 @@ def test_a_rollback_reaches_a_running_server(
         assert server.wait_until_ready()["index"]["id"] == newest
 
         def answers(index: str, weeks: int) -> bool:
-            body = httpx.post(f"{server.url}/query", json={"query": "How long is parental leave?"}).json()
+            body = httpx.post(
+                f"{server.url}/query", json={"query": "How long is parental leave?"}, timeout=60
+            ).json()
             assert f"{ {oldest: 16, middle: 18, newest: 20}[body['index']] } weeks" in body["answer"]
             return bool(body["index"] == index and f"{weeks} weeks" in body["answer"])
 
@@ -310,6 +313,14 @@ def test_a_changed_document_is_reindexed_by_itself(environment: Environment, tmp
         assert "Traceback" not in command.output
 
 
+def test_a_server_has_the_processor_first(environment: Environment, tmp_path: Path) -> None:
+    """On the same machine, whatever a run takes."""
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with watching(environment, tmp_path / "log") as command:
+        command.wait_for("1 texts embedded")
+        assert os.getpriority(os.PRIO_PROCESS, command.process.pid) == min(own + 10, 19)
+
+
 def test_a_kubernetes_volume_is_watched_too(environment: Environment, tmp_path: Path) -> None:
     """Its files change by a link of a hidden name."""
     volume = tmp_path / "documents"
@@ -372,7 +383,7 @@ def test_of_eight_at_once_one_runs_and_seven_say_which(
 ) -> None:
     """The one that runs gets no answer from its provider before the others have ended."""
     go_on = threading.Event()
-    provider.embedding_fault = lambda *_: None if go_on.wait(60) else JSONResponse({}, 400)
+    provider.embedding_fault = lambda *_: None if go_on.wait(100) else JSONResponse({}, 400)
     environment["OPENAI_BASE_URL"] = f"{_provider_server[1]}/v1"
     running = [
         subprocess.Popen(COMMAND, env=clean_environment() | environment, stderr=subprocess.PIPE, text=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from posixpath import splitext
 
 from app.documents import InspectedFile
 from app.schemas import DocumentRecord, DocumentStatus
@@ -89,4 +89,4 @@ def _is_same(file: InspectedFile, record: DocumentRecord) -> bool:
 
 def _content(document: InspectedFile | DocumentRecord) -> tuple[str | None, str]:
     """What decides about a document's chunks: its bytes, and the ending, which says how to read them."""
-    return document.sha256, PurePosixPath(document.name).suffix.lower()
+    return document.sha256, splitext(document.name)[1].lower()

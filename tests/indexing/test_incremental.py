@@ -145,6 +145,18 @@ def test_other_chunks_embed_only_new_text(
     assert_as_if_built_anew(smaller, tmp_path)
 
 
+def test_an_index_of_another_layout_is_written_anew(
+    made: Settings, sent: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As after an update: all documents are read, and nothing is embedded."""
+    sent()
+    monkeypatch.setattr("app.indexing.on_disk.ENGINE_VERSION", "the next layout")
+    report = build(made)
+    assert (report.published, report.embedded, sent()) == (True, 0, [])
+    assert_as_if_built_anew(made, tmp_path)
+    assert not build(made).published
+
+
 def test_full_takes_nothing_over(made: Settings, sent: Callable[[], list[str]]) -> None:
     """Not even what is as it was; what a provider was paid for is not thrown away."""
     first = (made.index_dir / "CURRENT").read_text()
