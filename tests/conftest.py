@@ -10,18 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 from pydantic import SecretStr
 
 from app.assembly.indexing import make_indexer
 from app.indexing.report import Report
 from app.main import create_app
+from app.postgres import database as database_module
+from app.postgres import server as server_module
 from app.settings import Settings
 from tests.support.fake_provider import FakeProvider
 from tests.support.faulty_provider import FaultyProvider, serve_provider
 from tests.support.postgres import PostgresServer, drop_schema, postgres_server
 from tests.support.serving import ROOT, serve_in_thread, wait_for
 from tests.support.watched import WatchedService, serve_watched
+
+# Nothing here is about how long a machine takes for an example.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
+
+_DATABASE_LIMITS = {
+    (module, name): getattr(module, name)
+    for module, name in ((database_module, "_CONNECT_TIMEOUT_S"), (server_module, "_SILENCE_S"))
+}
 
 DATA = ROOT.parent / "shared" / "data"
 SAMPLE_DOCUMENTS = ROOT / "documents"
@@ -47,6 +59,22 @@ def _no_settings_from_outside() -> Iterator[None]:
             patch.delenv(name.lower(), raising=False)
         patch.setitem(Settings.model_config, "env_file", None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patience_with_a_database() -> Iterator[None]:
+    """However slow the machine is, a database that is there is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in _DATABASE_LIMITS:
+            patch.setattr(module, name, 60)
+        yield
+
+
+@pytest.fixture
+def impatience_with_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits that a server has."""
+    for (module, name), value in _DATABASE_LIMITS.items():
+        monkeypatch.setattr(module, name, value)
 
 
 @pytest.fixture(scope="session")
@@ -228,7 +256,7 @@ def faulty_settings(
         "documents_dir": folder,
         "index_dir": tmp_path_factory.mktemp("faulty_index"),
         "index_poll_s": 60,
-        "request_timeout_s": 10,
+        "request_timeout_s": 60,
         "max_concurrency": 1,
         "max_queue": 0,
     }
@@ -270,7 +298,7 @@ def serve_faulty(
 
 
 def _provider_values(url: str) -> dict[str, Any]:
-    return {"openai_base_url": f"{url}/v1", "openai_api_key": "sk-test", "request_timeout_s": 5}
+    return {"openai_base_url": f"{url}/v1", "openai_api_key": "sk-test", "request_timeout_s": 60}
 
 
 @pytest.fixture(scope="session")

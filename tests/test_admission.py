@@ -14,6 +14,7 @@ import pytest
 from app import admission
 from app.settings import Settings
 from tests.support.fake_provider import FakeProvider
+from tests.support.raw_http import RawExchange
 from tests.support.serving import wait_for
 
 MakeSettings = Callable[..., Settings]
@@ -36,7 +37,7 @@ def held_streams(provider: FakeProvider, client: httpx.Client) -> Iterator[tuple
     with ThreadPoolExecutor(8) as pool:
         try:
             yield (
-                lambda: pool.submit(httpx.post, f"{client.base_url}/query/stream", json=QUESTION, timeout=30),
+                lambda: pool.submit(httpx.post, f"{client.base_url}/query/stream", json=QUESTION, timeout=60),
                 released,
             )
         finally:
@@ -45,6 +46,11 @@ def held_streams(provider: FakeProvider, client: httpx.Client) -> Iterator[tuple
 
 def wait_until_held(provider: FakeProvider, count: int) -> None:
     wait_for(lambda: len(provider.chat_requests) == count, f"{count} requests to be in flight")
+
+
+def wait_until_queued(client: httpx.Client, count: int) -> None:
+    line = f"\nrag_requests_queued {count}.0\n"
+    wait_for(lambda: line in client.get("/metrics").text, f"{count} to wait for their turn")
 
 
 @pytest.mark.parametrize("path", ["/query", "/query/stream", "/retrieve", "/v1/chat/completions"])
@@ -68,9 +74,13 @@ def test_what_is_too_much_is_refused_at_once(
 
 
 def test_a_few_wait_for_their_turn(
-    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+    provider: FakeProvider,
+    openai_settings: MakeSettings,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As many as MAX_QUEUE; they are answered when there is room, and the next is refused."""
+    monkeypatch.setattr(admission, "QUEUE_S", 60)
     client = serve(openai_settings(max_concurrency=1, max_queue=1))
     with held_streams(provider, client) as (ask, released):
         first = ask()
@@ -109,17 +119,23 @@ def test_a_place_is_free_again_after_each_end(
 
 
 def test_who_waits_and_goes_away_leaves_the_queue(
-    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+    provider: FakeProvider,
+    openai_settings: MakeSettings,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its place in the queue is the next one's."""
+    monkeypatch.setattr(admission, "QUEUE_S", 60)
     client = serve(openai_settings(max_concurrency=1, max_queue=1))
     with held_streams(provider, client) as (ask, released):
         first = ask()
         wait_until_held(provider, 1)
         for _ in range(3):
-            with pytest.raises(httpx.ReadTimeout):
-                httpx.post(f"{client.base_url}/query", json=QUESTION, timeout=0.3)
+            with RawExchange(str(client.base_url), QUESTION, path="/query"):
+                wait_until_queued(client, 1)
+            wait_until_queued(client, 0)
         waiting = ask()
+        wait_until_queued(client, 1)
         released.set()
         assert first.result().status_code == waiting.result().status_code == 200
     assert len(provider.chat_requests) == 2

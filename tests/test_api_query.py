@@ -249,7 +249,7 @@ def test_what_nobody_expected_is_a_problem_and_keeps_the_connection(sample_setti
     async def fails() -> None:
         raise RuntimeError("inner text")
 
-    with serve_in_thread(app) as url, httpx.Client(base_url=url) as client:
+    with serve_in_thread(app) as url, httpx.Client(base_url=url, timeout=60) as client:
         for _ in range(3):
             response = client.get("/fails", headers={"X-Request-ID": "abc"})
             assert (response.status_code, response.json()["code"]) == (500, "internal_error")

@@ -318,7 +318,7 @@ def test_every_response_has_the_security_headers(
 
 def test_a_refusal_has_them_too(real: ServerProcess) -> None:
     """And the service does not say what it is made of."""
-    answer = httpx.get(f"{real.url}/documents")
+    answer = httpx.get(f"{real.url}/documents", timeout=60)
     assert answer.status_code == 401
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cache-control"] == "no-store"

@@ -11,6 +11,7 @@ import os
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -128,10 +129,15 @@ def test_a_kill_at_any_step_leaves_the_old_index_or_the_new(
 ) -> None:
     """It loads, and the next reindex succeeds and leaves nothing over."""
     planned = kills(scenario, every=soak)
-    was_killed = check_all(workshop, scenario, planned, go_on_every=4)
-    # Threads do not come to as many steps of a kind each time.
-    missed = [str(kill) for kill, hit in zip(planned, was_killed, strict=True) if not hit]
-    assert len(missed) <= len(planned) // 10, missed
+    allowed = len(planned) // 10
+    never: list[str] = []
+    while planned:
+        was_killed = check_all(workshop, scenario, planned, go_on_every=4)
+        missed = [kill for kill, hit in zip(planned, was_killed, strict=True) if not hit]
+        # Threads do not come to as many steps of a kind each time, and to some not at all.
+        planned = [replace(kill, occurrence=kill.occurrence // 2) for kill in missed if kill.occurrence > 1]
+        never += [str(kill) for kill in missed if kill.occurrence == 1]
+    assert len(never) <= allowed, never
 
 
 def test_a_kill_at_any_moment_leaves_the_old_index_or_the_new(

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.support.mounts import read_only
-from tests.support.serving import ROOT, ServerProcess, clean_environment, free_port
+from tests.support.serving import ROOT, ServerProcess, clean_environment, free_port, wait_for
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
@@ -71,8 +71,7 @@ def test_what_is_copied_serves(tmp_path: Path) -> None:
     server = ServerProcess({"PYTHONPATH": ""}, tmp_path / "log", cwd=tmp_path)
     try:
         server.wait_until_ready()
-        probe = check_health(server.port)
-        assert probe.returncode == 0, probe.stderr
+        wait_for(lambda: check_health(server.port).returncode == 0, "the health check to succeed")
         assert server.stop() == 0
         assert check_health(server.port).returncode != 0
     finally:
@@ -124,7 +123,8 @@ def test_the_image_works_with_a_read_only_root(tmp_path: Path, soak: bool) -> No
     )
     try:
         server.wait_until_ready()
-        answer = httpx.post(f"{server.url}/query", json={"query": "How long is parental leave?"}).json()
+        question = {"query": "How long is parental leave?"}
+        answer = httpx.post(f"{server.url}/query", json=question, timeout=60).json()
         assert "16 weeks" in answer["answer"]
         assert server.stop() == 0
         assert "Traceback" not in server.output

@@ -29,7 +29,7 @@ QUESTION = {"query": "How long is parental leave?"}
 @contextmanager
 def asked(server: ServerProcess) -> Iterator[Iterator[str]]:
     """The lines of a stream whose first token has come."""
-    with httpx.stream("POST", f"{server.url}/query/stream", json=QUESTION, timeout=30) as response:
+    with httpx.stream("POST", f"{server.url}/query/stream", json=QUESTION, timeout=60) as response:
         lines = response.iter_lines()
         for line in lines:
             if line.startswith('data: {"token"'):
@@ -81,8 +81,10 @@ def test_a_stream_whose_model_hangs_ends_with_its_event(
 ) -> None:
     """At the time that it has, and no server waits for longer."""
     build(openai_settings())
-    with server_process(environment_of(openai_settings(), **{limit: "2"}), tmp_path / "log") as server:
+    with server_process(environment_of(openai_settings(), **{limit: "15"}), tmp_path / "log") as server:
         server.wait_until_ready()
+        # The first of a process takes longer.
+        assert httpx.post(f"{server.url}/query", json=QUESTION, timeout=60).status_code == 200
         with asked(server) as lines:
             server.process.send_signal(signal.SIGTERM)
             rest = [line for line in lines if line]
@@ -107,21 +109,21 @@ def test_what_comes_meanwhile_is_sent_away(
     with server_process(environment, tmp_path / "log") as server:
         server.wait_until_ready()
         wait_for(lambda: server.output.count("index: serving") == int(workers), "all workers")
-        with httpx.Client(base_url=server.url) as kept, asked(server) as lines:
+        with httpx.Client(base_url=server.url, timeout=60) as kept, asked(server) as lines:
             assert kept.get("/health/live").headers.get("connection") != "close"
             for _ in range(2):
                 # To all of its group, as a supervisor may.
                 os.killpg(server.process.pid, signal.SIGTERM)
                 wait_for(lambda: is_draining(server), "the server to say so")
             for path in ("/query", "/retrieve", "/query/stream"):
-                response = httpx.post(f"{server.url}{path}", json=QUESTION)
+                response = httpx.post(f"{server.url}{path}", json=QUESTION, timeout=60)
                 assert (response.status_code, response.json()["code"]) == (503, "index_not_ready")
                 assert response.headers["connection"] == "close"
                 assert response.headers["retry-after"]
-            assert httpx.get(f"{server.url}/documents").status_code == 503
+            assert httpx.get(f"{server.url}/documents", timeout=60).status_code == 503
             health = kept.get("/health")
             assert (health.status_code, health.headers["connection"]) == (503, "close")
-            assert httpx.get(f"{server.url}/health/live").status_code == 200
+            assert httpx.get(f"{server.url}/health/live", timeout=60).status_code == 200
             pausing.set()
             assert [line for line in lines if line][-1] == "data: [DONE]"
         assert server.process.wait(30) == 0
@@ -138,7 +140,7 @@ def test_what_waits_for_its_turn_is_in_work(
         server.wait_until_ready()
         with asked(server) as lines, RawExchange(server.url, QUESTION, path="/query") as waiting:
             # Answered after what was sent before it.
-            httpx.get(f"{server.url}/health/live")
+            httpx.get(f"{server.url}/health/live", timeout=60)
             server.process.send_signal(signal.SIGTERM)
             wait_for(lambda: is_draining(server), "the server to say so")
             answer = pool.submit(lambda: waiting.read_head().status)

@@ -132,7 +132,7 @@ def test_a_server_starts_on_a_full_disk(environment: dict[str, str], tmp_path: P
         disk.leave_free(0)
         with server_process(environment, tmp_path / "log", disk.within) as server:
             assert "detail" not in server.wait_until_ready()
-            assert httpx.post(f"{server.url}/query", json={"query": "leave"}).status_code == 200
+            assert httpx.post(f"{server.url}/query", json={"query": "leave"}, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("free", [4096, 28 * 1024], ids=["its making", "its growing"])

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from starlette.responses import JSONResponse
 
 from app.assembly.indexing import make_indexer
 from app.assembly.provider import make_provider
@@ -21,6 +22,7 @@ from app.schemas import HealthResponse
 from app.settings import Settings
 from app.snapshots import Scratch, SnapshotStore
 from tests.conftest import build
+from tests.support.fake_provider import FakeProvider
 from tests.support.serving import wait_for
 
 MakeSettings = Callable[..., Settings]
@@ -58,26 +60,31 @@ def test_the_first_index_is_built_at_the_start(settings: MakeSettings, serve: Se
     assert "16 weeks" in client.post("/query", json=QUESTION).json()["answer"]
 
 
-def test_while_it_is_built_health_says_so_with_progress(settings: MakeSettings, serve: Serve) -> None:
+def test_while_it_is_built_health_says_so_with_progress(
+    openai_settings: MakeSettings, provider: FakeProvider, serve: Serve
+) -> None:
     """And a query is told to come back; liveness is not affected."""
-    made = settings()
-    for number in range(400):
-        write(made, f"{number}.md", f"Text number {number}.")
-    client = serve(made, ready=False)
+    go_on = threading.Event()
+    provider.embedding_fault = lambda *_: None if go_on.wait(100) else JSONResponse({}, 400)
+    client = serve(openai_settings(), ready=False)
 
     def building() -> dict[str, Any] | None:
         health = client.get("/health")
-        return health.json() if health.status_code == 503 and "400" in health.json()["detail"] else None
+        is_read = health.status_code == 503 and "2 of 2 documents read" in health.json()["detail"]
+        return health.json() if is_read else None
 
-    health = wait_for(building, "the build to begin")
-    assert health["status"] == "building"
-    assert health["index_ready"] is False
-    assert client.get("/health/live").json() == {"status": "ok"}
-    refused = client.post("/query", json=QUESTION)
-    assert refused.status_code == 503
-    assert refused.json()["code"] == "index_not_ready"
-    assert int(refused.headers["retry-after"]) >= 1
-    assert client.get("/documents").status_code == 503
+    try:
+        health = wait_for(building, "the build to begin")
+        assert health["status"] == "building"
+        assert health["index_ready"] is False
+        assert client.get("/health/live").json() == {"status": "ok"}
+        refused = client.post("/query", json=QUESTION)
+        assert refused.status_code == 503
+        assert refused.json()["code"] == "index_not_ready"
+        assert int(refused.headers["retry-after"]) >= 1
+        assert client.get("/documents").status_code == 503
+    finally:
+        go_on.set()
 
 
 def test_a_persisted_index_is_loaded_not_built(settings: MakeSettings, serve: Serve) -> None:
@@ -109,6 +116,7 @@ def test_a_new_snapshot_is_swapped_in_without_a_restart(settings: MakeSettings, 
     asking = threading.Thread(target=keep_asking)
     asking.start()
     try:
+        wait_for(lambda: answers, "an answer from the first index")
         write(made, "leave.md", "Parental leave lasts 20 weeks.")
         build(made)
         second = current_id(made)

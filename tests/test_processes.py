@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.responses import JSONResponse
 
+from tests.support.fake_provider import FakeProvider
 from tests.support.serving import ROOT, clean_environment, run_reindex, server_process, wait_for
 
 
@@ -29,6 +34,24 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "INDEX_POLL_S": "0.1",
         "PARSE_WORKERS": "1",
     }
+
+
+@pytest.fixture
+def go_on(
+    environment: dict[str, str], provider: FakeProvider, _provider_server: tuple[FakeProvider, str]
+) -> Iterator[threading.Event]:
+    """Until it is set, the provider gives no embedding: no build can be done before."""
+    event = threading.Event()
+    provider.embedding_fault = lambda *_: None if event.wait(100) else JSONResponse({}, 400)
+    environment["OPENAI_BASE_URL"] = f"{_provider_server[1]}/v1"
+    yield event
+    event.set()
+
+
+def write_many_documents(folder: Path) -> None:
+    """More than are read before the first embeddings are waited for."""
+    for count in range(1000):
+        (folder / f"{count}.md").write_text(f"Text {count}.")
 
 
 def test_two_servers_started_at_once_share_one_build(environment: dict[str, str], tmp_path: Path) -> None:
@@ -52,7 +75,8 @@ def test_a_reindex_reaches_a_running_server(environment: dict[str, str], tmp_pat
         new = json.loads(done.stdout)["index"]
 
         def answer() -> str | None:
-            response = httpx.post(f"{server.url}/query", json={"query": "How long is parental leave?"}).json()
+            question = {"query": "How long is parental leave?"}
+            response = httpx.post(f"{server.url}/query", json=question, timeout=60).json()
             return response["answer"] if response["index"] == new else None
 
         assert "20 weeks" in wait_for(answer, "the server to serve the new index")
@@ -64,7 +88,7 @@ def test_several_workers_serve_one_index(environment: dict[str, str], tmp_path: 
     with server_process(environment | {"WORKERS": "2"}, tmp_path / "log") as server:
         server.wait_until_ready()
         wait_for(lambda: server.output.count("index: serving") == 2, "both workers")
-        assert httpx.post(f"{server.url}/query", json={"query": "leave"}).status_code == 200
+        assert httpx.post(f"{server.url}/query", json={"query": "leave"}, timeout=60).status_code == 200
         assert server.stop() == 0
 
 
@@ -88,7 +112,8 @@ def test_each_worker_is_ready_before_it_takes_requests(environment: dict[str, st
         first = wait_for(server.health, "the first answer")
         statuses = [first.status_code]
         while server.output.count("index: serving") < 3 or len(statuses) < 50:
-            statuses.append(httpx.post(f"{server.url}/query", json={"query": "leave"}).status_code)
+            answer = httpx.post(f"{server.url}/query", json={"query": "leave"}, timeout=60)
+            statuses.append(answer.status_code)
         assert set(statuses) == {200}
 
 
@@ -109,19 +134,20 @@ def test_workers_share_the_pages_of_the_index(environment: dict[str, str], tmp_p
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_server_stops_in_the_middle_of_a_build(
-    environment: dict[str, str], tmp_path: Path, number: signal.Signals
+    environment: dict[str, str], go_on: threading.Event, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Soon, with status 0, no traceback, no process left over; the next start builds anew."""
-    for count in range(4000):
-        (tmp_path / "documents" / f"{count}.md").write_text(f"Text {count}.")
+    write_many_documents(tmp_path / "documents")
     with server_process(environment, tmp_path / "log") as server:
-        wait_for(lambda: "of 4001" in getattr(server.health(), "text", ""), "the build to begin")
+        wait_for(lambda: "of 1001" in getattr(server.health(), "text", ""), "the build to begin")
         wait_for(lambda: len(children_of(server.process.pid)) > 1, "the readers to be started")
         children = children_of(server.process.pid)
-        assert server.stop(number) == 0
+        server.process.send_signal(number)
+        go_on.set()
+        assert server.process.wait(30) == 0
         assert "Traceback" not in server.output
     assert children
-    wait_for(lambda: not any(is_running(child) for child in children), "the readers to end", limit_s=10)
+    wait_for(lambda: not any(is_running(child) for child in children), "the readers to end")
     assert not (tmp_path / "index" / "CURRENT").exists()
     assert list((tmp_path / "index" / "snapshots").iterdir()) == []
 
@@ -178,10 +204,11 @@ def test_reindex_shows_a_bar_on_a_terminal(environment: dict[str, str]) -> None:
     assert "━" in shown
 
 
-def test_ctrl_c_ends_a_reindex_and_changes_nothing(environment: dict[str, str], tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_reindex_and_changes_nothing(
+    environment: dict[str, str], go_on: threading.Event, provider: FakeProvider, tmp_path: Path
+) -> None:
     """Sent to the whole group, as a terminal does."""
-    for count in range(4000):
-        (tmp_path / "documents" / f"{count}.md").write_text(f"Text {count}.")
+    write_many_documents(tmp_path / "documents")
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "reindex.py")],
         env=clean_environment() | environment,
@@ -190,9 +217,10 @@ def test_ctrl_c_ends_a_reindex_and_changes_nothing(environment: dict[str, str], 
         text=True,
         start_new_session=True,
     )
-    wait_for(lambda: any((tmp_path / "index").glob("snapshots/.staging-*/engine")), "the reading to begin")
+    wait_for(lambda: provider.embedding_requests, "the provider to be asked")
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    go_on.set()
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "cancelled" in errors
     assert "Traceback" not in errors
@@ -201,17 +229,19 @@ def test_ctrl_c_ends_a_reindex_and_changes_nothing(environment: dict[str, str], 
 
 def test_ctrl_c_before_anything_is_read_is_quiet_too(environment: dict[str, str], tmp_path: Path) -> None:
     """While the readers still import what they need."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "reindex.py")],
-        env=clean_environment() | environment | {"PARSE_WORKERS": "4"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    wait_for(lambda: len(children_of(process.pid)) >= 2, "the readers to be started")
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    hanging, listener = hanging_provider(environment)
+    with listener:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "scripts" / "reindex.py")],
+            env=clean_environment() | hanging | {"PARSE_WORKERS": "4"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        wait_for(lambda: len(children_of(process.pid)) >= 2, "the readers to be started")
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors.splitlines()[-1]) == (1, "Failed: cancelled; nothing was changed")
     assert "Traceback" not in errors
     assert "KeyboardInterrupt" not in errors
@@ -241,9 +271,11 @@ def test_a_second_ctrl_c_ends_a_reindex_at_once(environment: dict[str, str], tmp
         )
         listener.accept()
         process.send_signal(signal.SIGINT)
+        wait_for(lambda: not is_pending(process.pid, signal.SIGINT), "the first to be taken")
+        # What it is answered with follows, in Python.
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Stopped at once" in errors
     assert "Traceback" not in errors
@@ -283,6 +315,13 @@ def is_running(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def is_pending(process: int, number: int) -> bool:
+    """Whether a signal was not taken yet: then another one is lost."""
+    status = Path(f"/proc/{process}/status").read_text()
+    masks = re.findall(r"^(?:Sig|Shd)Pnd:\s*(\w+)$", status, re.MULTILINE)
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
 
 def read_terminal(controller: int) -> str:

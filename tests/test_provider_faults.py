@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,11 @@ import pytest
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import build
-from tests.support import faults
+from tests.support import faults, slow_faults
 from tests.support.fake_provider import event
 from tests.support.faulty_provider import Exchange, Fault, FaultyProvider
 from tests.support.serving import free_port
+from tests.support.slow_faults import Slow, taking
 from tests.support.stream_protocol import Answered, Failed
 from tests.support.watched import Outcome, WatchedService, serve_watched
 
@@ -30,8 +32,9 @@ TIMEOUT = (504, "model_timeout")
 ROLE, FIRST_TOKEN = 1, 2  # how many events of a stream there are with each
 PIECES = ["It", " lasts", " sixteen", " weeks [1]."]
 
-# The deadline is further away than any test waits.
-SOON_SILENT = {"request_timeout_s": 300, "stream_idle_timeout_s": 0.5}
+# Further away than any test waits: the clock is moved.
+DEADLINE_S, IDLE_S = 3000, 1000
+LIMITS = {"request_timeout_s": DEADLINE_S, "stream_idle_timeout_s": IDLE_S}
 
 GetService = Callable[..., WatchedService]
 
@@ -181,7 +184,7 @@ def test_half_an_answer_is_none(
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(
-    "retry_after", ["3600", "60", faults.http_date(3600)], ids=["an hour", "a minute", "a date"]
+    "retry_after", ["3600", "60", faults.http_date(86_400)], ids=["an hour", "a minute", "a date"]
 )
 def test_who_wants_to_be_left_alone_for_longer_than_there_is_time_is_not_waited_for(
     faulty: FaultyProvider, service: GetService, stage: Stage, retry_after: str
@@ -211,57 +214,61 @@ def test_a_time_that_is_none_does_no_harm(
 
 
 TOO_SLOW = {
-    "hang": faults.hang,
-    "hang in the body": faults.hang_in_body,
-    "byte by byte": faults.drip(0.05),
+    "hang": slow_faults.hang,
+    "hang in the body": slow_faults.hang_in_body,
+    "byte by byte": slow_faults.byte_by_byte,
 }
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("fault", TOO_SLOW.values(), ids=TOO_SLOW)
+@pytest.mark.parametrize("slow", TOO_SLOW.values(), ids=TOO_SLOW)
 def test_who_is_too_slow_is_a_504(
-    faulty: FaultyProvider, service: GetService, stage: Stage, fault: Fault
+    faulty: FaultyProvider, service: GetService, stage: Stage, slow: Slow
 ) -> None:
     """However the time is spent: the deadline is the request's, and a byte now and then is no answer."""
-    stage.set_fault(faulty, fault)
-    outcome = service(request_timeout_s=1, stream_idle_timeout_s=0.5).ask(stage.path)
-    stage.check(outcome, TIMEOUT)
+    watched = service(**LIMITS)
+    stage.set_fault(faulty, taking(1.1 * DEADLINE_S, watched.clock, slow))
+    stage.check(watched.ask(stage.path), TIMEOUT)
     assert len(stage.requests(faulty)) == 1
 
 
 NO_TOKENS = {
-    "hang": faults.hang,
-    "comments": faults.again_and_again(faults.PING, 0.02),
-    "empty deltas": faults.again_and_again(faults.EMPTY_DELTA, 0.02),
+    "hang": slow_faults.hang,
+    "comments": slow_faults.again_and_again(faults.PING),
+    "empty deltas": slow_faults.again_and_again(faults.EMPTY_DELTA),
 }
 
 
-@pytest.mark.parametrize("fault", NO_TOKENS.values(), ids=NO_TOKENS)
+@pytest.mark.parametrize("slow", NO_TOKENS.values(), ids=NO_TOKENS)
 def test_a_stream_that_brings_no_first_token_is_given_up(
-    faulty: FaultyProvider, service: GetService, fault: Fault
+    faulty: FaultyProvider, service: GetService, slow: Slow
 ) -> None:
     """What counts is a token, not a byte."""
-    STREAM.set_fault(faulty, faults.after(ROLE, fault))
-    outcome = service(request_timeout_s=1, stream_idle_timeout_s=0.5).ask(STREAM.path)
-    STREAM.check(outcome, TIMEOUT)
+    watched = service(**LIMITS)
+    STREAM.set_fault(faulty, faults.after(ROLE, taking(1.1 * DEADLINE_S, watched.clock, slow)))
+    STREAM.check(watched.ask(STREAM.path), TIMEOUT)
     assert len(faulty.chat_requests) == 1
 
 
 @pytest.mark.parametrize("tokens", [1, 2])
-@pytest.mark.parametrize("fault", NO_TOKENS.values(), ids=NO_TOKENS)
+@pytest.mark.parametrize("slow", NO_TOKENS.values(), ids=NO_TOKENS)
 def test_a_stream_that_falls_silent_is_given_up(
-    faulty: FaultyProvider, service: GetService, fault: Fault, tokens: int
+    faulty: FaultyProvider, service: GetService, slow: Slow, tokens: int
 ) -> None:
     """Long before the deadline; what was said by then has reached the client."""
-    STREAM.set_fault(faulty, faults.after(ROLE + tokens, fault))
-    outcome = service(**SOON_SILENT).ask(STREAM.path)
+    watched = service(**LIMITS)
+    silence = taking(1.1 * IDLE_S, watched.clock, slow)
+    STREAM.set_fault(faulty, faults.after(ROLE + tokens, faults.when_told(silence)))
+    said = "".join(PIECES[:tokens])
+    outcome = watched.ask(STREAM.path, when_heard(said, faulty))
     STREAM.check(outcome, TIMEOUT)
-    assert tokens_of(outcome) == "".join(PIECES[:tokens])
+    assert tokens_of(outcome) == said
     assert len(faulty.chat_requests) == 1
 
 
 def test_a_stream_that_is_slow_is_not_silent(faulty: FaultyProvider, service: GetService) -> None:
     """Each token starts the clock anew."""
+    watched = service(**LIMITS)
 
     async def slowly(exchange: Exchange) -> None:
         role, *tokens = exchange.good_events()[: ROLE + len(PIECES)]
@@ -269,12 +276,14 @@ def test_a_stream_that_is_slow_is_not_silent(faulty: FaultyProvider, service: Ge
         await exchange.send_chunk(role)
         for each in tokens:
             await exchange.send_chunk(each)
-            await asyncio.sleep(SOON_SILENT["stream_idle_timeout_s"] / 3)
+            await asyncio.wrap_future(faulty.go_on)
+            faulty.go_on = Future()
+            await asyncio.wrap_future(watched.clock.move(0.6 * IDLE_S))
         await exchange.send_chunk(b"".join(exchange.good_events()[ROLE + len(PIECES) :]))
         await exchange.end()
 
     STREAM.set_fault(faulty, slowly)
-    assert service(**SOON_SILENT).ask(STREAM.path).code == "answered"
+    assert watched.ask(STREAM.path, when_more_is_heard(faulty)).code == "answered"
 
 
 @pytest.mark.parametrize("stage", [EMBEDDING, STREAM], ids=["embedding", "stream"])
@@ -302,6 +311,19 @@ def when_heard(text: str, provider: FaultyProvider) -> Callable[[str], None]:
 
     def listen(heard: str) -> None:
         if heard == text and not provider.go_on.done():
+            provider.go_on.set_result(None)
+
+    return listen
+
+
+def when_more_is_heard(provider: FaultyProvider) -> Callable[[str], None]:
+    """Let the provider go on each time."""
+    before = ""
+
+    def listen(heard: str) -> None:
+        nonlocal before
+        if heard != before and not provider.go_on.done():
+            before = heard
             provider.go_on.set_result(None)
 
     return listen
@@ -352,7 +374,7 @@ def test_what_comes_behind_the_finish_reason_may_be_missing(
         await then(exchange)
 
     STREAM.set_fault(faulty, faults.after(told, faults.when_told(finish)))
-    outcome = service(**SOON_SILENT).ask(STREAM.path, when_heard("".join(PIECES), faulty))
+    outcome = service(**LIMITS).ask(STREAM.path, when_heard("".join(PIECES), faulty))
     assert isinstance(outcome.events, Answered), outcome
     assert outcome.events.answer["answer"] == "".join(PIECES)
 
@@ -421,15 +443,25 @@ def test_an_answer_without_end_is_given_up(
 ) -> None:
     """Long before the memory is full, and before the deadline."""
     stage.set_fault(faulty, fault)
-    stage.check(service(**SOON_SILENT).ask(stage.path), UNAVAILABLE)
+    stage.check(service(**LIMITS).ask(stage.path), UNAVAILABLE)
     assert faulty.sent_bytes < faults.ENDLESS_BYTES
     assert len(stage.requests(faulty)) == 1
 
 
-def test_a_model_that_never_stops_is_stopped(faulty: FaultyProvider, service: GetService) -> None:
+def test_a_model_that_never_stops_is_stopped(
+    faulty: FaultyProvider, service: GetService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the deadline at the latest, however fast its tokens come."""
+    monkeypatch.setattr("app.api.sse.STALLED_S", 2 * DEADLINE_S)  # we may be behind when the clock is moved
+    watched = service(**LIMITS)
+    moved: list[Future[None]] = []
+
+    def move_once(heard: str) -> None:
+        if heard and not moved:
+            moved.append(watched.clock.move(DEADLINE_S))
+
     STREAM.set_fault(faulty, tokens_without_end("a b ", 50))
-    outcome = service(request_timeout_s=1, stream_idle_timeout_s=0.5).ask(STREAM.path)
+    outcome = watched.ask(STREAM.path, move_once)
     assert isinstance(outcome.events, Failed)
 
 

@@ -42,7 +42,7 @@ def publish(folder: Path, index_dir: Path, weeks: int) -> str:
 
 
 def answer(server: ServerProcess) -> tuple[str, str]:
-    body = httpx.post(f"{server.url}/query", json=QUESTION).json()
+    body = httpx.post(f"{server.url}/query", json=QUESTION, timeout=60).json()
     return body["index"], body["answer"]
 
 

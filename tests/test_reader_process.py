@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -53,7 +54,7 @@ def test_one_bad_file_costs_only_itself(tmp_path: Path) -> None:
     """Whatever its parser does, it has a status of its own, and the rest is read."""
     expected = {
         "1.txt": (DocumentStatus.INDEXED, None),
-        "2-hang.txt": (DocumentStatus.TIMED_OUT, "PARSE_TIMEOUT_S (2 s)"),
+        "2-hang.txt": (DocumentStatus.TIMED_OUT, "PARSE_TIMEOUT_S (10 s)"),
         "3.txt": (DocumentStatus.INDEXED, None),
         "4-crash.txt": (DocumentStatus.CRASHED, "SIGABRT"),
         "5-raise.txt": (DocumentStatus.UNREADABLE, "RuntimeError: inside the parser"),
@@ -61,7 +62,7 @@ def test_one_bad_file_costs_only_itself(tmp_path: Path) -> None:
         "7-killed.txt": (DocumentStatus.CRASHED, "SIGKILL"),
         "8-talk.txt": (DocumentStatus.INDEXED, None),
     }
-    limits = replace(DEFAULT_LIMITS, timeout_s=2)
+    limits = replace(DEFAULT_LIMITS, timeout_s=10)
     documents = {
         document.name: document for document in read_files(tmp_path, list(expected), workers=2, limits=limits)
     }
@@ -100,10 +101,25 @@ def test_a_process_that_died_idle_costs_no_file(tmp_path: Path) -> None:
     assert [document.content for document in documents] == ["1.txt", "2.txt", "3.txt"]
 
 
+class SlowToArrive:
+    """Reads at once, and takes 3 s to be taken in by the process that is to read with it."""
+
+    def __getstate__(self) -> str:
+        return "packed"
+
+    def __setstate__(self, _: str) -> None:
+        time.sleep(3)
+
+    def __call__(self, path: Path, name: str) -> str:
+        return path.read_text()
+
+
 def test_starting_a_process_is_not_a_files_time(tmp_path: Path) -> None:
     """It takes longer than most files do, and more so on a machine with much else to do."""
-    limits = replace(DEFAULT_LIMITS, timeout_s=0.2)
-    (document,) = read_files(tmp_path, ["1.txt"], workers=1, limits=limits)
+    limits = replace(DEFAULT_LIMITS, timeout_s=2)
+    (tmp_path / "1.txt").write_text("text")
+    reader = Reader(workers=1, limits=limits, read=SlowToArrive())
+    (document,) = reader.read_all([file_at(tmp_path / "1.txt")])
     assert document.status is DocumentStatus.INDEXED
 
 

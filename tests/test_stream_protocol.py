@@ -188,7 +188,7 @@ def test_citations_then_tokens_then_the_answer_then_the_end_mark(base_url: str) 
 def test_the_answer_is_what_query_would_have_answered(base_url: str) -> None:
     """Every field and value, but for the times."""
     streamed = answered(events_of(base_url)).answer
-    plain = httpx.post(f"{base_url}/query", json=QUESTION).json()
+    plain = httpx.post(f"{base_url}/query", json=QUESTION, timeout=60).json()
     for answer in (streamed, plain):
         del answer["timings_ms"]
     assert streamed == plain
@@ -297,7 +297,7 @@ def test_markers_that_name_no_passage_are_removed_however_they_are_cut(
 ) -> None:
     """Between any two characters, and at each character."""
     provider.reply = MARKED
-    whole = httpx.post(f"{openai_url}/query", json=QUESTION).json()["answer"]
+    whole = httpx.post(f"{openai_url}/query", json=QUESTION, timeout=60).json()["answer"]
     assert "[7]" not in whole
     assert "[1][2]" in whole
 

@@ -45,6 +45,9 @@ def server(openai_settings: MakeSettings, tmp_path: Path) -> Iterator[ServerProc
         "INDEX_DIR": str(settings.index_dir),
         "INDEX_POLL_S": "0.05",
         "OPENAI_BASE_URL": str(settings.openai_base_url),
+        # A stream is held for a build and a swap.
+        "REQUEST_TIMEOUT_S": "110",
+        "STREAM_IDLE_TIMEOUT_S": "110",
     }
     with server_process(environment, tmp_path / "log") as process:
         process.wait_until_ready()
@@ -78,7 +81,7 @@ def assert_not_touched(index_dir: Path, snapshot_id: str) -> None:
 
 
 def served(server: ServerProcess) -> str:
-    index: str = httpx.get(f"{server.url}/health").json()["index"]["id"]
+    index: str = httpx.get(f"{server.url}/health", timeout=60).json()["index"]["id"]
     return index
 
 
@@ -108,7 +111,7 @@ def test_a_request_keeps_its_index_and_is_its_last_reader(
             rest = "\n".join(lines)
         assert f'"index":"{before}"' in rest
         assert rest.rstrip().endswith("data: [DONE]")
-        answer = httpx.post(f"{server.url}/query", json=QUESTION).json()
+        answer = httpx.post(f"{server.url}/query", json=QUESTION, timeout=60).json()
         assert answer["index"] == after
         assert f"{weeks} weeks" in answer["citations"][0]["text"]
         wait_for(lambda before=before: not open_files(server, before), "the index before to be closed")
@@ -123,7 +126,7 @@ def test_requests_that_fail_hold_no_index(
     provider.chat_fault = failing_with(400)
     before = served(server)
     for _ in range(3):
-        assert httpx.post(f"{server.url}/query", json=QUESTION).status_code == 502
+        assert httpx.post(f"{server.url}/query", json=QUESTION, timeout=60).status_code == 502
     provider.chat_fault = None
     provider.token_delay_s = 60
     with pytest.raises(httpx.ReadTimeout):

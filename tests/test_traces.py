@@ -167,8 +167,8 @@ def test_a_collector_that_is_away_disturbs_nobody(openai_settings: Callable[...,
     build(openai_settings())
     settings = openai_settings(otel_exporter_otlp_endpoint="http://127.0.0.1:1")
     with serve_in_thread(create_app(settings)) as url:
-        wait_for(lambda: httpx.get(f"{url}/health").status_code == 200, "the index")
-        assert httpx.post(f"{url}/query", json=QUESTION).status_code == 200
+        wait_for(lambda: httpx.get(f"{url}/health", timeout=60).status_code == 200, "the index")
+        assert httpx.post(f"{url}/query", json=QUESTION, timeout=60).status_code == 200
 
 
 def test_nothing_is_imported_when_it_is_off(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from app.errors import EmbeddingChanged, IndexingError
 from app.provider import client
 from app.provider.client import Endpoint, ProviderClient
 from app.provider.patience import offline
-from tests.support import faults
+from tests.support import faults, slow_faults
 from tests.support.fake_provider import DIMENSIONS, embed
 from tests.support.faulty_provider import Exchange, Fault, FaultyProvider, serve_provider
+from tests.support.moved_clock import Clock
 from tests.support.serving import wait_for
 
 CONCURRENCY = 4
@@ -46,9 +48,9 @@ def provider(_server: tuple[FaultyProvider, str]) -> Iterator[FaultyProvider]:
     provider.reset()
     before = own_threads()  # those of other tests may end meanwhile
     yield provider
-    wait_for(lambda: provider.open_requests == 0, "requests to end", 5)
-    wait_for(lambda: provider.connections == 0, "connections to be closed", 5)
-    wait_for(lambda: not own_threads() - before, "threads to end", 5)
+    wait_for(lambda: provider.open_requests == 0, "requests to end")
+    wait_for(lambda: provider.connections == 0, "connections to be closed")
+    wait_for(lambda: not own_threads() - before, "threads to end")
 
 
 def own_threads() -> set[threading.Thread]:
@@ -234,18 +236,34 @@ def test_what_cannot_pass_ends_the_batch_at_once(
     assert faults.SECRET in error.value.reason
 
 
-@pytest.mark.parametrize("fault", (PASSING | HANGS).values(), ids=PASSING | HANGS)
+# An attempt has 30 s, and none begins later than 60 s after the first.
+OUTAGES: dict[str, Callable[[Clock], Fault]] = {
+    **{name: partial(slow_faults.late, 25, fault=fault) for name, fault in PASSING.items()},
+    "hang": partial(slow_faults.taking, 30, slow=slow_faults.hang),
+    "hang in the body": partial(slow_faults.taking, 30, slow=slow_faults.hang_in_body),
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
 def test_an_outage_ends_the_batch_when_its_time_is_over(
-    provider: FaultyProvider, embedding: MakeEmbedding, fault: Fault
+    provider: FaultyProvider, embedding: MakeEmbedding, outage: Callable[[Clock], Fault]
 ) -> None:
     """The error names the setting; and what was done before is there."""
-    provider.embedding_fault = faults.later(fault, after=MIDDLE, times=1000)
-    with embedding(attempt_s=0.5, retry_s=0.6).session() as submit:
+    made = embedding()
+    with made.session() as submit:
         for texts, expected in zip(BATCHES[:MIDDLE], EXPECTED[:MIDDLE], strict=True):
             assert np.array_equal(submit(texts).result(LIMIT_S), expected)
-        with pytest.raises(IndexingError, match=r"\(tried \d+ times; EMBEDDING_RETRY_S is 0.6 s\)"):
+        provider.embedding_fault = outage(clock_of(made))
+        with pytest.raises(IndexingError, match=r"\(tried \d+ times; EMBEDDING_RETRY_S is 60 s\)"):
             submit(BATCHES[MIDDLE]).result(LIMIT_S)
     assert requests_for(provider, BATCHES[MIDDLE]) >= 2
+
+
+def clock_of(embedding: ProviderModel) -> Clock:
+    """Of its session, in which something was asked."""
+    loop = embedding.endpoint._client._loop
+    assert loop
+    return Clock(loop)
 
 
 @pytest.mark.parametrize("fault", SENSELESS.values(), ids=SENSELESS)
@@ -281,11 +299,11 @@ def test_who_wants_to_be_left_alone_is(provider: FaultyProvider, embedding: Make
     assert second.arrived - first.arrived >= 1
 
 
-@pytest.mark.parametrize("retry_after", ["3600", faults.http_date(3600)], ids=["seconds", "a date"])
+@pytest.mark.parametrize("written", [str, faults.http_date], ids=["seconds", "a date"])
 def test_who_wants_to_be_left_alone_for_too_long_is_not_waited_for(
-    provider: FaultyProvider, embedding: MakeEmbedding, retry_after: str
+    provider: FaultyProvider, embedding: MakeEmbedding, written: Callable[[float], str]
 ) -> None:
-    provider.embedding_fault = faults.status(429, retry_after)
+    provider.embedding_fault = faults.status(429, written(3600))
     with pytest.raises(IndexingError, match=r"left alone for 3\d{3} s; EMBEDDING_RETRY_S is 60 s"):
         run(embedding(), BATCHES[:1])
     assert len(provider.embedding_requests) == 1

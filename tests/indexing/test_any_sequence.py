@@ -275,6 +275,5 @@ def test_any_sequence_leaves_what_it_has_to(tmp_path: Path, soak: bool) -> None:
             phases=[Phase.generate, Phase.shrink] if soak else [Phase.generate],
             suppress_health_check=list(HealthCheck),
             database=None,
-            deadline=None,
         ),
     )

@@ -78,7 +78,7 @@ def server_on_small_disk() -> Iterator[tuple[PostgresServer, SmallDisk]]:
 def test_a_reindex_does_not_fit(settings: MakeSettings, serve: Serve) -> None:
     """Nothing of it stays, so that it works as soon as there is room."""
     with server_on_small_disk() as (server, disk):
-        made = settings(**values_of(server, "rag"))
+        made = settings(**values_of(server, "rag"), db_pool_timeout_s=20)
         write_two_documents(made.documents_dir)
         first = build(made).index
         client = serve(made)
@@ -96,7 +96,7 @@ def test_a_reindex_does_not_fit(settings: MakeSettings, serve: Serve) -> None:
 
         disk.leave_free(48_000_000)
         second = build(made).index
-        wait_for(lambda: client.get("/health").json()["index"]["id"] == second, "the swap", 10)
+        wait_for(lambda: client.get("/health").json()["index"]["id"] == second, "the swap")
 
 
 def tables_of(server: PostgresServer) -> list[str]:

@@ -97,7 +97,7 @@ def unchecked(key: str, value: Any, operator: str) -> MetadataFilters:
     return MetadataFilters.model_construct(filters=[part], condition="and")
 
 
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=100)
 @given(st.sampled_from(FIELDS), _values, st.sampled_from(_EQUALITIES + _COMPARISONS))
 def test_no_value_brings_what_it_does_not_name(
     store: PostgresVectorStore, field: str, value: Any, operator: str
@@ -121,7 +121,7 @@ def test_what_json_has_no_number_for_equals_nothing(
     assert documents_found(store, unchecked("page", value, operator)) == set()
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(_texts.filter(lambda name: name not in FIELDS), _values, st.sampled_from(list(FilterOperator)))
 def test_unknown_names_are_refused_and_told_which_there_are(
     store: PostgresVectorStore, name: str, value: Any, operator: FilterOperator
@@ -133,7 +133,7 @@ def test_unknown_names_are_refused_and_told_which_there_are(
     assert_unharmed(store)
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(st.lists(_texts, max_size=3), st.lists(_texts, max_size=3), _texts)
 def test_ids_and_questions_are_only_values(
     store: PostgresVectorStore, node_ids: list[str], documents: list[str], question: str

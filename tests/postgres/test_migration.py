@@ -30,7 +30,7 @@ from tests.support.fake_provider import FakeProvider
 from tests.support.made_snapshots import flip, folder_of
 from tests.support.mounts import small_disk
 from tests.support.postgres import DATABASE, PASSWORD, PostgresServer
-from tests.support.serving import ROOT, clean_environment, run_reindex
+from tests.support.serving import ROOT, clean_environment, run_reindex, wait_for
 from tests.support.stored import Stored, assert_same_index, stored
 
 MakeSettings = Callable[..., Settings]
@@ -326,6 +326,8 @@ def test_a_connection_that_breaks_leaves_the_index_before(
     with pytest.raises(DatabaseUnavailable):
         migrate(*storages, cut, threading.Event())
     assert served(storages[1]) == before[0][1]
+    advisory = "SELECT FROM pg_locks WHERE locktype = 'advisory'"
+    wait_for(lambda: not postgres.execute(advisory), "the server to see that the writer is dead")
     with storages[1].writer():
         pass
     assert traces(*both) == before

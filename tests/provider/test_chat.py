@@ -33,7 +33,7 @@ def llm(provider: FakeProvider, openai_settings: MakeSettings) -> ChatModel:
 
 def make_llm(settings: Settings, model: str) -> ChatModel:
     endpoint = Endpoint(make_provider(settings), "chat/completions", "the language model")
-    return ChatModel(endpoint, model=model, stream_idle_s=5)
+    return ChatModel(endpoint, model=model, stream_idle_s=60)
 
 
 def test_every_way_to_ask_gives_the_answer(llm: ChatModel) -> None:
@@ -102,7 +102,7 @@ def test_one_that_never_answers_does_not_hold_up_a_build_forever(
     """Outside a request there is a deadline, too."""
     monkeypatch.setattr(client, "_ALONE_S", 0.2)
     settings = openai_settings()
-    provider.delay_s = 3
+    provider.delay_s = 60
     embedding = make_embedding(settings, make_provider(settings))
     with pytest.raises(ModelTimeout):
         embedding.get_text_embedding_batch(["one text"])

@@ -7,13 +7,17 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from app.main import create_app
 from app.provider import breaker
 from app.provider.breaker import FAILURES
 from app.settings import Settings
 from tests.support.fake_provider import FakeProvider, failing_with
+from tests.support.moved_clock import Clock, serve_with_clock
+from tests.support.serving import wait_for
 
 QUESTION = {"query": "How long is parental leave?"}
 DOWN = failing_with(501)  # which is not tried again
+DEADLINE_S = 3000  # further away than a test waits: the clock is moved
 
 
 def ask(service: httpx.Client, path: str = "/query") -> tuple[int, str]:
@@ -21,8 +25,11 @@ def ask(service: httpx.Client, path: str = "/query") -> tuple[int, str]:
     return response.status_code, response.json().get("code", "answered")
 
 
-def test_a_provider_that_is_down_is_left_alone(provider: FakeProvider, openai_level: httpx.Client) -> None:
+def test_a_provider_that_is_down_is_left_alone(
+    provider: FakeProvider, openai_level: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A 502 at once, and not one request more; what needs no language model still works."""
+    monkeypatch.setattr(breaker, "COOL_DOWN_S", 300.0)
     provider.chat_fault = DOWN
     assert [ask(openai_level) for _ in range(FAILURES + 3)] == [(502, "model_unavailable")] * (FAILURES + 3)
     assert len(provider.chat_requests) == FAILURES
@@ -64,13 +71,26 @@ def test_a_stream_that_breaks_off_is_no_outage(provider: FakeProvider, openai_le
     assert len(provider.chat_requests) == FAILURES + 2
 
 
+def ask_past_the_deadline(url: str, clock: Clock) -> str:
+    """All that is streamed; once a token has come, the time is up."""
+    text = ""
+    with httpx.stream("POST", f"{url}/query/stream", json=QUESTION, timeout=60) as response:
+        for line in response.iter_lines():
+            if '{"token"' in line and '{"token"' not in text:
+                clock.move(DEADLINE_S)
+            text += line
+    return text
+
+
 def test_an_answer_that_takes_too_long_for_us_is_no_outage(
-    provider: FakeProvider, openai_settings: Callable[..., Settings], serve: Callable[..., httpx.Client]
+    provider: FakeProvider, openai_settings: Callable[..., Settings]
 ) -> None:
     """The deadline is ours; the provider was sending all the time."""
-    client = serve(openai_settings(request_timeout_s=0.5))
-    provider.pieces = ["word "] * 100
+    app = create_app(openai_settings(request_timeout_s=DEADLINE_S))
+    provider.pieces = ["word "] * 5_000
     provider.token_delay_s = 0.02
-    for _ in range(FAILURES + 1):
-        assert "did not finish within" in client.post("/query/stream", json=QUESTION).text
+    with serve_with_clock(app) as (url, clock):
+        wait_for(lambda: httpx.get(f"{url}/health", timeout=60).status_code == 200, "the index to be ready")
+        for _ in range(FAILURES + 1):
+            assert "did not finish within" in ask_past_the_deadline(url, clock)
     assert len(provider.chat_requests) == FAILURES + 1

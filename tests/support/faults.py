@@ -68,17 +68,6 @@ def drip(pace_s: float) -> Fault:
     return answer
 
 
-def again_and_again(data: bytes, pace_s: float) -> Fault:
-    """In a stream: something that brings the answer no further."""
-
-    async def answer(exchange: Exchange) -> None:
-        while True:
-            await exchange.send_chunk(data)
-            await asyncio.sleep(pace_s)
-
-    return answer
-
-
 PING = b": ping\n\n"
 EMPTY_DELTA = event('{"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": null}]}')
 

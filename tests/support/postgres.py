@@ -42,7 +42,7 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         # Makes the cluster, and whatever is needed where root runs it: it refuses to be run by root.
-        self._wheel = Wheel(folder, cleanup_mode=None)
+        self._wheel: Wheel = wait_for(lambda: _wheel(folder), "the user that runs PostgreSQL to be added")
         with contextlib.redirect_stderr(None):
             self._wheel.ensure_pgdata_inited()
         (folder / "pg_hba.conf").write_text(
@@ -129,6 +129,13 @@ class PostgresServer:
 
     def _socket_url(self, database: str) -> str:
         return f"postgresql://postgres@/{database}?host={self.folder}&port={self.port}"
+
+
+def _wheel(folder: Path) -> Wheel | None:
+    try:
+        return Wheel(folder, cleanup_mode=None)
+    except subprocess.CalledProcessError:  # another process is adding it
+        return None
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from psycopg import sql
 
 from app.settings import Settings
 from tests.support.postgres import DATABASE, PostgresServer
+from tests.support.serving import wait_for
 
 QUESTION = {"query": "How long is parental leave?"}
 # Between two questions of one client.
@@ -26,7 +28,7 @@ class Load:
     """Clients that ask until it ends.
 
     Attributes:
-        answers: all of them; a question that hangs for 10 s ends the client, which `problems` tells.
+        answers: all of them; a question that hangs for 60 s ends the client, which `problems` tells.
     """
 
     def __init__(self, url: str, clients: int) -> None:
@@ -40,7 +42,7 @@ class Load:
         return sum(answer.status_code == status for answer in self.answers)
 
     def _ask(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=10) as client:
+        with httpx.Client(base_url=self._url, timeout=60) as client:
             while not self._ended.wait(_PAUSE_S):
                 try:
                     self.answers.append(client.post("/query", json=QUESTION))
@@ -65,18 +67,31 @@ def load(url: httpx.URL, clients: int = 4) -> Iterator[Load]:
 @contextmanager
 def hanging(server: PostgresServer) -> Iterator[None]:
     """All its processes are stopped; sockets stay open, and nobody reads them."""
-    found = subprocess.run(
-        ["pgrep", "-P", str(server.pid)], capture_output=True, text=True, check=True
-    ).stdout
-    # The postmaster first: it makes new ones.
-    pids = [server.pid, *map(int, found.split())]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    stopped: list[int] = []
     try:
+        # The postmaster first: it makes new ones.
+        _stop(server.pid, stopped)
+        found = subprocess.run(
+            ["pgrep", "-P", str(server.pid)], capture_output=True, text=True, check=True
+        ).stdout
+        for pid in map(int, found.split()):
+            _stop(pid, stopped)
         yield
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        for pid in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def _stop(pid: int, stopped: list[int]) -> None:
+    """One that has ended stays as it is: nobody asks for its status."""
+    stopped.append(pid)
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: _state(pid) in {"T", "Z"}, "the process to stop")
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @contextmanager

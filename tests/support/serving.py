@@ -25,18 +25,27 @@ START_LIMIT_S = 60.0
 def wait_for(condition: Any, what: str, limit_s: float = START_LIMIT_S) -> Any:
     """Poll until `condition()` gives something; an error that says what was waited for, if it never does."""
     deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
+    while True:
+        # Before the look: after a pause of the whole machine there is another.
+        late = time.monotonic() >= deadline
         if result := condition():
             return result
+        if late:
+            raise AssertionError(f"waited {limit_s:g} s for {what}")
         time.sleep(0.02)
-    raise AssertionError(f"waited {limit_s:g} s for {what}")
+
+
+_reserved: list[socket.socket] = []
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One where nobody listens, until a server that is told of it does: no other socket is given it."""
+    socket_of_it = socket.socket()
+    socket_of_it.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    socket_of_it.bind(("127.0.0.1", 0))
+    _reserved.append(socket_of_it)
+    port: int = socket_of_it.getsockname()[1]
+    return port
 
 
 @contextlib.contextmanager

@@ -20,7 +20,12 @@ def test_prose_lists_and_tables_are_each_split_their_way() -> None:
 
 def test_no_more_is_read_than_is_wanted() -> None:
     """Of a megabyte, three sentences take no longer than of a page."""
-    paragraph = "This is a sentence. And another one.\n\n"
+    text = "This is a sentence. And another one.\n\n" * 100_000
+    # A virtual machine may take the time in which its processor was another's for a thread's.
+    assert min(seconds_for_three_sentences(text) for _ in range(2)) < 0.3
+
+
+def seconds_for_three_sentences(text: str) -> float:
     started = time.thread_time()
-    assert len(split_sentences(paragraph * 100_000, markdown=True, limit=3)) == 3
-    assert time.thread_time() - started < 0.3
+    assert len(split_sentences(text, markdown=True, limit=3)) == 3
+    return time.thread_time() - started
