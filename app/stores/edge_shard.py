@@ -179,7 +179,9 @@ class ChunkShard:
         self._delete(list(self.scroll(wanted, *_COUNTED)))
 
     def delete_documents(self, names: Sequence[str]) -> None:
-        self._delete(list(self._retrieve(self.points.of_documents(names), *_COUNTED)))
+        points = self.points.of_documents(names)
+        for start in range(0, len(points), _PAGE):
+            self._delete(list(self._retrieve(points[start : start + _PAGE], *_COUNTED)))
 
     def entries(self, document: str) -> list[Entry]:
         """A document's chunks, as they were added."""
