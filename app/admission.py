@@ -8,7 +8,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import Overloaded
+from app.domain.errors import Overloaded
 from app.middleware import is_work
 from app.problems import error_response
 

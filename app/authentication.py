@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api_keys import ApiKeys
-from app.errors import Unauthorized
+from app.domain.errors import Unauthorized
 from app.problems import error_response
 from app.request_notes import current_notes
 

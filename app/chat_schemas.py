@@ -19,16 +19,8 @@ from pydantic import (
     field_validator,
 )
 
-from app.schemas import (
-    MAX_QUERY_CHARS,
-    MAX_TOP_K,
-    WHOLE,
-    Citation,
-    Filters,
-    StrictModel,
-    Usage,
-    as_list,
-)
+from app.domain.answer import Citation, Usage
+from app.domain.query import MAX_QUERY_CHARS, MAX_TOP_K, WHOLE, Filters, StrictModel, as_list
 
 MODEL_ID = "rag-service"
 

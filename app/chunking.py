@@ -14,7 +14,8 @@ from llama_index.core.schema import (
     TransformComponent,
 )
 
-from app.cutting import Chunk, cut
+from app.cutting import cut
+from app.domain.chunk import Chunk
 from app.pages import Page, markdown_headings
 
 

@@ -6,18 +6,16 @@ Without LlamaIndex, which takes a second to import: the processes that read docu
 from __future__ import annotations
 
 import bisect
-import hashlib
 import re
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
-from app.chunk_unit import ChunkUnit
+from app.domain.chunk import Chunk, ChunkUnit, _embed_text, text_hash
 from app.embeddings.static import load_tokenizer
 from app.pages import Heading, Page
 
@@ -25,49 +23,6 @@ HEADING_SEPARATOR = " > "
 
 _TABLE_RULE = re.compile(r"^\|[ :|-]+\|$")
 _MIN_BLOCK_CHARS = 20_000
-_CHUNK_NAMESPACE = uuid.UUID("6f1c1f0e-1d1b-5c0a-9b57-3c1b6f2d7a10")
-
-
-class Chunk(NamedTuple):
-    """A part of a document's text.
-
-    Attributes:
-        start: where in its page's text it stands; `end`, too.
-        text_hash: of `embed_text`.
-        occurrence: 1 for the first chunk of this heading and text in its document, 2 for the second.
-    """
-
-    document: str
-    page: int | None
-    heading: str | None
-    text: str
-    start: int
-    end: int
-    text_hash: str
-    occurrence: int
-
-    @property
-    def id(self) -> str:
-        return chunk_id(self.document, self.text_hash, self.occurrence)
-
-    @property
-    def embed_text(self) -> str:
-        """What is embedded and searched. Not the document's name: renaming one embeds nothing again."""
-        return _embed_text(self.heading, self.text)
-
-
-def _embed_text(heading: str | None, text: str) -> str:
-    return f"{heading}\n{text}" if heading else text
-
-
-def text_hash(text: str) -> str:
-    """32 hexadecimal digits: equal for texts that have the same embedding."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def chunk_id(document: str, text_hash: str, occurrence: int) -> str:
-    """The same for the same text in the same document, wherever it stands there."""
-    return str(uuid.uuid5(_CHUNK_NAMESPACE, f"{document}\0{text_hash}\0{occurrence}"))
 
 
 class _Splitter(Protocol):

@@ -14,11 +14,11 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Generic
 
-from app.errors import NoDocuments
+from app.domain.document import DocumentStatus
+from app.domain.errors import NoDocuments
 from app.pages import UnreadableError
 from app.reader_process import ReaderProcess, T
 from app.reading_limits import MB, ReadingLimits
-from app.schemas import DocumentStatus
 
 # Hashing lets go of Python's lock. Four threads are four times as fast with files of 200 MB, and take three
 # times as long as none with files of 1 KB, each of which takes 25 us.

@@ -12,7 +12,7 @@ from types import FrameType
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import IndexNotReady
+from app.domain.errors import IndexNotReady
 from app.middleware import current_task
 from app.problems import error_response
 from app.request_notes import current_notes

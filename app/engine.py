@@ -20,20 +20,13 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
-from app.deadline import start_deadline
-from app.embeddings.fingerprint import Fingerprint
+from app.domain.answer import AnswerStatus, Citation, QueryResponse, RetrieveResponse, Usage
+from app.domain.deadline import start_deadline
+from app.domain.errors import ModelTimeout, ModelUnavailable
+from app.domain.fingerprint import Fingerprint
+from app.domain.query import Filters, QueryRequest
 from app.embeddings.query import QueryEmbedder
-from app.errors import ModelTimeout, ModelUnavailable
 from app.request_notes import Facts, current_notes
-from app.schemas import (
-    AnswerStatus,
-    Citation,
-    Filters,
-    QueryRequest,
-    QueryResponse,
-    RetrieveResponse,
-    Usage,
-)
 from app.stopwatch import Stopwatch
 from app.stores.contract import ChunkStore
 from app.stores.payloads import Hit

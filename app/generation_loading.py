@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from app.errors import DatabaseUnavailable, IndexingError, SnapshotDamaged
+from app.domain.errors import DatabaseUnavailable, IndexingError, SnapshotDamaged
 from app.index_loading import Choice
 from app.postgres.chunk_table import ChunkTable
 from app.postgres.database import database_errors

@@ -6,7 +6,7 @@ from itertools import chain
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import HeadersTooLarge, RagError, UriTooLong
+from app.domain.errors import HeadersTooLarge, RagError, UriTooLong
 from app.problems import error_response
 
 MAX_URL_BYTES = 8 * 1024

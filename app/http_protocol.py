@@ -8,7 +8,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.errors import HeadersTooLarge, RagError, RequestTimeout
+from app.domain.errors import HeadersTooLarge, RagError, RequestTimeout
 from app.problems import MEDIA_TYPE, problem_json
 
 

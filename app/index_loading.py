@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.errors import FingerprintMismatch, IndexingError, SnapshotDamaged
+from app.domain.errors import FingerprintMismatch, IndexingError, SnapshotDamaged
 from app.served_index import ServedIndex
 from app.snapshots import Scratch, Snapshot, SnapshotStore
 from app.snapshots.store import Signature

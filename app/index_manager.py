@@ -12,11 +12,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from app.errors import DatabaseUnavailable, IndexingCancelled, IndexingError, IndexLocked, IndexNotReady
+from app.domain.errors import (
+    DatabaseUnavailable,
+    IndexingCancelled,
+    IndexingError,
+    IndexLocked,
+    IndexNotReady,
+)
+from app.domain.index import HealthResponse, HealthStatus, IndexInfo
 from app.index_loading import Loader
 from app.indexing.indexer import Indexer
 from app.indexing.progress import Progress
-from app.schemas import HealthResponse, HealthStatus, IndexInfo
 from app.served_index import ServedIndex
 
 logger = logging.getLogger(__name__)

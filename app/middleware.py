@@ -8,7 +8,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.coarse_timer import CoarseTimer
-from app.errors import BodyTooLarge, RequestTimeout
+from app.domain.errors import BodyTooLarge, RequestTimeout
 from app.problems import as_internal_error, error_response
 from app.request_notes import CLIENT_GONE, current_notes
 

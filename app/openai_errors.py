@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from app.chat_schemas import ErrorInfo, ErrorResponse
-from app.errors import InvalidRequest, RagError, RateLimited
+from app.domain.errors import InvalidRequest, RagError, RateLimited
 from app.schemas import FieldProblem
 
 PREFIX = "/v1/"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.schemas import DocumentStatus
+from app.domain.document import DocumentStatus
 
 # A longer line is a paragraph that somebody marked as a heading.
 MAX_HEADING_CHARS = 200

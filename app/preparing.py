@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.bm25 import TermCounter, TermCounts
-from app.cutting import Chunk, Chunking, cut
-from app.embeddings.batches import Vector
+from app.cutting import Chunking, cut
+from app.domain.chunk import Chunk
+from app.domain.vectors import Vector
 from app.embeddings.static import StaticModel, StaticTokens
 from app.reading import read_pages
 

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from app import openai_errors
-from app.errors import InvalidRequest, RagError
+from app.domain.errors import InvalidRequest, RagError
 from app.request_notes import current_notes
 from app.schemas import FieldProblem, Problem
 from app.telemetry import request_id

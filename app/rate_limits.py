@@ -17,7 +17,7 @@ from limits.errors import StorageError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.client_address import ClientAddress
-from app.errors import Overloaded, RagError, RateLimited
+from app.domain.errors import Overloaded, RagError, RateLimited
 from app.middleware import is_work
 from app.problems import error_response
 from app.request_notes import Header, current_notes

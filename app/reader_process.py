@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Generic, TypeVar
 
+from app.domain.document import DocumentStatus
 from app.pages import UnreadableError
 from app.reading import READABLE_SUFFIXES
 from app.reading_limits import (
@@ -30,7 +31,6 @@ from app.reading_limits import (
     memory_of,
     time_limit,
 )
-from app.schemas import DocumentStatus
 
 T = TypeVar("T")
 

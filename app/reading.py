@@ -14,12 +14,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from app.domain.document import DocumentStatus
 from app.encodings import read_text
 from app.pages import Page, UnreadableError, clean, markdown_headings
 from app.pdf import pdf_pages
 from app.protection import is_protected
 from app.reading_limits import is_out_of_memory
-from app.schemas import DocumentStatus
 
 if TYPE_CHECKING:
     from kreuzberg import ExtractionConfig, ExtractionResult

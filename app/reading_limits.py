@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from app.domain.document import DocumentStatus
 from app.pages import UnreadableError
-from app.schemas import DocumentStatus
 
 MB = 1024 * 1024
 

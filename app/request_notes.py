@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from app.schemas import Usage
+from app.domain.answer import Usage
 from app.telemetry import NO_REQUEST
 
 # An outcome; the others are what an answer's `status` says, and the codes of errors.

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.domain.index import IndexInfo
 from app.engine import RagQueryEngine
-from app.schemas import IndexInfo
 from app.snapshots import Manifest
 
 

@@ -12,7 +12,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.chunk_unit import ChunkUnit
+from app.domain.chunk import ChunkUnit
 from app.setting_values import (
     checked_api_keys,
     checked_collector_address,

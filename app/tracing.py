@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import RagError
+from app.domain.errors import RagError
 from app.request_log import is_probe
 from app.request_notes import Facts, current_notes
 from app.telemetry import request_id

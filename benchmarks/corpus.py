@@ -16,15 +16,15 @@ from itertools import count, islice
 from pathlib import Path
 
 from app.bm25 import TermCounter
-from app.chunk_unit import ChunkUnit
 from app.chunking import node_of
-from app.cutting import Chunk, Chunking, cut
-from app.embeddings.fingerprint import Fingerprint
+from app.cutting import Chunking, cut
+from app.domain.chunk import Chunk, ChunkUnit
+from app.domain.document import DocumentRecord, DocumentStatus
+from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.static import DIMENSIONS, MODEL, StaticModel
 from app.pages import Page, markdown_headings
 from app.reading import READER_VERSION
-from app.schemas import DocumentRecord, DocumentStatus
 from app.settings import EmbeddingProvider
 from app.snapshots import ChunkingInfo, Manifest, SnapshotStore
 from app.stores.edge_shard import ENGINE_VERSION, ChunkShard

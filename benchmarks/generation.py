@@ -13,15 +13,15 @@ import psycopg
 from psycopg import sql
 
 from app.assembly.postgres import make_postgres_storage
-from app.chunk_unit import ChunkUnit
-from app.embeddings.fingerprint import Fingerprint
+from app.domain.chunk import ChunkUnit
+from app.domain.document import DocumentRecord, DocumentStatus
+from app.domain.fingerprint import Fingerprint
 from app.embeddings.static import DIMENSIONS, MODEL
 from app.indexing.in_postgres import Building, PostgresStorage
 from app.indexing.storage import Before
 from app.postgres.chunk_table import Hnsw
 from app.postgres.database import Connection, Database
 from app.postgres.generations import ENGINE
-from app.schemas import DocumentRecord, DocumentStatus
 from app.settings import EmbeddingProvider, Settings
 from app.snapshots import ChunkingInfo, Manifest
 from app.stores.payloads import Entry

@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager
+from app.domain.query import QueryRequest
 from app.embeddings.local import LocalEmbedding
-from app.schemas import QueryRequest
 from app.settings import Settings, load_settings
 from benchmarks.naive import NaiveIndex
 from benchmarks.service import keyless_environment

@@ -10,10 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from app.chunk_unit import ChunkUnit
 from app.chunking import node_of
 from app.cutting import Chunking
 from app.documents import Reader, inspect, walk
+from app.domain.chunk import ChunkUnit
 from app.preparing import prepare
 from app.reading_limits import ReadingLimits
 from benchmarks.datasets import ROOT

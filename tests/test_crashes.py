@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.errors import IndexingError
+from app.domain.errors import IndexingError
 from tests.support.crash_trials import KEPT, Scenario, Workshop, check_kill, current_id
 from tests.support.durability import not_flushed
 from tests.support.fake_provider import FakeProvider

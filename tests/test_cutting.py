@@ -6,9 +6,9 @@ import pytest
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.schema import MetadataMode
 
-from app.chunk_unit import ChunkUnit
 from app.chunking import Chunker, node_of
-from app.cutting import Chunk, Chunking, cut, text_hash
+from app.cutting import Chunking, cut
+from app.domain.chunk import Chunk, ChunkUnit, text_hash
 from app.embeddings.static import load_tokenizer
 from app.pages import Page, markdown_headings
 from app.stores.nodes import payload_of

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.documents import Document, InspectedFile, Reader, inspect, walk
-from app.errors import NoDocuments
-from app.schemas import DocumentStatus
+from app.domain.document import DocumentStatus
+from app.domain.errors import NoDocuments
 from tests.support.readers import read_text, tell, wait_if_first
 from tests.support.reading import DEFAULT_LIMITS, file_at
 from tests.support.serving import wait_for

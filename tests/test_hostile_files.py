@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.documents import Document, Reader, inspect, walk
+from app.domain.document import DocumentStatus
 from app.pages import Page
-from app.schemas import DocumentStatus
 from tests.support.readers import read_all_pages
 from tests.support.reading import DEFAULT_LIMITS
 

@@ -15,7 +15,7 @@ import pytest
 
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager, make_index_opener
-from app.schemas import HealthResponse
+from app.domain.index import HealthResponse
 from app.settings import Settings
 from app.snapshots import Scratch, SnapshotStore
 from tests.conftest import build

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import FingerprintMismatch, SnapshotDamaged
+from app.domain.errors import FingerprintMismatch, SnapshotDamaged
 from app.index_loading import IndexLoader
 from app.served_index import ServedIndex
 from app.snapshots import Scratch, Snapshot, SnapshotStore

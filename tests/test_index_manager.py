@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse
 from app.assembly.indexing import make_indexer
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_opener
-from app.errors import IndexingError
+from app.domain.errors import IndexingError
+from app.domain.index import HealthResponse
 from app.index_loading import IndexLoader
 from app.index_manager import IndexManager
 from app.indexing.indexer import Indexer
-from app.schemas import HealthResponse
 from app.settings import Settings
 from app.snapshots import Scratch, SnapshotStore
 from tests.conftest import build

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
-from app.errors import IndexingError
+from app.domain.errors import IndexingError
 from app.settings import Settings
 from tests.conftest import build
 from tests.support.fake_provider import DIMENSIONS, FakeProvider, failing_with

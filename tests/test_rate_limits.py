@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from limits.aio.storage import MemoryStorage
 
 from app.client_address import ClientAddress, parse_networks
-from app.errors import Overloaded
+from app.domain.errors import Overloaded
 from app.main import create_app
 from app.rate_limits import MovingWindows, RateLimits, make_storage
 from app.settings import Settings, SettingsError, load_settings

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.documents import Document, InspectedFile, Reader
+from app.domain.document import DocumentStatus
 from app.reading_limits import ReadingLimits
-from app.schemas import DocumentStatus
 from tests.support.readers import behave
 from tests.support.reading import DEFAULT_LIMITS, file_at, make_long_pdf
 from tests.support.serving import ROOT, wait_for

@@ -27,10 +27,11 @@ from app.chat_schemas import (
     ModelList,
     UrlCitation,
 )
+from app.domain.answer import Citation
+from app.domain.errors import ModelNotFound, RagError
+from app.domain.query import QueryRequest
 from app.engine import Answered, Found, Part
-from app.errors import ModelNotFound, RagError
 from app.openai_errors import openai_error_json
-from app.schemas import Citation, QueryRequest
 from app.synthesis.contract import Conversation, Turn
 from app.telemetry import request_id
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from app.api.dependencies import ManagerDep
-from app.schemas import HealthResponse, LivenessResponse
+from app.domain.index import HealthResponse
+from app.schemas import LivenessResponse
 
 router = APIRouter(tags=["health"])
 

@@ -10,10 +10,12 @@ from fastapi import APIRouter, Response
 
 from app.api.dependencies import EngineDep, problems
 from app.api.sse import DONE, EventStream, event
+from app.domain.answer import QueryResponse, RetrieveResponse
+from app.domain.errors import RagError
+from app.domain.query import QueryRequest
 from app.engine import Answered, Found, Part
-from app.errors import RagError
 from app.problems import problem_json
-from app.schemas import CitationsEvent, QueryRequest, QueryResponse, RetrieveResponse
+from app.schemas import CitationsEvent
 
 _EVENTS = """\
 1. `event: citations` with `citations`, `sources` and `index`;

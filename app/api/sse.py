@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import IndexNotReady, RagError
+from app.domain.errors import IndexNotReady, RagError
 from app.problems import as_internal_error, log_error
 from app.request_notes import CLIENT_GONE, current_notes
 

@@ -8,12 +8,12 @@ from llama_index.core import VectorStoreIndex
 
 from app.chunking import Chunker
 from app.cutting import Chunking
-from app.embeddings.fingerprint import Fingerprint
+from app.domain.errors import FingerprintMismatch
+from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.provider import ProviderEmbedding
 from app.embeddings.query import QueryEmbedder
 from app.engine import RagQueryEngine, Retrieval
-from app.errors import FingerprintMismatch
 from app.snapshots import Manifest
 from app.stores.contract import ChunkStore
 from app.synthesis.contract import Synthesizer

@@ -8,7 +8,7 @@ import psycopg
 
 from app.doctor.finding import Finding, fail, ok, warn
 from app.doctor.index import describe
-from app.errors import DatabaseError, IndexingError
+from app.domain.errors import DatabaseError, IndexingError
 from app.postgres import schema
 from app.postgres.database import NO_VECTOR, Database, database_errors
 from app.postgres.generations import Generations

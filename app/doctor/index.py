@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from app.assembly.indexing import make_recipe, make_snapshots
 from app.doctor.finding import Finding, fail, ok, warn
-from app.errors import IndexingError, SnapshotDamaged
+from app.domain.errors import IndexingError, SnapshotDamaged
 from app.settings import Settings
 from app.snapshots import Manifest, SnapshotStore
 

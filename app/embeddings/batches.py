@@ -7,13 +7,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-# Shape (dimensions,).
-Vector = npt.NDArray[np.float32]
-# Shape (texts, dimensions).
-Vectors = npt.NDArray[np.float32]
+from app.domain.vectors import Vectors
 
 Submit = Callable[[list[str]], Future[Vectors]]
 

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from app.embeddings.batches import Vector
-from app.errors import IndexingError
+from app.domain.errors import IndexingError
+from app.domain.vectors import Vector
 
 # A file is ours if it has this table and nothing else. Ids grow with age; SQLite itself does not notice a
 # flipped bit in a value, so there is a checksum.

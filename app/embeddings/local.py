@@ -8,7 +8,7 @@ from typing import Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import PrivateAttr
 
-from app.embeddings.batches import Vectors
+from app.domain.vectors import Vectors
 from app.embeddings.static import MODEL, StaticModel
 
 # A question of this length takes 0.2 ms; changing the thread would take as long.

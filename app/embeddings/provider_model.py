@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.embeddings.batches import Submit, Vector, Vectors
-from app.errors import EmbeddingChanged, IndexingError, RagError
+from app.domain.errors import EmbeddingChanged, IndexingError, RagError
+from app.domain.vectors import Vector, Vectors
+from app.embeddings.batches import Submit
 from app.provider.background import background_loop
 from app.provider.client import Endpoint
 from app.provider.failures import ProviderFailure

@@ -6,8 +6,8 @@ from array import array
 from collections import OrderedDict
 from typing import Protocol
 
-from app.embeddings.fingerprint import Fingerprint
-from app.errors import ModelUnavailable
+from app.domain.errors import ModelUnavailable
+from app.domain.fingerprint import Fingerprint
 
 
 class QuestionModel(Protocol):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from app.embeddings.batches import Vectors
+from app.domain.vectors import Vectors
 from app.embeddings.words import WordMemo
 
 MODEL = "wordllama-l2-supercat"

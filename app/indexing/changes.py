@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from posixpath import splitext
 
 from app.documents import InspectedFile
-from app.schemas import DocumentRecord, DocumentStatus
+from app.domain.document import DocumentRecord, DocumentStatus
 
 # Reading the same file again gives the same. What else may become of one could be an accident, or a limit's.
 _FINAL = frozenset(

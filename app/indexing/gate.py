@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import qdrant_edge as qdrant
 
-from app.errors import IndexingError, TooManyDocumentsLost
+from app.domain.document import DocumentRecord, DocumentStatus
+from app.domain.errors import IndexingError, TooManyDocumentsLost
 from app.indexing.changes import Changes
-from app.schemas import DocumentRecord, DocumentStatus
 from app.stores.edge_shard import BM25, DENSE, ChunkShard, vectors_of
 
 _QUESTIONS = 20

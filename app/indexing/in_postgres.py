@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from app.errors import SnapshotDamaged
+from app.domain.document import DocumentRecord
+from app.domain.errors import SnapshotDamaged
 from app.indexing.changes import Changes
 from app.indexing.gate import judge
 from app.indexing.storage import Before, Recipe
@@ -19,7 +20,6 @@ from app.postgres.chunk_table import ChunkTable, Hnsw
 from app.postgres.database import Database, database_errors
 from app.postgres.generations import ENGINE, Generations
 from app.postgres.statement import SEARCHING
-from app.schemas import DocumentRecord
 from app.snapshots import Manifest, SnapshotSummary
 from app.stores.payloads import Entry
 

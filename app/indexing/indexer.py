@@ -14,8 +14,8 @@ from pathlib import Path
 from threading import Event
 
 from app.documents import Reader
-from app.embeddings.fingerprint import Fingerprint
-from app.errors import FingerprintMismatch, NoDocuments, TooManyDocumentsLost
+from app.domain.errors import FingerprintMismatch, NoDocuments, TooManyDocumentsLost
+from app.domain.fingerprint import Fingerprint
 from app.indexing.changes import Changes
 from app.indexing.gate import check_shrink
 from app.indexing.progress import OnProgress

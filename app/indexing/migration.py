@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from threading import Event
 
-from app.errors import SnapshotNotFound
+from app.domain.document import DocumentRecord
+from app.domain.errors import SnapshotNotFound
 from app.indexing.progress import OnProgress, Progress, Stage
 from app.indexing.run import stop_if
 from app.indexing.storage import Before, Chunks, Staging, Storage
-from app.schemas import DocumentRecord
 from app.snapshots import Manifest
 from app.stores.payloads import Entry
 

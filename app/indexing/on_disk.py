@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from app.domain.document import DocumentRecord
+from app.domain.errors import SnapshotDamaged
 from app.embeddings.cache import EmbeddingCache
-from app.errors import SnapshotDamaged
 from app.indexing.changes import Changes
 from app.indexing.gate import check_answers
 from app.indexing.storage import Before, Recipe
 from app.indexing.target import Target
-from app.schemas import DocumentRecord
 from app.snapshots import Manifest, Scratch, Snapshot, SnapshotStore, SnapshotSummary, Staging
 from app.stores.edge_shard import ENGINE_VERSION, ChunkShard
 from app.stores.payloads import Entry

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from app.domain.document import DocumentRecord, DocumentStatus
 from app.indexing.changes import Changes
-from app.schemas import DocumentRecord, DocumentStatus
 
 # Names of one kind in the text; JSON has them all.
 _SHOWN = 20

@@ -8,13 +8,13 @@ from pathlib import Path
 from threading import Event
 
 from app.documents import Document, InspectedFile, Reader, inspect, walk
-from app.errors import IndexingCancelled, NoDocuments
+from app.domain.document import DocumentRecord, DocumentStatus
+from app.domain.errors import IndexingCancelled, NoDocuments
 from app.indexing.changes import Changes, compare
 from app.indexing.progress import OnProgress, Progress, Stage
 from app.indexing.storage import Before
 from app.preparing import Prepared, PreparedChunk
 from app.reader_process import ReaderProcess
-from app.schemas import DocumentRecord, DocumentStatus
 
 
 def stop_if(cancelled: Event) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
-from app.embeddings.batches import Vector
-from app.embeddings.fingerprint import Fingerprint
+from app.domain.document import DocumentRecord
+from app.domain.fingerprint import Fingerprint
+from app.domain.vectors import Vector
 from app.indexing.changes import Changes
-from app.schemas import DocumentRecord
 from app.snapshots import ChunkingInfo, Manifest, SnapshotSummary
 from app.stores.payloads import Entry
 

@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from threading import Event
 
-from app.embeddings.batches import BatchEmbedding, Submit, Vector, Vectors
-from app.errors import EmbeddingChanged, IndexingError
+from app.domain.errors import EmbeddingChanged, IndexingError
+from app.domain.vectors import Vector, Vectors
+from app.embeddings.batches import BatchEmbedding, Submit
 from app.indexing.run import stop_if
 from app.indexing.storage import Chunks, VectorCache
 from app.preparing import PreparedChunk

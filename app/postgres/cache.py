@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
-from app.embeddings.batches import Vector
+from app.domain.vectors import Vector
 
 # Of a row, besides the vector.
 _OVERHEAD = 100

@@ -11,8 +11,8 @@ from pgvector import HalfVector, SparseVector
 from psycopg import sql
 
 from app.bm25 import TermStatistics, has_drifted, weights
-from app.embeddings.batches import Vector
-from app.errors import SnapshotDamaged
+from app.domain.errors import SnapshotDamaged
+from app.domain.vectors import Vector
 from app.postgres.database import Database
 from app.postgres.rows import COLUMNS, entry_of_row, row_of, vector_of, words
 from app.postgres.statement import Condition, Statement

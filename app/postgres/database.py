@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 
-from app.errors import DatabaseError, DatabaseUnavailable
+from app.domain.errors import DatabaseError, DatabaseUnavailable
 
 NO_VECTOR = (
     "the database has no pgvector, or one older than 0.8: install it, and run CREATE "

@@ -13,10 +13,10 @@ from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 from pydantic import TypeAdapter, ValidationError
 
-from app.errors import IndexLocked, SnapshotDamaged
+from app.domain.document import DocumentRecord
+from app.domain.errors import IndexLocked, SnapshotDamaged
 from app.postgres.chunk_table import ChunkTable
 from app.postgres.database import Database
-from app.schemas import DocumentRecord
 from app.snapshots import Manifest, SnapshotSummary
 from app.snapshots.ids import ID, candidates, next_id, to_go_back_to
 

@@ -10,7 +10,7 @@ from pgvector import HalfVector, SparseVector
 from psycopg.types.json import Jsonb
 
 from app.bm25 import TermCounts, counts_of, weights
-from app.embeddings.batches import Vector
+from app.domain.vectors import Vector
 from app.stores.payloads import Entry
 
 # Of a `sparsevec`, at most. The tokenizer's ids of terms are numbers up to 2**32: of 200,000 terms, twenty

@@ -14,7 +14,7 @@ import psycopg
 from pgvector.psycopg import register_vector
 from psycopg import errors, sql
 
-from app.errors import DatabaseError, SnapshotDamaged
+from app.domain.errors import DatabaseError, SnapshotDamaged
 from app.postgres.database import NO_VECTOR, SET, Database
 
 LAYOUT = 1

@@ -13,7 +13,7 @@ from psycopg import errors
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
-from app.errors import DatabaseError, DatabaseUnavailable, IndexingError
+from app.domain.errors import DatabaseError, DatabaseUnavailable, IndexingError
 from app.postgres import schema
 from app.postgres.chunk_table import ChunkTable
 from app.postgres.database import NO_VECTOR, SET, AsyncConnection, Connection, Database, database_errors

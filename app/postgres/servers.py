@@ -13,7 +13,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg_pool import PoolTimeout
 
-from app.errors import (
+from app.domain.errors import (
     DatabaseError,
     IndexingError,
     IndexNotReady,

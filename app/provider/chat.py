@@ -28,10 +28,10 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms.llm import LLM
 from pydantic import PrivateAttr
 
+from app.domain.answer import Usage
 from app.provider.chat_stream import ChatStream, parse_text, parse_usage
 from app.provider.client import Endpoint
 from app.provider.failures import ProviderFailure
-from app.schemas import Usage
 
 # As the API takes them: role and content.
 Messages = list[dict[str, str]]

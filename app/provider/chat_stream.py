@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 import orjson
 
-from app.deadline import remaining_s, until_deadline
+from app.domain.answer import Usage
+from app.domain.deadline import remaining_s, until_deadline
 from app.provider.client import transport_failures
 from app.provider.failures import ProviderFailure, ProviderTimeout, making_sense
-from app.schemas import Usage
 
 _MAX_BYTES = 16 * 1024 * 1024
 _MAX_LINE_BYTES = 1024 * 1024

@@ -18,8 +18,8 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from app.deadline import remaining_s, start_deadline, until_deadline
-from app.errors import ModelUnavailable
+from app.domain.deadline import remaining_s, start_deadline, until_deadline
+from app.domain.errors import ModelUnavailable
 from app.provider.breaker import Breaker, CircuitOpen
 from app.provider.failures import ProviderFailure, ProviderTimeout, making_sense, refused
 from app.provider.observer import UNOBSERVED, ProviderObserver

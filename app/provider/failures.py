@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from app.errors import ModelTimeout, ModelUnavailable, RagError
+from app.domain.errors import ModelTimeout, ModelUnavailable, RagError
 
 # These may pass; another try with what is wrong about the request itself would only cost more.
 _PASSING_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})

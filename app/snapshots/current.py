@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from app.errors import IndexingError, SnapshotDamaged
+from app.domain.errors import IndexingError, SnapshotDamaged
 from app.snapshots.files import read_all, sync_folder, write_synced
 from app.snapshots.ids import ID
 from app.snapshots.manifest import REBUILD

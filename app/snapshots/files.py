@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from blake3 import blake3
 
-from app.errors import SnapshotDamaged
+from app.domain.errors import SnapshotDamaged
 
 # Hashing and reading release Python's lock, so that threads help.
 _THREADS = min(4, os.cpu_count() or 1)

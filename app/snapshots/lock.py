@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.errors import IndexingError, IndexLocked
+from app.domain.errors import IndexingError, IndexLocked
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from app.chunk_unit import ChunkUnit
-from app.embeddings.fingerprint import Fingerprint
-from app.errors import SnapshotDamaged
+from app.domain.chunk import ChunkUnit
+from app.domain.errors import SnapshotDamaged
+from app.domain.fingerprint import Fingerprint
 from app.snapshots.files import read_all, write_synced
 
 SCHEMA_VERSION = 2

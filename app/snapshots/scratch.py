@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from app.errors import IndexingError
+from app.domain.errors import IndexingError
 from app.snapshots.snapshot import Snapshot
 
 _PREFIX = "rag-index-"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from app.errors import SnapshotDamaged
-from app.schemas import DocumentRecord
+from app.domain.document import DocumentRecord
+from app.domain.errors import SnapshotDamaged
 from app.snapshots.files import (
     copy_verified,
     damage_if_unreadable,

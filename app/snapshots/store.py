@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from app.embeddings.fingerprint import Fingerprint
-from app.errors import IndexReadOnly, SnapshotDamaged
-from app.schemas import DocumentRecord
+from app.domain.document import DocumentRecord
+from app.domain.errors import IndexReadOnly, SnapshotDamaged
+from app.domain.fingerprint import Fingerprint
 from app.snapshots.current import Current
 from app.snapshots.files import flush_and_digest, in_threads, status_of, sync_folder
 from app.snapshots.ids import ID, candidates, next_id, to_go_back_to

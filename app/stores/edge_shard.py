@@ -16,7 +16,7 @@ import numpy as np
 import qdrant_edge as qdrant
 
 from app.bm25 import TermCounts, TermStatistics, counts_of, has_drifted, weights
-from app.embeddings.batches import Vector
+from app.domain.vectors import Vector
 from app.stores.chunk_points import ChunkPoints, number_of
 from app.stores.labels import LABELS, labels_of
 from app.stores.mapped_pages import let_go

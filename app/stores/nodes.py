@@ -6,7 +6,7 @@ from typing import Any
 
 from llama_index.core.schema import BaseNode, MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
 
-from app.cutting import text_hash
+from app.domain.chunk import text_hash
 
 
 def payload_of(node: BaseNode) -> dict[str, Any]:

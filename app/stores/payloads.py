@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from app.bm25 import TermCounts
-from app.cutting import Chunk, chunk_id
-from app.embeddings.batches import Vector
+from app.domain.chunk import Chunk, chunk_id
+from app.domain.vectors import Vector
 
 # The metadata of the service's chunks, which it filters by.
 FIELDS = ("document", "format", "page", "heading")

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bm25 import TermCounter
-from app.embeddings.batches import Vectors
+from app.domain.answer import Citation
+from app.domain.vectors import Vectors
 from app.embeddings.local import LocalEmbedding
-from app.schemas import Citation
 from app.synthesis.sentences import split_sentences
 
 # A passage of 1,000 characters takes 9 KB, so that this holds 4,300 of them.

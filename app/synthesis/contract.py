@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from app.schemas import Citation, Usage
+from app.domain.answer import Citation, Usage
 
 NO_CONTEXT_ANSWER = "I found nothing in the documents that answers this question."
 

@@ -6,8 +6,8 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from app.errors import ModelTimeout, ModelUnavailable
-from app.schemas import Citation
+from app.domain.answer import Citation
+from app.domain.errors import ModelTimeout, ModelUnavailable
 from app.synthesis.contract import Conversation, Standalone, Synthesis, Synthesizer
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bm25 import TermCounter
+from app.domain.answer import Citation
 from app.embeddings.local import LocalEmbedding
-from app.schemas import Citation
 from app.synthesis.analysis import Analysis, Analyzer
 from app.synthesis.contract import Conversation, Standalone, Synthesis
 

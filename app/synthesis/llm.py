@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from app.errors import ModelUnavailable
+from app.domain.answer import Citation
+from app.domain.errors import ModelUnavailable
 from app.provider.chat import ChatModel, Completion, Messages
-from app.schemas import Citation
 from app.synthesis.contract import Conversation, Standalone, Synthesis
 from app.synthesis.markers import MarkerFilter, resolve_markers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from app.schemas import Citation
+from app.domain.answer import Citation
 
 # Every repetition is bounded: a model may send thousands of blanks or digits.
 _NUMBERS = r"\d{1,9}(?:\s{0,3},\s{0,3}\d{1,9}){0,50}"

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.embeddings.batches import BatchEmbedding, Submit, Vectors
+from app.domain.errors import EmbeddingChanged, IndexingError
+from app.domain.vectors import Vectors
+from app.embeddings.batches import BatchEmbedding, Submit
 from app.embeddings.provider_model import ProviderModel
-from app.errors import EmbeddingChanged, IndexingError
 from app.provider import client
 from app.provider.client import Endpoint, ProviderClient
 from app.provider.patience import offline

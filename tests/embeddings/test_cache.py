@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.embeddings.batches import Vector
+from app.domain.errors import IndexingError
+from app.domain.vectors import Vector
 from app.embeddings.cache import EmbeddingCache, cache_scope
-from app.errors import IndexingError
 from tests.support.serving import ROOT
 
 SCOPE = "openai/text-embedding-3-small@https://api.openai.com/v1"

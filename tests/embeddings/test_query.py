@@ -8,9 +8,9 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from app.embeddings.fingerprint import Fingerprint
+from app.domain.errors import ModelUnavailable
+from app.domain.fingerprint import Fingerprint
 from app.embeddings.query import QueryEmbedder
-from app.errors import ModelUnavailable
 from app.settings import Settings
 from tests.support.fake_provider import FakeProvider
 

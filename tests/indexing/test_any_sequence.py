@@ -25,7 +25,13 @@ from hypothesis.stateful import (
 )
 
 from app.assembly.indexing import make_indexer, make_snapshots
-from app.errors import IndexingCancelled, IndexingError, NoDocuments, SnapshotNotFound, TooManyDocumentsLost
+from app.domain.errors import (
+    IndexingCancelled,
+    IndexingError,
+    NoDocuments,
+    SnapshotNotFound,
+    TooManyDocumentsLost,
+)
 from app.indexing.changes import Changes
 from app.indexing.progress import Progress
 from app.indexing.report import Report

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.documents import InspectedFile
+from app.domain.document import DocumentRecord, DocumentStatus
 from app.indexing.changes import Changes, compare
-from app.schemas import DocumentRecord, DocumentStatus
 
 
 def record(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.bm25 import TermCounts
-from app.errors import IndexingError
+from app.domain.errors import IndexingError
 from app.indexing.gate import check_answers
 from app.stores.edge_shard import ChunkShard
 from app.stores.payloads import Entry

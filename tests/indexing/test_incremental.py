@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.assembly.indexing import make_indexer
-from app.errors import EmbeddingChanged, IndexingError, NoDocuments, TooManyDocumentsLost
+from app.domain.errors import EmbeddingChanged, IndexingError, NoDocuments, TooManyDocumentsLost
 from app.settings import Settings
 from tests.conftest import build, plan
 from tests.support.fake_provider import FakeProvider

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from app.errors import IndexLocked
+from app.domain.errors import IndexLocked
 from app.postgres.database import Database
 from app.postgres.generations import Generations
 from app.settings import Settings

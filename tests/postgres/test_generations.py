@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.assembly.indexing import make_storage
-from app.errors import IndexingError, TooManyDocumentsLost
+from app.domain.errors import IndexingError, TooManyDocumentsLost
 from app.postgres.rows import normalized
 from app.settings import Settings
 from tests.conftest import build, plan

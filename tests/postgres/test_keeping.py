@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.assembly.indexing import make_indexer, make_storage
-from app.errors import IndexingError, IndexLocked, SnapshotNotFound
+from app.domain.errors import IndexingError, IndexLocked, SnapshotNotFound
 from app.postgres.generations import Generations
 from app.settings import Settings
 from tests.conftest import build, plan, write_two_documents

@@ -17,7 +17,13 @@ import psycopg
 import pytest
 
 from app.assembly.indexing import make_disk_storage, make_postgres_storage
-from app.errors import DatabaseUnavailable, IndexingCancelled, IndexingError, IndexLocked, SnapshotNotFound
+from app.domain.errors import (
+    DatabaseUnavailable,
+    IndexingCancelled,
+    IndexingError,
+    IndexLocked,
+    SnapshotNotFound,
+)
 from app.indexing.migration import _BATCH, Migrated, migrate
 from app.indexing.progress import OnProgress, Progress, Stage
 from app.indexing.storage import Before, Recipe, Storage

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from app.errors import DatabaseError, SnapshotDamaged
+from app.domain.errors import DatabaseError, SnapshotDamaged
 from app.postgres import schema
 from app.postgres.database import Database
 from app.settings import Settings

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_embedding
-from app.errors import ModelTimeout, ModelUnavailable
+from app.domain.errors import ModelTimeout, ModelUnavailable
 from app.provider import client
 from app.provider.chat import ChatModel
 from app.provider.client import Endpoint

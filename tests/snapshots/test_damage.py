@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import SnapshotDamaged
+from app.domain.errors import SnapshotDamaged
 from app.snapshots import Snapshot, SnapshotStore
 from tests.support.made_snapshots import flip, flip_unseen, folder_of, publish
 from tests.support.serving import ROOT

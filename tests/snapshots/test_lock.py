@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import IndexLocked
+from app.domain.errors import IndexLocked
 from app.snapshots import SnapshotStore
 from tests.support.made_snapshots import publish
 from tests.support.serving import ROOT, wait_for
@@ -29,7 +29,7 @@ with store.writer(), store.stage():
 CONTEND = """
 import os, signal, sys
 from pathlib import Path
-from app.errors import IndexLocked
+from app.domain.errors import IndexLocked
 from app.snapshots import SnapshotStore
 
 store = SnapshotStore(Path(sys.argv[1]), keep=1)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import SnapshotDamaged
+from app.domain.errors import SnapshotDamaged
 from app.snapshots import Scratch, Snapshot, SnapshotStore
 from tests.support.made_snapshots import flip, publish
 from tests.support.serving import ROOT

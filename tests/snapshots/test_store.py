@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import IndexingError, SnapshotDamaged, SnapshotNotFound
-from app.schemas import DocumentRecord
+from app.domain.document import DocumentRecord
+from app.domain.errors import IndexingError, SnapshotDamaged, SnapshotNotFound
 from app.snapshots import SnapshotStore
 from tests.support.made_snapshots import RECORD, fill, flip_unseen, folder_of, manifest_of, publish
 

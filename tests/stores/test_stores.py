@@ -12,9 +12,9 @@ from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import FilterCondition, MetadataFilters
 
-from app.chunk_unit import ChunkUnit
 from app.chunking import Chunker
 from app.cutting import Chunking
+from app.domain.chunk import ChunkUnit
 from app.postgres.database import Database
 from tests.support.stores import EMBEDDING, TEXTS, Store, Stores, ask, nodes, texts_of, where
 

@@ -10,7 +10,7 @@ import sys
 from threading import Event
 
 from app.assembly.indexing import make_indexer
-from app.errors import IndexingError
+from app.domain.errors import IndexingError
 from app.indexing.progress import Progress
 from app.settings import Settings
 

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from app.assembly.indexing import make_indexer
-from app.errors import IndexingError
+from app.domain.errors import IndexingError
 from app.settings import Settings
 
 DONE, FAILED, KILLED = range(3)

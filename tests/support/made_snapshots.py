@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from app.chunk_unit import ChunkUnit
-from app.embeddings.fingerprint import Fingerprint
-from app.schemas import DocumentRecord, DocumentStatus
+from app.domain.chunk import ChunkUnit
+from app.domain.document import DocumentRecord, DocumentStatus
+from app.domain.fingerprint import Fingerprint
 from app.snapshots import ChunkingInfo, Manifest, SnapshotStore, Staging
 
 RECORD = DocumentRecord(

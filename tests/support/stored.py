@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import qdrant_edge as qdrant
 
-from app.schemas import DocumentRecord
+from app.domain.document import DocumentRecord
 from app.snapshots import SnapshotStore
 from app.stores.edge_shard import DENSE, ChunkShard
 from app.stores.labels import LABELS, labels_of

@@ -11,8 +11,8 @@ import tracemalloc
 import numpy as np
 
 from app.bm25 import TermCounter
+from app.domain.answer import Citation
 from app.embeddings.local import LocalEmbedding
-from app.schemas import Citation
 from app.synthesis.analysis import Analysis, Analyzer
 from tests.support.serving import ROOT
 

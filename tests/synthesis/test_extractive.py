@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from app.domain.answer import Citation
 from app.embeddings.local import LocalEmbedding
-from app.schemas import Citation
 from app.synthesis.extractive import ExtractiveSynthesizer
 
 SYNTHESIZER = ExtractiveSynthesizer(LocalEmbedding())

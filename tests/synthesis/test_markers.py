@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.schemas import Citation
+from app.domain.answer import Citation
 from app.synthesis.markers import MarkerFilter, resolve_markers
 
 PASSAGES = [

@@ -1,0 +1,1 @@
+"""The types that all layers share. Nothing here reads, stores or sends."""
