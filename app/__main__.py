@@ -20,8 +20,8 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 def _check_address(host: str, port: int) -> None:
     """uvicorn says what is wrong after the index has been loaded, and not of what."""
+    from app.config.settings import SettingsError  # noqa: PLC0415
     from app.listening import check_listening  # noqa: PLC0415
-    from app.settings import SettingsError  # noqa: PLC0415
 
     try:
         check_listening(host, port)
@@ -62,8 +62,8 @@ def main() -> int:
 
     from app.assembly.guards import check_openness  # noqa: PLC0415
     from app.assembly.tracing import check_tracing  # noqa: PLC0415
-    from app.secret_values import secrets_of  # noqa: PLC0415
-    from app.settings import SettingsError, load_settings  # noqa: PLC0415
+    from app.config.secrets import secrets_of  # noqa: PLC0415
+    from app.config.settings import SettingsError, load_settings  # noqa: PLC0415
     from app.telemetry import log_config  # noqa: PLC0415
     from app.worker_metrics import shared_metrics  # noqa: PLC0415
 

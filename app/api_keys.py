@@ -10,70 +10,16 @@ import hashlib
 import hmac
 import logging
 import os
-import re
 import time
-from collections.abc import Iterable
 from pathlib import Path
+
+from app.config.api_key_entries import Names, parse_keys_file
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_DIGEST = re.compile(r"sha256:([0-9a-fA-F]{64})")
-_KEY = re.compile(r"[\x21-\x7e]+")
-_COMMENT = re.compile(r"(^|\s)#.*")
 _LOOK_EACH_S = 1.0
 
-Names = dict[bytes, str]
 _Signature = tuple[int, int, int]
-
-
-def parse_keys(text: str) -> Names:
-    """The names by the SHA-256 digests of their keys; entries have blanks or commas between them.
-
-    Raises:
-        ValueError: an entry is none; the text shows nothing of it.
-    """
-    return _named(enumerate(text.replace(",", " ").split(), 1), "entry")
-
-
-def hashed(names: Names) -> str:
-    """As `parse_keys` reads it, without any key."""
-    return " ".join(f"{name}:sha256:{digest.hex()}" for digest, name in names.items())
-
-
-def _parse_file(text: str) -> Names:
-    lines = ((number, _COMMENT.sub("", line).strip()) for number, line in enumerate(text.splitlines(), 1))
-    return _named((line for line in lines if line[1]), "line")
-
-
-def _named(entries: Iterable[tuple[int, str]], word: str) -> Names:
-    names: Names = {}
-    for number, entry in entries:
-        try:
-            digest, name = _parse_entry(entry)
-        except ValueError as error:
-            raise ValueError(f"{word} {number}: {error}") from None
-        if names.setdefault(digest, name) != name:
-            raise ValueError(f"{word} {number}: this key has another name already ({names[digest]})")
-    return names
-
-
-def _parse_entry(entry: str) -> tuple[bytes, str]:
-    name, colon, key = entry.partition(":")
-    if not colon:
-        name, key = "", entry
-    elif name == "sha256":
-        raise ValueError("a hashed key needs a name: name:sha256:<64 hex digits>")
-    elif not _NAME.fullmatch(name):
-        raise ValueError("a name has up to 64 letters, digits, dots, dashes and underscores")
-    if match := _DIGEST.fullmatch(key):
-        return bytes.fromhex(match[1]), name
-    if key.startswith("sha256:"):
-        raise ValueError("sha256: is followed by 64 hex digits")
-    if not _KEY.fullmatch(key):
-        raise ValueError("a key has ASCII characters and no blanks")
-    digest = hashlib.sha256(key.encode()).digest()
-    return digest, name or f"key-{digest.hex()[:8]}"
 
 
 class ApiKeys:
@@ -137,7 +83,7 @@ class ApiKeys:
             text = content.decode()
         except UnicodeDecodeError:
             raise ValueError("not in UTF-8") from None
-        self._names = _parse_file(text) | self._fixed
+        self._names = parse_keys_file(text) | self._fixed
         self._signature = signature
         return True
 

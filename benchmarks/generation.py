@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from app.assembly.postgres import make_postgres_storage
+from app.config.settings import EmbeddingProvider, Settings
 from app.domain.chunk import ChunkUnit
 from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.fingerprint import Fingerprint
@@ -22,7 +23,6 @@ from app.indexing.storage import Before
 from app.postgres.chunk_table import Hnsw
 from app.postgres.database import Connection, Database
 from app.postgres.generations import ENGINE
-from app.settings import EmbeddingProvider, Settings
 from app.snapshots import ChunkingInfo, Manifest
 from app.stores.payloads import Entry
 from benchmarks.report import Report

@@ -19,9 +19,9 @@ from fastapi import FastAPI
 from pydantic import BaseModel, SecretStr
 
 from app.assembly.layers import make_layers
+from app.config.secrets import secrets_of
+from app.config.settings import LogFormat, Settings
 from app.main import collect_rarely
-from app.secret_values import secrets_of
-from app.settings import LogFormat, Settings
 from app.telemetry import log_config
 from benchmarks.connection import API_KEY
 from benchmarks.processes import Server, free_port, running

@@ -16,13 +16,13 @@ import uvloop
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
 from app.bm25 import TermCounter
+from app.config.settings import Settings
 from app.postgres import schema
 from app.postgres.database import Connection
 from app.postgres.rows import payload_of_row
 from app.postgres.search import Search
 from app.postgres.server import Limits
 from app.postgres.servers import Servers
-from app.settings import Settings
 from app.snapshots import SnapshotStore
 from app.stores.edge import EdgeVectorStore
 from app.stores.payloads import Entry, Hit

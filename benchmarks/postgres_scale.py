@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 import uvloop
 
-from app.settings import Settings
+from app.config.settings import Settings
 from app.stores.payloads import Entry
 from benchmarks import corpus
 from benchmarks.database import database, settings

@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager
+from app.config.settings import Settings, load_settings
 from app.domain.query import QueryRequest
 from app.embeddings.local import LocalEmbedding
-from app.settings import Settings, load_settings
 from benchmarks.naive import NaiveIndex
 from benchmarks.service import keyless_environment
 

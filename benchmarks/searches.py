@@ -13,9 +13,9 @@ import numpy.typing as npt
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
 from app.assembly.postgres import make_servers
+from app.config.settings import Settings
 from app.embeddings.local import LocalEmbedding
 from app.postgres.servers import Servers
-from app.settings import Settings
 from app.stores.payloads import Entry, Hit
 from app.stores.postgres import PostgresVectorStore
 from benchmarks.questions import all_questions

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from app.settings import Settings
+from app.config.settings import Settings
 from benchmarks.datasets import ROOT
 from benchmarks.processes import Server, free_port, running
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from app.commands import DONE, FAILED, cancelled_by_signals, exit_status, give_way
 
 if TYPE_CHECKING:
-    from app.settings import Settings
+    from app.config.settings import Settings
 
 DONE_WITH_PROBLEMS = 3
 
@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace, cancelled: threading.Event) -> int:
-    from app.settings import load_settings  # noqa: PLC0415
+    from app.config.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings()
     if arguments.watch:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from app import admission
-from app.settings import Settings
+from app.config.settings import Settings
 from tests.support.fake_provider import FakeProvider
 from tests.support.raw_http import RawExchange
 from tests.support.serving import wait_for

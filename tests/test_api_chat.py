@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from app.settings import Settings
+from app.config.settings import Settings
 from tests.support.fake_provider import FakeProvider, failing_with
 
 MakeSettings = Callable[..., Settings]

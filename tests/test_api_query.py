@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.config.settings import Settings
 from app.main import create_app
-from app.settings import Settings
 from tests.support.serving import serve_in_thread
 
 QUESTION = "How long is parental leave?"

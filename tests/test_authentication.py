@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from app import api_keys
-from app.api_keys import ApiKeys, parse_keys
+from app.api_keys import ApiKeys
 from app.authentication import DOCS, PROBES, Authentication
+from app.config.api_key_entries import parse_keys
+from app.config.settings import Settings, load_settings
 from app.main import create_app
 from app.request_notes import current_notes, start_notes
-from app.settings import Settings, load_settings
+from tests.config.test_settings import start_with
 from tests.support.raw_http import connect
 from tests.support.serving import (
     ROOT,
@@ -33,7 +35,6 @@ from tests.support.serving import (
     server_process,
     wait_for,
 )
-from tests.test_settings import start_with
 
 KEY = "a-key-of-alice"
 QUESTION = {"query": "How long is parental leave?"}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import httpx
 
-from app.settings import Settings
+from app.config.settings import Settings
 from tests.support.fake_provider import FakeProvider, failing_with
 
 MakeSettings = Callable[..., Settings]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.settings import Settings
+from app.config.settings import Settings
 from tests.support.serving import ROOT
 
 DEPLOY = ROOT / "deploy"

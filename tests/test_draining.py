@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.settings import Settings
+from app.config.settings import Settings
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider
 from tests.support.raw_http import RawExchange

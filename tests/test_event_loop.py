@@ -13,8 +13,8 @@ import httpx
 import pytest
 from blockbuster import BlockBuster
 
+from app.config.settings import Settings
 from app.main import create_app
-from app.settings import Settings
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider
 from tests.support.serving import serve_in_thread

@@ -15,8 +15,8 @@ import pytest
 
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager, make_index_opener
+from app.config.settings import Settings
 from app.domain.index import HealthResponse
-from app.settings import Settings
 from app.snapshots import Scratch, SnapshotStore
 from tests.conftest import build
 from tests.support.made_snapshots import flip, flip_unseen, folder_of

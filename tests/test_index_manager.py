@@ -14,12 +14,12 @@ from starlette.responses import JSONResponse
 from app.assembly.indexing import make_indexer
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_opener
+from app.config.settings import Settings
 from app.domain.errors import IndexingError
 from app.domain.index import HealthResponse
 from app.index_loading import IndexLoader
 from app.index_manager import IndexManager
 from app.indexing.indexer import Indexer
-from app.settings import Settings
 from app.snapshots import Scratch, SnapshotStore
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider

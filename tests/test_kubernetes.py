@@ -13,7 +13,7 @@ import pytest
 import yaml
 from kubernetes_validate.utils import ValidationError, validate
 
-from app.settings import Settings
+from app.config.settings import Settings
 from tests.support.kustomize import Manifest, build, containers, pod
 from tests.support.serving import ROOT
 from tests.test_dockerfile import steps

@@ -17,12 +17,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app import request_log
+from app.config.secrets import secrets_of
+from app.config.settings import Settings
 from app.main import create_app
 from app.metrics import Metrics
 from app.request_log import RequestLog
 from app.request_notes import RequestNotes
-from app.secret_values import secrets_of
-from app.settings import Settings
 from app.telemetry import LogFormatter
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider, failing_with

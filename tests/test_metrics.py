@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import admission
-from app.settings import Settings
+from app.config.settings import Settings
 from tests.conftest import build, write_two_documents
 from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.serving import ROOT, ServerProcess, server_process, wait_for

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
+from app.config.settings import Settings
 from app.domain.errors import IndexingError
-from app.settings import Settings
 from tests.conftest import build
 from tests.support.fake_provider import DIMENSIONS, FakeProvider, failing_with
 from tests.support.serving import run_reindex, wait_for

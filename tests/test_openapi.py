@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.settings import Settings
+from app.config.settings import Settings
 
 # All checks, which is the default, but one: that the last message of the user has a text, JSON Schema cannot
 # say.

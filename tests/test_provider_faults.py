@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from app.config.settings import Settings
 from app.main import create_app
-from app.settings import Settings
 from tests.conftest import build
 from tests.support import faults, slow_faults
 from tests.support.fake_provider import event

@@ -19,14 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limits.aio.storage import MemoryStorage
 
-from app.client_address import ClientAddress, parse_networks
+from app.client_address import ClientAddress
+from app.config.networks import parse_networks
+from app.config.settings import Settings, SettingsError, load_settings
 from app.domain.errors import Overloaded
 from app.main import create_app
 from app.rate_limits import MovingWindows, RateLimits, make_storage
-from app.settings import Settings, SettingsError, load_settings
+from tests.config.test_settings import start_with
 from tests.support.redis import redis_server
 from tests.support.serving import free_port, serve_in_thread, server_process, wait_for
-from tests.test_settings import start_with
 
 Start = Callable[..., httpx.Client]
 

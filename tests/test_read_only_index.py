@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.settings import Settings
+from app.config.settings import Settings
 from tests.conftest import build
 from tests.support.mounts import read_only, small
 from tests.support.serving import ServerProcess, server_process, wait_for

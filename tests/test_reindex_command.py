@@ -18,7 +18,7 @@ import httpx
 import pytest
 from starlette.responses import JSONResponse
 
-from app.settings import Settings
+from app.config.settings import Settings
 from app.snapshots import SnapshotStore
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider

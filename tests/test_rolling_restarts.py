@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.settings import Settings
+from app.config.settings import Settings
 from tests.conftest import build
 from tests.support.balancer import Balancer
 from tests.support.fake_provider import FakeProvider

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.config.settings import Settings
 from app.main import create_app
-from app.settings import Settings
 from tests.support import reference_service
 from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.raw_http import RawExchange

@@ -16,13 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from app.config.settings import Settings
 from app.main import create_app
-from app.settings import Settings
+from tests.config.test_settings import start_with
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.serving import serve_in_thread, wait_for
 from tests.test_architecture import run_code
-from tests.test_settings import start_with
 
 if find_spec("opentelemetry.sdk") is None or find_spec("opentelemetry.exporter") is None:
     pytest.skip("needs the packages of the extra `tracing`", allow_module_level=True)

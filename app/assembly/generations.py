@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from app.assembly.engines import EngineMaker
 from app.assembly.postgres import make_servers
+from app.config.settings import Settings
 from app.generation_loading import GenerationLoader
 from app.postgres.chunk_table import ChunkTable
 from app.postgres.generations import Generation
 from app.postgres.server import PoolObserver
 from app.postgres.servers import Servers
 from app.served_index import ServedIndex
-from app.settings import Settings
 from app.stores.postgres import PostgresVectorStore
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from app.config.settings import EmbeddingProvider, Settings
 from app.cutting import Chunking
 from app.documents import Reader
 from app.embeddings.static import MODEL
@@ -14,7 +15,6 @@ from app.indexing.vectors import Embedder
 from app.preparing import Prepared, prepare
 from app.reading import READER_VERSION
 from app.reading_limits import ReadingLimits
-from app.settings import EmbeddingProvider, Settings
 from app.snapshots import ChunkingInfo, Scratch, SnapshotStore
 
 

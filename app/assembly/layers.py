@@ -11,6 +11,7 @@ from app.admission import Admission
 from app.api_keys import ApiKeys
 from app.assembly.guards import add_guards, make_api_keys, make_rate_limits
 from app.assembly.tracing import make_tracing
+from app.config.settings import Settings
 from app.draining import Drain, RefuseWhenDraining
 from app.metrics import Metrics
 from app.middleware import BodyLimit, CancelOnDisconnect, InternalErrors
@@ -18,7 +19,6 @@ from app.observing import Observed
 from app.problems import install_handlers
 from app.rate_limits import RateLimits
 from app.request_log import RequestLog
-from app.settings import Settings
 
 if TYPE_CHECKING:
     # OpenTelemetry's packages are only there for those who have set it.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
+from app.config.settings import Settings
 from app.indexing.in_postgres import Building, PostgresStorage
 from app.postgres.chunk_table import Hnsw
 from app.postgres.database import Database
 from app.postgres.server import Limits, PoolObserver
 from app.postgres.servers import Servers
-from app.settings import Settings
 
 
 def make_postgres_storage(settings: Settings) -> PostgresStorage:

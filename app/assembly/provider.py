@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from app.config.settings import EmbeddingProvider, Settings
 from app.embeddings.cache import cache_scope
 from app.embeddings.provider_model import ProviderModel
 from app.indexing.vectors import Embedder
 from app.provider.client import OPENAI_URL, Endpoint, ProviderClient
 from app.provider.observer import UNOBSERVED, ProviderObserver
 from app.provider.patience import ONLINE, Patience, offline
-from app.settings import EmbeddingProvider, Settings
 
 # US dollars for a million tokens, as OpenAI lists them.
 _OPENAI_PRICES = {

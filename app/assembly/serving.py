@@ -16,6 +16,7 @@ from app.assembly.indexing import (
     make_snapshots,
 )
 from app.assembly.provider import make_embedding_model
+from app.config.settings import DegradedAnswers, Settings
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.provider import ProviderEmbedding
 from app.embeddings.query import QueryEmbedder
@@ -26,7 +27,6 @@ from app.metrics import Metrics, PoolMetrics
 from app.provider.chat import ChatModel
 from app.provider.client import Endpoint, ProviderClient
 from app.served_index import ServedIndex
-from app.settings import DegradedAnswers, Settings
 from app.snapshots import Scratch, Snapshot
 from app.stores.edge import EdgeVectorStore
 from app.synthesis.contract import Synthesizer

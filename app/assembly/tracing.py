@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from app.settings import Settings, SettingsError
+from app.config.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import psycopg
 
+from app.config.settings import Settings
 from app.doctor.finding import Finding, fail, ok, warn
 from app.doctor.index import describe
 from app.domain.errors import DatabaseError, IndexingError
 from app.postgres import schema
 from app.postgres.database import NO_VECTOR, Database, database_errors
 from app.postgres.generations import Generations
-from app.settings import Settings
 
 _MAY_WRITE = """
 SELECT current_user, pg_is_in_recovery(),

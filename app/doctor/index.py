@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from app.assembly.indexing import make_recipe, make_snapshots
+from app.config.settings import Settings
 from app.doctor.finding import Finding, fail, ok, warn
 from app.domain.errors import IndexingError, SnapshotDamaged
-from app.settings import Settings
 from app.snapshots import Manifest, SnapshotStore
 
 _REINDEX = "run make reindex"

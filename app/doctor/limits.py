@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterator
 
 from app.assembly.guards import make_rate_limits
+from app.config.settings import Settings, WhenDown
 from app.doctor.finding import Finding, fail, ok
 from app.rate_limits import RateLimits
-from app.settings import Settings, WhenDown
 
 
 def check_rate_limits(settings: Settings) -> Iterator[Finding]:

@@ -11,11 +11,11 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
+from app.config.settings import Settings
 from app.doctor.finding import Finding, fail, ok, warn
 from app.documents import walk
 from app.listening import check_listening
 from app.schemas import LivenessResponse
-from app.settings import Settings
 
 _MB = 1024 * 1024
 # For an index of which nothing is known yet.

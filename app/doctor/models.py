@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from app.assembly.provider import make_embedding_model, make_provider
+from app.config.settings import Settings
 from app.doctor.finding import Finding, fail, ok, warn
 from app.domain.deadline import start_deadline
 from app.domain.errors import ModelTimeout, RagError
 from app.provider.client import Endpoint, ProviderClient
 from app.provider.failures import ProviderFailure
 from app.provider.patience import Patience
-from app.settings import Settings
 
 TIMEOUT_S = 10.0
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from app.assembly.guards import check_openness
+from app.config.secrets import secrets_of
+from app.config.settings import Settings, SettingsError, load_settings
 from app.doctor.finding import Finding, fail, ok
 from app.doctor.index import check_index_on_disk
 from app.doctor.limits import check_rate_limits
 from app.doctor.machine import check_documents, check_port, check_room, check_scratch
 from app.doctor.models import check_models
-from app.secret_values import secrets_of
-from app.settings import Settings, SettingsError, load_settings
 
 
 def examine() -> Iterator[Finding]:

@@ -16,9 +16,7 @@ from pydantic import (
 
 MAX_QUERY_CHARS = 8_000
 
-
 MAX_TOP_K = 50
-
 
 # OpenAI's API has about 40.
 MAX_FIELDS = 64
@@ -35,23 +33,18 @@ def _whole(value: Any) -> Any:
 # The constraint makes pydantic look at the text, and refuse what is no Unicode.
 _Text = Annotated[str, StringConstraints(strict=True, max_length=4096)]
 
-
 # Of a strict integer, which takes no text and no boolean: 5.0 is one to JSON Schema.
 WHOLE = BeforeValidator(_whole)
 
-
 _Number = Annotated[int, Field(strict=True, ge=0, le=2**31), WHOLE]
 
-
 _some = Field(min_length=1, max_length=100)
-
 
 Texts = Annotated[
     list[_Text],
     _some,
     BeforeValidator(as_list, json_schema_input_type=_Text | Annotated[list[_Text], _some]),
 ]
-
 
 Numbers = Annotated[
     list[_Number],

@@ -8,6 +8,5 @@ import numpy.typing as npt
 # Shape (dimensions,).
 Vector = npt.NDArray[np.float32]
 
-
 # Shape (texts, dimensions).
 Vectors = npt.NDArray[np.float32]

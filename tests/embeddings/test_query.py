@@ -8,10 +8,10 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from app.config.settings import Settings
 from app.domain.errors import ModelUnavailable
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.query import QueryEmbedder
-from app.settings import Settings
 from tests.support.fake_provider import FakeProvider
 
 MakeSettings = Callable[..., Settings]

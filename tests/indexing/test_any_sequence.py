@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from app.assembly.indexing import make_indexer, make_snapshots
+from app.config.settings import Settings
 from app.domain.errors import (
     IndexingCancelled,
     IndexingError,
@@ -35,7 +36,6 @@ from app.domain.errors import (
 from app.indexing.changes import Changes
 from app.indexing.progress import Progress
 from app.indexing.report import Report
-from app.settings import Settings
 from tests.conftest import build
 from tests.support.changing_documents import ChangingDocuments
 from tests.support.killed_build import DONE, KILLED, killed_build

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.assembly.indexing import make_indexer
+from app.config.settings import Settings
 from app.domain.errors import EmbeddingChanged, IndexingError, NoDocuments, TooManyDocumentsLost
-from app.settings import Settings
 from tests.conftest import build, plan
 from tests.support.fake_provider import FakeProvider
 from tests.support.stored import assert_same_index, stored

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from app.config.settings import Settings
 from app.domain.errors import IndexLocked
 from app.postgres.database import Database
 from app.postgres.generations import Generations
-from app.settings import Settings
 from tests.conftest import build
 from tests.support.killed_statement import DONE, KILLED, reindex
 from tests.support.postgres import PostgresServer

@@ -12,8 +12,8 @@ import httpx
 import psycopg
 import pytest
 
+from app.config.settings import Settings
 from app.postgres import server as server_module
-from app.settings import Settings
 from tests.conftest import build, write_two_documents
 from tests.support.postgres import DATABASE, PASSWORD, PostgresServer, drop_schema, postgres_server
 from tests.support.postgres_faults import (

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.settings import Settings
+from app.config.settings import Settings
 from tests.conftest import build, write_two_documents
 from tests.support.mounts import SmallDisk, small_disk
 from tests.support.postgres import PASSWORD, PostgresServer

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from app.assembly.indexing import make_storage
+from app.config.settings import Settings
 from app.domain.errors import IndexingError, TooManyDocumentsLost
 from app.postgres.rows import normalized
-from app.settings import Settings
 from tests.conftest import build, plan
 from tests.support.fake_provider import FakeProvider
 from tests.support.postgres import PostgresServer, drop_schema

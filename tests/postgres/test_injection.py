@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import FilterOperator, MetadataFilter, MetadataFilters
 
+from app.config.settings import Settings
 from app.postgres.database import Database
-from app.settings import Settings
 from app.stores.postgres import PostgresVectorStore
 from tests.conftest import build
 from tests.support.postgres import PostgresServer, drop_schema

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from app.assembly.indexing import make_disk_storage, make_postgres_storage
+from app.config.settings import Settings
 from app.domain.errors import (
     DatabaseUnavailable,
     IndexingCancelled,
@@ -28,7 +29,6 @@ from app.indexing.migration import _BATCH, Migrated, migrate
 from app.indexing.progress import OnProgress, Progress, Stage
 from app.indexing.storage import Before, Recipe, Storage
 from app.postgres.chunk_table import ChunkTable
-from app.settings import Settings
 from app.snapshots import Manifest
 from app.stores.edge_shard import ChunkShard
 from tests.conftest import build, write_two_documents

@@ -12,12 +12,12 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import MetadataFilters
 
 from app.bm25 import TermCounter
+from app.config.settings import Settings
 from app.embeddings.static import DIMENSIONS
 from app.postgres.chunk_table import ChunkTable, Hnsw
 from app.postgres.database import Database
 from app.postgres.schema import migrate
 from app.postgres.server import Limits
-from app.settings import Settings
 from app.stores.edge import EdgeVectorStore
 from app.stores.fusion import Ranking, fuse
 from app.stores.payloads import Entry

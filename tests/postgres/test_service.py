@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from app.settings import Settings
+from app.config.settings import Settings
 from tests.conftest import build, write_two_documents
 from tests.support.serving import wait_for
 

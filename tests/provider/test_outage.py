@@ -7,10 +7,10 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from app.config.settings import Settings
 from app.main import create_app
 from app.provider import breaker
 from app.provider.breaker import FAILURES
-from app.settings import Settings
 from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.moved_clock import Clock, serve_with_clock
 from tests.support.serving import wait_for

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager
+from app.config.settings import Settings
 from app.domain.query import QueryRequest
-from app.settings import Settings
 
 QUESTION = "How many weeks does parental leave last?"
 _ALL = 50

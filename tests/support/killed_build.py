@@ -10,9 +10,9 @@ import sys
 from threading import Event
 
 from app.assembly.indexing import make_indexer
+from app.config.settings import Settings
 from app.domain.errors import IndexingError
 from app.indexing.progress import Progress
-from app.settings import Settings
 
 DONE, FAILED, KILLED = 0, 3, -signal.SIGKILL
 

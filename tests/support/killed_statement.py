@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 
 from app.assembly.indexing import make_indexer
+from app.config.settings import Settings
 from app.domain.errors import IndexingError
-from app.settings import Settings
 
 DONE, FAILED, KILLED = range(3)
 

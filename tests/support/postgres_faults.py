@@ -15,7 +15,7 @@ import httpx
 import psycopg
 from psycopg import sql
 
-from app.settings import Settings
+from app.config.settings import Settings
 from tests.support.postgres import DATABASE, PostgresServer
 from tests.support.serving import wait_for
 

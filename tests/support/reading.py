@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fpdf import FPDF
 
+from app.config.settings import Settings
 from app.documents import InspectedFile
 from app.reading_limits import ReadingLimits
-from app.settings import Settings
 
 _FIELDS = Settings.model_fields
 DEFAULT_LIMITS = ReadingLimits(

@@ -12,8 +12,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.domain.chunk import ChunkUnit
-from app.setting_values import (
+from app.config.validators import (
     checked_api_keys,
     checked_collector_address,
     checked_database_address,
@@ -24,6 +23,7 @@ from app.setting_values import (
     checked_rate_limit_storage,
     checked_web_address,
 )
+from app.domain.chunk import ChunkUnit
 
 # Local servers want none, and the client refuses to start without one.
 PLACEHOLDER_API_KEY = "not-needed"

@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
-from app.settings import Settings
+from app.config.settings import Settings
 
 
 def secrets_of(settings: Settings) -> list[str]:

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from app.api_keys import hashed, parse_keys
-from app.client_address import parse_networks
+from app.config.api_key_entries import hashed, parse_keys
+from app.config.networks import parse_networks
 
 _DATABASE_ADDRESS = (
     "must be an address such as postgresql://user:password@host:5432/database, with special characters "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, SettingsError, load_settings
+from app.config.settings import Settings, SettingsError, load_settings
 from tests.support.serving import ROOT, clean_environment, run_reindex
 
 
