@@ -15,8 +15,8 @@ from llama_index.core.schema import (
 )
 
 from app.cutting import cut
+from app.documents.pages import Page, markdown_headings
 from app.domain.chunk import Chunk
-from app.pages import Page, markdown_headings
 
 
 class Chunker(TransformComponent):

@@ -15,9 +15,9 @@ from typing import Protocol
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
+from app.documents.pages import Heading, Page
 from app.domain.chunk import Chunk, ChunkUnit, _embed_text, text_hash
 from app.embeddings.static import load_tokenizer
-from app.pages import Heading, Page
 
 HEADING_SEPARATOR = " > "
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from app.bm25 import TermCounter, TermCounts
 from app.cutting import Chunking, cut
+from app.documents.extraction import read_pages
 from app.domain.chunk import Chunk
 from app.domain.vectors import Vector
 from app.embeddings.static import StaticModel, StaticTokens
-from app.reading import read_pages
 
 
 class PreparedChunk(NamedTuple):

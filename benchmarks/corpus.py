@@ -19,13 +19,13 @@ from app.bm25 import TermCounter
 from app.chunking import node_of
 from app.config.settings import EmbeddingProvider
 from app.cutting import Chunking, cut
+from app.documents.extraction import READER_VERSION
+from app.documents.pages import Page, markdown_headings
 from app.domain.chunk import Chunk, ChunkUnit
 from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.static import DIMENSIONS, MODEL, StaticModel
-from app.pages import Page, markdown_headings
-from app.reading import READER_VERSION
 from app.snapshots import ChunkingInfo, Manifest, SnapshotStore
 from app.stores.edge_shard import ENGINE_VERSION, ChunkShard
 from app.stores.payloads import Entry, payload_of_chunk

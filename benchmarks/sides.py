@@ -12,10 +12,11 @@ from typing import Any
 
 from app.chunking import node_of
 from app.cutting import Chunking
-from app.documents import Reader, inspect, walk
+from app.documents.discovery import inspect, walk
+from app.documents.limits import ReadingLimits
+from app.documents.reader_pool import Reader
 from app.domain.chunk import ChunkUnit
 from app.preparing import prepare
-from app.reading_limits import ReadingLimits
 from benchmarks.datasets import ROOT
 from benchmarks.loadgen import Load, Result, Step, run_load
 from benchmarks.naive import NaiveIndex

@@ -8,9 +8,9 @@ from llama_index.core.schema import MetadataMode
 
 from app.chunking import Chunker, node_of
 from app.cutting import Chunking, cut
+from app.documents.pages import Page, markdown_headings
 from app.domain.chunk import Chunk, ChunkUnit, text_hash
 from app.embeddings.static import load_tokenizer
-from app.pages import Page, markdown_headings
 from app.stores.nodes import payload_of
 from app.stores.payloads import payload_of_chunk
 

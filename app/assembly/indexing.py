@@ -6,15 +6,15 @@ from functools import partial
 
 from app.config.settings import EmbeddingProvider, Settings
 from app.cutting import Chunking
-from app.documents import Reader
+from app.documents.extraction import READER_VERSION
+from app.documents.limits import ReadingLimits
+from app.documents.reader_pool import Reader
 from app.embeddings.static import MODEL
 from app.indexing.indexer import Indexer
 from app.indexing.on_disk import DiskStorage
 from app.indexing.storage import Recipe, Storage
 from app.indexing.vectors import Embedder
 from app.preparing import Prepared, prepare
-from app.reading import READER_VERSION
-from app.reading_limits import ReadingLimits
 from app.snapshots import ChunkingInfo, Scratch, SnapshotStore
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from app.config.settings import Settings
 from app.doctor.finding import Finding, fail, ok, warn
-from app.documents import walk
+from app.documents.discovery import walk
 from app.listening import check_listening
 from app.schemas import LivenessResponse
 

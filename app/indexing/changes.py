@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from posixpath import splitext
 
-from app.documents import InspectedFile
+from app.documents.discovery import InspectedFile
 from app.domain.document import DocumentRecord, DocumentStatus
 
 # Reading the same file again gives the same. What else may become of one could be an accident, or a limit's.

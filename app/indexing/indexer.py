@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
-from app.documents import Reader
+from app.documents.reader_pool import Reader
 from app.domain.errors import FingerprintMismatch, NoDocuments, TooManyDocumentsLost
 from app.domain.fingerprint import Fingerprint
 from app.indexing.changes import Changes

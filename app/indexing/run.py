@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
 
-from app.documents import Document, InspectedFile, Reader, inspect, walk
+from app.documents.discovery import InspectedFile, inspect, walk
+from app.documents.reader_pool import Document, Reader
+from app.documents.reader_process import ReaderProcess
 from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.errors import IndexingCancelled, NoDocuments
 from app.indexing.changes import Changes, compare
 from app.indexing.progress import OnProgress, Progress, Stage
 from app.indexing.storage import Before
 from app.preparing import Prepared, PreparedChunk
-from app.reader_process import ReaderProcess
 
 
 def stop_if(cancelled: Event) -> None:

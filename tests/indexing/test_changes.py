@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.documents import InspectedFile
+from app.documents.discovery import InspectedFile
 from app.domain.document import DocumentRecord, DocumentStatus
 from app.indexing.changes import Changes, compare
 

@@ -7,8 +7,8 @@ import signal
 import time
 from pathlib import Path
 
-from app.pages import Page
-from app.reading import read_pages
+from app.documents.extraction import read_pages
+from app.documents.pages import Page
 
 
 def read_text(path: Path, name: str) -> str:

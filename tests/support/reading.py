@@ -8,8 +8,8 @@ from pathlib import Path
 from fpdf import FPDF
 
 from app.config.settings import Settings
-from app.documents import InspectedFile
-from app.reading_limits import ReadingLimits
+from app.documents.discovery import InspectedFile
+from app.documents.limits import ReadingLimits
 
 _FIELDS = Settings.model_fields
 DEFAULT_LIMITS = ReadingLimits(

@@ -19,10 +19,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Generic, TypeVar
 
-from app.domain.document import DocumentStatus
-from app.pages import UnreadableError
-from app.reading import READABLE_SUFFIXES
-from app.reading_limits import (
+from app.documents.extraction import READABLE_SUFFIXES
+from app.documents.limits import (
     MB,
     ReadingLimits,
     check_size,
@@ -31,6 +29,8 @@ from app.reading_limits import (
     memory_of,
     time_limit,
 )
+from app.documents.pages import UnreadableError
+from app.domain.document import DocumentStatus
 
 T = TypeVar("T")
 

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from app.documents import Document, InspectedFile, Reader
+from app.documents.discovery import InspectedFile
+from app.documents.limits import ReadingLimits
+from app.documents.reader_pool import Document, Reader
 from app.domain.document import DocumentStatus
-from app.reading_limits import ReadingLimits
 from tests.support.readers import behave
 from tests.support.reading import DEFAULT_LIMITS, file_at, make_long_pdf
 from tests.support.serving import ROOT, wait_for
@@ -126,7 +127,7 @@ def test_starting_a_process_is_not_a_files_time(tmp_path: Path) -> None:
 PARENT = """
 import sys
 from pathlib import Path
-from app.documents import InspectedFile, Reader
+from app.documents.reader_pool import InspectedFile, Reader
 from tests.support.reading import DEFAULT_LIMITS
 from tests.support.readers import {read}
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from app.pages import MAX_HEADING_CHARS, Heading, Page, clean
+from app.documents.pages import MAX_HEADING_CHARS, Heading, Page, clean
 
 if TYPE_CHECKING:
     from kreuzberg import ExtractionResult

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from app.documents.encryption import is_protected
+from app.documents.extraction import read_pages
+from app.documents.pages import UnreadableError
 from app.domain.document import DocumentStatus
-from app.pages import UnreadableError
-from app.protection import is_protected
-from app.reading import read_pages
 from tests.conftest import SAMPLE_DOCUMENTS
 
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"

@@ -14,18 +14,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from app.documents.encodings import read_text
+from app.documents.encryption import is_protected
+from app.documents.limits import is_out_of_memory
+from app.documents.pages import Page, UnreadableError, clean, markdown_headings
+from app.documents.pdf import pdf_pages
 from app.domain.document import DocumentStatus
-from app.encodings import read_text
-from app.pages import Page, UnreadableError, clean, markdown_headings
-from app.pdf import pdf_pages
-from app.protection import is_protected
-from app.reading_limits import is_out_of_memory
 
 if TYPE_CHECKING:
     from kreuzberg import ExtractionConfig, ExtractionResult
 
-# What a text depends on beside its file. The second number is for the rules here, in app/pdf.py, app/pages.py
-# and app/encodings.py: raise it with them.
+# Part of an index's recipe: a text depends on its file and on this. The second number stands for the rules
+# of this module, `pdf`, `pages` and `encodings`: raise it with them.
 READER_VERSION = f"kreuzberg {version('kreuzberg')}; rules 2"
 
 TEXT_SUFFIXES = frozenset({".txt", ".text", ".log", ".rst"})

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from app.documents.pages import UnreadableError
 from app.domain.document import DocumentStatus
-from app.pages import UnreadableError
 
 MB = 1024 * 1024
 

@@ -11,10 +11,11 @@ from typing import TypeVar
 
 import pytest
 
-from app.documents import Document, InspectedFile, Reader, inspect, walk
+from app.documents.discovery import InspectedFile, inspect, walk
+from app.documents.limits import MB, check_size
+from app.documents.pages import UnreadableError
+from app.documents.reader_pool import Document, Reader
 from app.domain.document import DocumentStatus
-from app.pages import UnreadableError
-from app.reading_limits import MB, check_size
 from tests.conftest import SAMPLE_DOCUMENTS
 from tests.support.readers import read_all_pages, read_much, use_memory
 from tests.support.reading import DEFAULT_LIMITS, file_at, make_long_pdf

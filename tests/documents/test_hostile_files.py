@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from app.documents import Document, Reader, inspect, walk
+from app.documents.discovery import inspect, walk
+from app.documents.pages import Page
+from app.documents.reader_pool import Document, Reader
 from app.domain.document import DocumentStatus
-from app.pages import Page
 from tests.support.readers import read_all_pages
 from tests.support.reading import DEFAULT_LIMITS
 

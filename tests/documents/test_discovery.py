@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.documents import Document, InspectedFile, Reader, inspect, walk
+from app.documents.discovery import InspectedFile, inspect, walk
+from app.documents.reader_pool import Document, Reader
 from app.domain.document import DocumentStatus
 from app.domain.errors import NoDocuments
 from tests.support.readers import read_text, tell, wait_if_first

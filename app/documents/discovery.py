@@ -1,4 +1,4 @@
-"""The documents' folder: which files there are, what is in them, and reading them side by side."""
+"""The documents' folder: which files there are, and what is in them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Generic
 
+from app.documents.limits import MB
 from app.domain.document import DocumentStatus
 from app.domain.errors import NoDocuments
-from app.pages import UnreadableError
-from app.reader_process import ReaderProcess, T
-from app.reading_limits import MB, ReadingLimits
 
 # Hashing lets go of Python's lock. Four threads are four times as fast with files of 200 MB, and take three
 # times as long as none with files of 1 KB, each of which takes 25 us.
@@ -54,18 +49,6 @@ class InspectedFile:
     sha256: str | None
     size: int
     status: DocumentStatus | None = None
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class Document(Generic[T]):
-    """A file that was read, or that could not be (then there is no content, and a problem)."""
-
-    name: str
-    sha256: str | None
-    size: int
-    content: T | None
-    status: DocumentStatus
     problem: str | None = None
 
 
@@ -186,84 +169,3 @@ def _sha256(path: Path) -> tuple[str, int]:
 
 def _refused(file: SourceFile, status: DocumentStatus, problem: str) -> InspectedFile:
     return InspectedFile(file.name, file.path, None, 0, status, problem)
-
-
-class Reader(Generic[T]):
-    """Reads files in processes, within limits; one that hangs or crashes costs its own file and no other.
-
-    Args:
-        workers: how many processes there may be; one is started when there is something for it to read.
-        read: makes of a file's path and name what a document's content is to be. Runs in those processes, so
-            it must be picklable, and what it gives, too.
-    """
-
-    def __init__(self, *, workers: int, limits: ReadingLimits, read: Callable[[Path, str], T]) -> None:
-        self._workers = workers
-        self._limits = limits
-        self._read = read
-
-    @contextmanager
-    def started(self, files: int) -> Iterator[list[ReaderProcess[T]]]:
-        """Processes for so many files, which need half a second until they can read, for `read_all`."""
-        idle: list[ReaderProcess[T]] = []
-        try:
-            while len(idle) < min(files, self._workers):
-                idle.append(ReaderProcess(self._read, self._limits))
-            yield idle
-        finally:
-            for process in idle:
-                process.stop()
-
-    def read_all(
-        self, files: Iterable[InspectedFile], idle: list[ReaderProcess[T]] | None = None
-    ) -> Generator[Document[T], None, None]:
-        """The documents, as they are done; no more than two a process are held at once.
-
-        Args:
-            idle: processes that are used first, and taken out of the list.
-        """
-        waiting, done = iter(files), deque[Document[T]]()
-        idle = [] if idle is None else idle
-        busy: dict[ReaderProcess[T], InspectedFile] = {}
-        try:
-            while True:
-                for process in _ready(busy, wait_for_one=not done) if busy else ():
-                    done.append(_document(busy.pop(process), process))
-                    idle.append(process)
-                while len(busy) < self._workers >= len(done) and (file := next(waiting, None)):
-                    if file.status is not None:
-                        done.append(Document(file.name, None, 0, None, file.status, file.problem))
-                        continue
-                    process = self._fit(idle)
-                    busy[process] = file
-                    process.start(file.path, file.name)
-                if done:
-                    yield done.popleft()
-                elif not busy:
-                    return
-        finally:
-            for process in busy:
-                process.stop()
-            while idle:
-                idle.pop().stop()
-
-    def _fit(self, idle: list[ReaderProcess[T]]) -> ReaderProcess[T]:
-        while idle:
-            process = idle.pop()
-            if process.is_fit:
-                return process
-            process.stop()
-        return ReaderProcess(self._read, self._limits)
-
-
-def _ready(busy: Iterable[ReaderProcess[T]], *, wait_for_one: bool) -> list[ReaderProcess[T]]:
-    ready = wait([process.fileno() for process in busy], timeout=None if wait_for_one else 0)
-    return [process for process in busy if process.fileno() in ready]
-
-
-def _document(file: InspectedFile, process: ReaderProcess[T]) -> Document[T]:
-    try:
-        content = process.result()
-    except UnreadableError as error:
-        return Document(file.name, file.sha256, file.size, None, error.status, error.problem)
-    return Document(file.name, file.sha256, file.size, content, DocumentStatus.INDEXED)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from fpdf import FPDF
 
+from app.documents.extraction import READER_VERSION, read_pages
+from app.documents.pages import UnreadableError, markdown_headings
 from app.domain.document import DocumentStatus
-from app.pages import UnreadableError, markdown_headings
-from app.reading import READER_VERSION, read_pages
 from tests.conftest import SAMPLE_DOCUMENTS
 
 
