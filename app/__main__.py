@@ -64,8 +64,8 @@ def main() -> int:
     from app.assembly.tracing import check_tracing  # noqa: PLC0415
     from app.config.secrets import secrets_of  # noqa: PLC0415
     from app.config.settings import SettingsError, load_settings  # noqa: PLC0415
-    from app.telemetry import log_config  # noqa: PLC0415
-    from app.worker_metrics import shared_metrics  # noqa: PLC0415
+    from app.observability.logging import log_config  # noqa: PLC0415
+    from app.observability.worker_metrics import shared_metrics  # noqa: PLC0415
 
     try:
         settings = load_settings()

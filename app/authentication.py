@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api_keys import ApiKeys
 from app.domain.errors import Unauthorized
+from app.observability.request_context import current_notes
 from app.problems import error_response
-from app.request_notes import current_notes
 
 PROBES = frozenset({"/health", "/health/live"})
 METRICS = frozenset({"/metrics"})

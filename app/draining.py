@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.domain.errors import IndexNotReady
 from app.middleware import current_task
+from app.observability.request_context import current_notes
 from app.problems import error_response
-from app.request_notes import current_notes
 
 logger = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from app.domain.errors import ModelTimeout, ModelUnavailable
 from app.domain.fingerprint import Fingerprint
 from app.domain.query import Filters, QueryRequest
 from app.embeddings.query import QueryEmbedder
-from app.request_notes import Facts, current_notes
-from app.stopwatch import Stopwatch
+from app.observability.request_context import Facts, current_notes
+from app.observability.stage_timer import Stopwatch
 from app.stores.contract import ChunkStore
 from app.stores.payloads import Hit
 from app.synthesis.contract import (

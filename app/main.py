@@ -19,7 +19,7 @@ from app.assembly.tracing import NO_TELEMETRY
 from app.authentication import with_key_scheme
 from app.config.settings import Settings, load_settings
 from app.index_manager import IndexManager
-from app.metrics import Metrics
+from app.observability.metrics import Metrics
 from app.openai_errors import PREFIX
 from app.problems import MEDIA_TYPE
 

@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.coarse_timer import CoarseTimer
 from app.domain.errors import BodyTooLarge, RequestTimeout
+from app.observability.request_context import CLIENT_GONE, current_notes
 from app.problems import as_internal_error, error_response
-from app.request_notes import CLIENT_GONE, current_notes
 
 # A request that has ended by then was not worth a task of its own, which takes 15 microseconds.
 _UNWATCHED_S = 0.1

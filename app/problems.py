@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 
 from app import openai_errors
 from app.domain.errors import InvalidRequest, RagError
-from app.request_notes import current_notes
+from app.observability.logging import request_id
+from app.observability.request_context import current_notes
 from app.schemas import FieldProblem, Problem
-from app.telemetry import request_id
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.client_address import ClientAddress
 from app.domain.errors import Overloaded, RagError, RateLimited
 from app.middleware import is_work
+from app.observability.request_context import Header, current_notes
 from app.problems import error_response
-from app.request_notes import Header, current_notes
 
 logger = logging.getLogger(__name__)
 

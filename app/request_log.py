@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from starlette.types import Scope
 
-from app.metrics import RequestMetrics
-from app.request_notes import RequestNotes
+from app.observability.metrics import RequestMetrics
+from app.observability.request_context import RequestNotes
 
 logger = logging.getLogger("app.requests")
 

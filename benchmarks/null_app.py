@@ -22,7 +22,7 @@ from app.assembly.layers import make_layers
 from app.config.secrets import secrets_of
 from app.config.settings import LogFormat, Settings
 from app.main import collect_rarely
-from app.telemetry import log_config
+from app.observability.logging import log_config
 from benchmarks.connection import API_KEY
 from benchmarks.processes import Server, free_port, running
 

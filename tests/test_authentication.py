@@ -25,7 +25,7 @@ from app.authentication import DOCS, PROBES, Authentication
 from app.config.api_key_entries import parse_keys
 from app.config.settings import Settings, load_settings
 from app.main import create_app
-from app.request_notes import current_notes, start_notes
+from app.observability.request_context import current_notes, start_notes
 from tests.config.test_settings import start_with
 from tests.support.raw_http import connect
 from tests.support.serving import (

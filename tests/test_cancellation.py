@@ -8,12 +8,12 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
+from tests.observability.test_metrics import scrape
 from tests.support import faults
 from tests.support.faulty_provider import Exchange, FaultyProvider
 from tests.support.raw_http import RawExchange
 from tests.support.serving import wait_for
 from tests.support.watched import Outcome, WatchedService, question
-from tests.test_metrics import scrape
 
 GetService = Callable[..., WatchedService]
 

@@ -7,7 +7,7 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from app.api.dependencies import problems
-from app.metrics import Metrics
+from app.observability.metrics import Metrics
 
 router = APIRouter(tags=["health"])
 

@@ -13,8 +13,8 @@ from app.assembly.guards import add_guards, make_api_keys, make_rate_limits
 from app.assembly.tracing import make_tracing
 from app.config.settings import Settings
 from app.draining import Drain, RefuseWhenDraining
-from app.metrics import Metrics
 from app.middleware import BodyLimit, CancelOnDisconnect, InternalErrors
+from app.observability.metrics import Metrics
 from app.observing import Observed
 from app.problems import install_handlers
 from app.rate_limits import RateLimits
@@ -22,7 +22,7 @@ from app.request_log import RequestLog
 
 if TYPE_CHECKING:
     # OpenTelemetry's packages are only there for those who have set it.
-    from app.tracing import Tracing
+    from app.observability.tracing import Tracing
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from app.config.settings import Settings, SettingsError
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig
 
-    from app.tracing import Tracing
+    from app.observability.tracing import Tracing
 
 # FastAPI's own; its settings come from variables that are not this service's.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
@@ -42,7 +42,7 @@ def make_tracing(settings: Settings) -> Tracing | None:
     if settings.otel_exporter_otlp_endpoint is None:
         return None
     check_tracing(settings)
-    from app.tracing import LOCAL, Tracing  # noqa: PLC0415
+    from app.observability.tracing import LOCAL, Tracing  # noqa: PLC0415
 
     providers = {
         "embed": "openai" if settings.uses_openai_embeddings else LOCAL,

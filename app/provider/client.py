@@ -20,12 +20,12 @@ from yarl import URL
 
 from app.domain.deadline import remaining_s, start_deadline, until_deadline
 from app.domain.errors import ModelUnavailable
+from app.observability.logging import NO_REQUEST, request_id
+from app.observability.request_context import current_notes
 from app.provider.breaker import Breaker, CircuitOpen
 from app.provider.failures import ProviderFailure, ProviderTimeout, making_sense, refused
 from app.provider.observer import UNOBSERVED, ProviderObserver
 from app.provider.patience import ONLINE, Patience, Retries
-from app.request_notes import current_notes
-from app.telemetry import NO_REQUEST, request_id
 
 OPENAI_URL = "https://api.openai.com/v1"
 

@@ -14,8 +14,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.domain.index import IndexInfo
-from app.request_notes import RequestNotes
-from app.worker_metrics import FOLDER, forget_dead_workers
+from app.observability.request_context import RequestNotes
+from app.observability.worker_metrics import FOLDER, forget_dead_workers
 
 _REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _STAGE_S = (0.001, 0.0025, *_REQUEST_S)

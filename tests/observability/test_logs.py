@@ -20,10 +20,10 @@ from app import request_log
 from app.config.secrets import secrets_of
 from app.config.settings import Settings
 from app.main import create_app
-from app.metrics import Metrics
+from app.observability.logging import LogFormatter
+from app.observability.metrics import Metrics
+from app.observability.request_context import RequestNotes
 from app.request_log import RequestLog
-from app.request_notes import RequestNotes
-from app.telemetry import LogFormatter
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.raw_http import RawExchange

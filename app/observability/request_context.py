@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from app.domain.answer import Usage
-from app.telemetry import NO_REQUEST
+from app.observability.logging import NO_REQUEST
 
 # An outcome; the others are what an answer's `status` says, and the codes of errors.
 CLIENT_GONE = "client_gone"

@@ -180,7 +180,7 @@ def test_nothing_is_imported_when_it_is_off(tmp_path: Path) -> None:
         "app = create_app()\n"
         "assert not app._native_telemetry.enabled()\n"
         "loaded = [name for name in sys.modules if name.startswith(('opentelemetry.sdk', "
-        "'opentelemetry.exporter', 'app.tracing'))]\n"
+        "'opentelemetry.exporter', 'app.observability.tracing'))]\n"
         "assert not loaded, loaded\n"
     )
     run_code(code, tmp_path)

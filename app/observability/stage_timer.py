@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from app.domain.answer import AnswerStatus, RetrievalTimings, Timings, Usage
-from app.request_notes import Facts, RequestNotes
+from app.observability.request_context import Facts, RequestNotes
 
 _NO_TIME = {"embed": 0.0, "retrieve": 0.0, "generate": 0.0}
 

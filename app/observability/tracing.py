@@ -22,9 +22,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.domain.errors import RagError
+from app.observability.logging import request_id
+from app.observability.request_context import Facts, current_notes
 from app.request_log import is_probe
-from app.request_notes import Facts, current_notes
-from app.telemetry import request_id
 
 # Of a stage that is done in this process.
 LOCAL = "local"
