@@ -14,9 +14,9 @@ from llama_index.core.schema import (
     TransformComponent,
 )
 
-from app.cutting import cut
 from app.documents.pages import Page, markdown_headings
 from app.domain.chunk import Chunk
+from app.text.chunking import cut
 
 
 class Chunker(TransformComponent):

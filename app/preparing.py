@@ -7,12 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from app.bm25 import TermCounter, TermCounts
-from app.cutting import Chunking, cut
 from app.documents.extraction import read_pages
 from app.domain.chunk import Chunk
 from app.domain.vectors import Vector
-from app.embeddings.static import StaticModel, StaticTokens
+from app.embeddings.static import StaticModel
+from app.text.bm25 import TermCounter, TermCounts
+from app.text.chunking import Chunking, cut
+from app.text.tokenizer import StaticTokens
 
 
 class PreparedChunk(NamedTuple):

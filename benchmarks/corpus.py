@@ -15,10 +15,8 @@ from functools import cache
 from itertools import count, islice
 from pathlib import Path
 
-from app.bm25 import TermCounter
 from app.chunking import node_of
 from app.config.settings import EmbeddingProvider
-from app.cutting import Chunking, cut
 from app.documents.extraction import READER_VERSION
 from app.documents.pages import Page, markdown_headings
 from app.domain.chunk import Chunk, ChunkUnit
@@ -29,6 +27,8 @@ from app.embeddings.static import DIMENSIONS, MODEL, StaticModel
 from app.snapshots import ChunkingInfo, Manifest, SnapshotStore
 from app.stores.edge_shard import ENGINE_VERSION, ChunkShard
 from app.stores.payloads import Entry, payload_of_chunk
+from app.text.bm25 import TermCounter
+from app.text.chunking import Chunking, cut
 from benchmarks import datasets
 from benchmarks.datasets import ROOT
 from benchmarks.naive import NaiveIndex
@@ -41,8 +41,8 @@ _CHUNKING = Chunking(size=1000, overlap=100, unit=ChunkUnit.CHARACTERS)
 _BATCH = 1000
 # Whatever decides what stands in an index. A kept one that was made by other code is not used again.
 _MADE_BY = (
-    "app/bm25.py",
-    "app/cutting.py",
+    "app/text/bm25.py",
+    "app/text/chunking.py",
     "app/snapshots/files.py",
     "app/snapshots/manifest.py",
     "app/stores/chunk_points.py",

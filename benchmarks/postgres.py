@@ -15,7 +15,6 @@ from statistics import median
 import uvloop
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
-from app.bm25 import TermCounter
 from app.config.settings import Settings
 from app.postgres import schema
 from app.postgres.database import Connection
@@ -26,6 +25,7 @@ from app.postgres.servers import Servers
 from app.snapshots import SnapshotStore
 from app.stores.edge import EdgeVectorStore
 from app.stores.payloads import Entry, Hit
+from app.text.bm25 import TermCounter
 from benchmarks import corpus
 from benchmarks.database import database, settings
 from benchmarks.generation import load

@@ -11,12 +11,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from app.chunking import node_of
-from app.cutting import Chunking
 from app.documents.discovery import inspect, walk
 from app.documents.limits import ReadingLimits
 from app.documents.reader_pool import Reader
 from app.domain.chunk import ChunkUnit
 from app.preparing import prepare
+from app.text.chunking import Chunking
 from benchmarks.datasets import ROOT
 from benchmarks.loadgen import Load, Result, Step, run_load
 from benchmarks.naive import NaiveIndex

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from llama_index.core import VectorStoreIndex
 
 from app.chunking import Chunker
-from app.cutting import Chunking
 from app.domain.errors import FingerprintMismatch
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
@@ -17,6 +16,7 @@ from app.engine import RagQueryEngine, Retrieval
 from app.snapshots import Manifest
 from app.stores.contract import ChunkStore
 from app.synthesis.contract import Synthesizer
+from app.text.chunking import Chunking
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from app.config.settings import EmbeddingProvider, Settings
-from app.cutting import Chunking
 from app.documents.extraction import READER_VERSION
 from app.documents.limits import ReadingLimits
 from app.documents.reader_pool import Reader
@@ -16,6 +15,7 @@ from app.indexing.storage import Recipe, Storage
 from app.indexing.vectors import Embedder
 from app.preparing import Prepared, prepare
 from app.snapshots import ChunkingInfo, Scratch, SnapshotStore
+from app.text.chunking import Chunking
 
 
 def make_indexer(settings: Settings) -> Indexer:

@@ -10,13 +10,13 @@ import psycopg
 from pgvector import HalfVector, SparseVector
 from psycopg import sql
 
-from app.bm25 import TermStatistics, has_drifted, weights
 from app.domain.errors import SnapshotDamaged
 from app.domain.vectors import Vector
 from app.postgres.database import Database
 from app.postgres.rows import COLUMNS, entry_of_row, row_of, vector_of, words
 from app.postgres.statement import Condition, Statement
 from app.stores.payloads import Entry, moved
+from app.text.bm25 import TermStatistics, has_drifted, weights
 
 _PAGE = 1000
 # With 16 bits a number, a vector's product with itself is 1 within a thousandth.

@@ -9,9 +9,9 @@ import numpy as np
 from pgvector import HalfVector, SparseVector
 from psycopg.types.json import Jsonb
 
-from app.bm25 import TermCounts, counts_of, weights
 from app.domain.vectors import Vector
 from app.stores.payloads import Entry
+from app.text.bm25 import TermCounts, counts_of, weights
 
 # Of a `sparsevec`, at most. The tokenizer's ids of terms are numbers up to 2**32: of 200,000 terms, twenty
 # share their place with another.

@@ -14,11 +14,11 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 from pgvector import HalfVector
 from psycopg import sql
 
-from app.bm25 import TermCounter, TermStatistics
 from app.postgres.filters import condition_of, joined
 from app.postgres.rows import normalized, signed, storable, words
 from app.postgres.statement import Condition, Statement
 from app.stores.payloads import FIELDS
+from app.text.bm25 import TermCounter, TermStatistics
 
 # Of each ranking, before they are fused.
 _CANDIDATES = 100

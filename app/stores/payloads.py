@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from app.bm25 import TermCounts
 from app.domain.chunk import Chunk, chunk_id
 from app.domain.vectors import Vector
+from app.text.bm25 import TermCounts
 
 # The metadata of the service's chunks, which it filters by.
 FIELDS = ("document", "format", "page", "heading")

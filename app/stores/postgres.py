@@ -20,7 +20,6 @@ from llama_index.core.vector_stores.types import (
 from psycopg import sql
 from pydantic import PrivateAttr
 
-from app.bm25 import DEFAULT_AVERAGE_LENGTH, TermCounter
 from app.postgres.chunk_table import ChunkTable, Hnsw
 from app.postgres.database import Database
 from app.postgres.filters import condition_of, joined
@@ -33,6 +32,7 @@ from app.postgres.statement import SEARCHING, Condition, Statement
 from app.stores.contract import ChunkStore
 from app.stores.nodes import node_of, payload_of
 from app.stores.payloads import FIELDS, Entry, Hit
+from app.text.bm25 import DEFAULT_AVERAGE_LENGTH, TermCounter
 
 
 class PostgresVectorStore(ChunkStore):

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.bm25 import TermCounter
 from app.domain.answer import Citation
 from app.domain.vectors import Vectors
 from app.embeddings.local import LocalEmbedding
 from app.synthesis.sentences import split_sentences
+from app.text.bm25 import TermCounter
 
 # A passage of 1,000 characters takes 9 KB, so that this holds 4,300 of them.
 _REMEMBERED_BYTES = 40_000_000

@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from app.bm25 import TermCounter
 from app.domain.answer import Citation
 from app.embeddings.local import LocalEmbedding
 from app.synthesis.analysis import Analysis, Analyzer
 from app.synthesis.contract import Conversation, Standalone, Synthesis
+from app.text.bm25 import TermCounter
 
 MODEL = "extractive"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.bm25 import TermCounts
 from app.domain.errors import IndexingError
 from app.indexing.gate import check_answers
 from app.stores.edge_shard import ChunkShard
 from app.stores.payloads import Entry
+from app.text.bm25 import TermCounts
 
 CHUNKS = 30
 DIMENSIONS = 8

@@ -11,7 +11,6 @@ import pytest
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import MetadataFilters
 
-from app.bm25 import TermCounter
 from app.config.settings import Settings
 from app.embeddings.static import DIMENSIONS
 from app.postgres.chunk_table import ChunkTable, Hnsw
@@ -22,6 +21,7 @@ from app.stores.edge import EdgeVectorStore
 from app.stores.fusion import Ranking, fuse
 from app.stores.payloads import Entry
 from app.stores.postgres import PostgresVectorStore
+from app.text.bm25 import TermCounter
 from tests.support.postgres import PostgresServer, drop_schema
 from tests.support.stores import Store, ask, where
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from app.bm25 import TermCounter
 from app.postgres.chunk_table import ChunkTable, Hnsw
 from app.postgres.database import Database
 from app.postgres.schema import migrate
 from app.stores.payloads import Entry
+from app.text.bm25 import TermCounter
 
 _WORDS = [f"word{number}" for number in range(17)]
 

@@ -13,9 +13,9 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import FilterCondition, MetadataFilters
 
 from app.chunking import Chunker
-from app.cutting import Chunking
 from app.domain.chunk import ChunkUnit
 from app.postgres.database import Database
+from app.text.chunking import Chunking
 from tests.support.stores import EMBEDDING, TEXTS, Store, Stores, ask, nodes, texts_of, where
 
 

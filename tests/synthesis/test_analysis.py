@@ -10,10 +10,10 @@ import tracemalloc
 
 import numpy as np
 
-from app.bm25 import TermCounter
 from app.domain.answer import Citation
 from app.embeddings.local import LocalEmbedding
 from app.synthesis.analysis import Analysis, Analyzer
+from app.text.bm25 import TermCounter
 from tests.support.serving import ROOT
 
 EMBEDDING = LocalEmbedding()

@@ -17,7 +17,7 @@ from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 from app.documents.pages import Heading, Page
 from app.domain.chunk import Chunk, ChunkUnit, _embed_text, text_hash
-from app.embeddings.static import load_tokenizer
+from app.text.tokenizer import load_tokenizer
 
 HEADING_SEPARATOR = " > "
 

@@ -7,12 +7,12 @@ from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.schema import MetadataMode
 
 from app.chunking import Chunker, node_of
-from app.cutting import Chunking, cut
 from app.documents.pages import Page, markdown_headings
 from app.domain.chunk import Chunk, ChunkUnit, text_hash
-from app.embeddings.static import load_tokenizer
 from app.stores.nodes import payload_of
 from app.stores.payloads import payload_of_chunk
+from app.text.chunking import Chunking, cut
+from app.text.tokenizer import load_tokenizer
 
 HANDBOOK = """\
 Before any heading.

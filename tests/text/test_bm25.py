@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import qdrant_edge as qdrant
 
-from app.bm25 import K, TermCounter, TermCounts, TermStatistics, counts_of, weights
+from app.text.bm25 import K, TermCounter, TermCounts, TermStatistics, counts_of, weights
 
 TEXTS = ["the cat sat", "the dog sat down", "the bird flew over the green house", "苹果很好吃"]
 

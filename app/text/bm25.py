@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import qdrant_edge as qdrant
 
-from app.embeddings.words import WordMemo
+from app.text.token_cache import WordMemo
 
 K = 1.2
 B = 0.75

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.embeddings import words
-from app.embeddings.words import WordMemo
+from app.text import token_cache as words
+from app.text.token_cache import WordMemo
 
 
 def lengths(asked: list[str]) -> WordMemo:

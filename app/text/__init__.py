@@ -1,0 +1,1 @@
+"""Chunking, tokens and BM25 weights."""
