@@ -8,7 +8,7 @@ from app.embeddings.provider_model import ProviderModel
 from app.indexing.vectors import Embedder
 from app.provider.client import OPENAI_URL, Endpoint, ProviderClient
 from app.provider.observer import UNOBSERVED, ProviderObserver
-from app.provider.patience import ONLINE, Patience, offline
+from app.provider.retry import ONLINE, Patience, offline
 
 # US dollars for a million tokens, as OpenAI lists them.
 _OPENAI_PRICES = {

@@ -23,8 +23,8 @@ from app.embeddings.query import QueryEmbedder
 from app.engine import Retrieval
 from app.index_loading import IndexLoader, Loader
 from app.index_manager import IndexManager
+from app.llms.openai import ChatModel
 from app.observability.metrics import Metrics, PoolMetrics
-from app.provider.chat import ChatModel
 from app.provider.client import Endpoint, ProviderClient
 from app.served_index import ServedIndex
 from app.snapshots import Scratch, Snapshot

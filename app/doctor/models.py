@@ -12,7 +12,7 @@ from app.domain.deadline import start_deadline
 from app.domain.errors import ModelTimeout, RagError
 from app.provider.client import Endpoint, ProviderClient
 from app.provider.failures import ProviderFailure
-from app.provider.patience import Patience
+from app.provider.retry import Patience
 
 TIMEOUT_S = 10.0
 

@@ -22,10 +22,10 @@ from app.domain.deadline import remaining_s, start_deadline, until_deadline
 from app.domain.errors import ModelUnavailable
 from app.observability.logging import NO_REQUEST, request_id
 from app.observability.request_context import current_notes
-from app.provider.breaker import Breaker, CircuitOpen
+from app.provider.circuit_breaker import Breaker, CircuitOpen
 from app.provider.failures import ProviderFailure, ProviderTimeout, making_sense, refused
 from app.provider.observer import UNOBSERVED, ProviderObserver
-from app.provider.patience import ONLINE, Patience, Retries
+from app.provider.retry import ONLINE, Patience, Retries
 
 OPENAI_URL = "https://api.openai.com/v1"
 

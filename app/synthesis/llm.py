@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from app.domain.answer import Citation
 from app.domain.errors import ModelUnavailable
-from app.provider.chat import ChatModel, Completion, Messages
+from app.llms.openai import ChatModel, Completion, Messages
 from app.synthesis.contract import Conversation, Standalone, Synthesis
 from app.synthesis.markers import MarkerFilter, resolve_markers
 

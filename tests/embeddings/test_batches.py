@@ -20,7 +20,7 @@ from app.embeddings.batches import BatchEmbedding, Submit
 from app.embeddings.provider_model import ProviderModel
 from app.provider import client
 from app.provider.client import Endpoint, ProviderClient
-from app.provider.patience import offline
+from app.provider.retry import offline
 from tests.support import faults, slow_faults
 from tests.support.fake_provider import DIMENSIONS, embed
 from tests.support.faulty_provider import Exchange, Fault, FaultyProvider, serve_provider

@@ -9,8 +9,8 @@ import pytest
 
 from app.config.settings import Settings
 from app.main import create_app
-from app.provider import breaker
-from app.provider.breaker import FAILURES
+from app.provider import circuit_breaker as breaker
+from app.provider.circuit_breaker import FAILURES
 from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.moved_clock import Clock, serve_with_clock
 from tests.support.serving import wait_for

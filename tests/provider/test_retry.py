@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from app.provider.failures import ProviderFailure
-from app.provider.patience import ONLINE, Patience, Retries, offline
+from app.provider.retry import ONLINE, Patience, Retries, offline
 
 OFFLINE = offline(attempt_s=60, retry_s=300)
 

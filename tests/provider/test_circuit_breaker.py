@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.provider import breaker
-from app.provider.breaker import FAILURES, Breaker, CircuitOpen
+from app.provider import circuit_breaker as breaker
+from app.provider.circuit_breaker import FAILURES, Breaker, CircuitOpen
 
 
 def fail(tested: Breaker, times: int = 1) -> None:

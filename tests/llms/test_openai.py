@@ -15,8 +15,8 @@ from app.assembly.provider import make_provider
 from app.assembly.serving import make_embedding
 from app.config.settings import Settings
 from app.domain.errors import ModelTimeout, ModelUnavailable
+from app.llms.openai import ChatModel
 from app.provider import client
-from app.provider.chat import ChatModel
 from app.provider.client import Endpoint
 from tests.support.fake_provider import FakeProvider, embed, failing_with
 

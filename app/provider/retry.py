@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from app.provider.breaker import FAILURES
+from app.provider.circuit_breaker import FAILURES
 from app.provider.failures import ProviderFailure
 
 _LONGEST_BACKOFF_S = 30.0

@@ -29,7 +29,7 @@ from llama_index.core.llms.llm import LLM
 from pydantic import PrivateAttr
 
 from app.domain.answer import Usage
-from app.provider.chat_stream import ChatStream, parse_text, parse_usage
+from app.llms.openai_stream import ChatStream, parse_text, parse_usage
 from app.provider.client import Endpoint
 from app.provider.failures import ProviderFailure
 
