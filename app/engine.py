@@ -25,7 +25,7 @@ from app.domain.deadline import start_deadline
 from app.domain.errors import ModelTimeout, ModelUnavailable
 from app.domain.fingerprint import Fingerprint
 from app.domain.query import Filters, QueryRequest
-from app.embeddings.query import QueryEmbedder
+from app.embeddings.query_cache import QueryEmbedder
 from app.observability.request_context import Facts, current_notes
 from app.observability.stage_timer import Stopwatch
 from app.stores.contract import ChunkStore

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from app.documents.extraction import read_pages
 from app.domain.chunk import Chunk
 from app.domain.vectors import Vector
-from app.embeddings.static import StaticModel
+from app.embeddings.static_model import StaticModel
 from app.text.bm25 import TermCounter, TermCounts
 from app.text.chunking import Chunking, cut
 from app.text.tokenizer import StaticTokens

@@ -23,7 +23,7 @@ from app.domain.chunk import Chunk, ChunkUnit
 from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
-from app.embeddings.static import DIMENSIONS, MODEL, StaticModel
+from app.embeddings.static_model import DIMENSIONS, MODEL, StaticModel
 from app.snapshots import ChunkingInfo, Manifest, SnapshotStore
 from app.stores.edge_shard import ENGINE_VERSION, ChunkShard
 from app.stores.payloads import Entry, payload_of_chunk

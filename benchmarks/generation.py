@@ -17,7 +17,7 @@ from app.config.settings import EmbeddingProvider, Settings
 from app.domain.chunk import ChunkUnit
 from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.fingerprint import Fingerprint
-from app.embeddings.static import DIMENSIONS, MODEL
+from app.embeddings.static_model import DIMENSIONS, MODEL
 from app.indexing.in_postgres import Building, PostgresStorage
 from app.indexing.storage import Before
 from app.postgres.chunk_table import Hnsw

@@ -10,8 +10,8 @@ from app.chunking import Chunker
 from app.domain.errors import FingerprintMismatch
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
-from app.embeddings.provider import ProviderEmbedding
-from app.embeddings.query import QueryEmbedder
+from app.embeddings.openai import ProviderEmbedding
+from app.embeddings.query_cache import QueryEmbedder
 from app.engine import RagQueryEngine, Retrieval
 from app.snapshots import Manifest
 from app.stores.contract import ChunkStore

@@ -8,7 +8,7 @@ from app.config.settings import EmbeddingProvider, Settings
 from app.documents.extraction import READER_VERSION
 from app.documents.limits import ReadingLimits
 from app.documents.reader_pool import Reader
-from app.embeddings.static import MODEL
+from app.embeddings.static_model import MODEL
 from app.indexing.indexer import Indexer
 from app.indexing.on_disk import DiskStorage
 from app.indexing.storage import Recipe, Storage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.config.settings import EmbeddingProvider, Settings
 from app.embeddings.cache import cache_scope
-from app.embeddings.provider_model import ProviderModel
+from app.embeddings.openai_batches import ProviderModel
 from app.indexing.vectors import Embedder
 from app.provider.client import OPENAI_URL, Endpoint, ProviderClient
 from app.provider.observer import UNOBSERVED, ProviderObserver

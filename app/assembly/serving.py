@@ -18,8 +18,8 @@ from app.assembly.indexing import (
 from app.assembly.provider import make_embedding_model
 from app.config.settings import DegradedAnswers, Settings
 from app.embeddings.local import LocalEmbedding
-from app.embeddings.provider import ProviderEmbedding
-from app.embeddings.query import QueryEmbedder
+from app.embeddings.openai import ProviderEmbedding
+from app.embeddings.query_cache import QueryEmbedder
 from app.engine import Retrieval
 from app.index_loading import IndexLoader, Loader
 from app.index_manager import IndexManager

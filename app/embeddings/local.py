@@ -9,7 +9,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import PrivateAttr
 
 from app.domain.vectors import Vectors
-from app.embeddings.static import MODEL, StaticModel
+from app.embeddings.static_model import MODEL, StaticModel
 
 # A question of this length takes 0.2 ms; changing the thread would take as long.
 _INLINE_CHARS = 500

@@ -11,7 +11,7 @@ from threading import Event
 
 from app.domain.errors import EmbeddingChanged, IndexingError
 from app.domain.vectors import Vector, Vectors
-from app.embeddings.batches import BatchEmbedding, Submit
+from app.embeddings.contract import BatchEmbedding, Submit
 from app.indexing.run import stop_if
 from app.indexing.storage import Chunks, VectorCache
 from app.preparing import PreparedChunk

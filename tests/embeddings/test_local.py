@@ -12,7 +12,7 @@ from llama_index_instrumentation.span import BaseSpan
 from llama_index_instrumentation.span_handlers import BaseSpanHandler
 
 from app.embeddings.local import LocalEmbedding
-from app.embeddings.static import DIMENSIONS, _load_weights
+from app.embeddings.static_model import DIMENSIONS, _load_weights
 from app.text.tokenizer import load_tokenizer
 
 EMBEDDING = LocalEmbedding()

@@ -12,7 +12,7 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import MetadataFilters
 
 from app.config.settings import Settings
-from app.embeddings.static import DIMENSIONS
+from app.embeddings.static_model import DIMENSIONS
 from app.postgres.chunk_table import ChunkTable, Hnsw
 from app.postgres.database import Database
 from app.postgres.schema import migrate

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import qdrant_edge as qdrant
 
-from app.embeddings.static import DIMENSIONS
+from app.embeddings.static_model import DIMENSIONS
 from app.stores.edge import EdgeVectorStore
 from app.stores.edge_shard import ChunkShard
 from app.stores.labels import LABELS

@@ -7,7 +7,7 @@ from typing import Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import PrivateAttr
 
-from app.embeddings.provider_model import ProviderModel
+from app.embeddings.openai_batches import ProviderModel
 
 
 class ProviderEmbedding(BaseEmbedding):

@@ -16,8 +16,8 @@ import pytest
 
 from app.domain.errors import EmbeddingChanged, IndexingError
 from app.domain.vectors import Vectors
-from app.embeddings.batches import BatchEmbedding, Submit
-from app.embeddings.provider_model import ProviderModel
+from app.embeddings.contract import BatchEmbedding, Submit
+from app.embeddings.openai_batches import ProviderModel
 from app.provider import client
 from app.provider.client import Endpoint, ProviderClient
 from app.provider.retry import offline

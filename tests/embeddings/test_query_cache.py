@@ -11,7 +11,7 @@ import pytest
 from app.config.settings import Settings
 from app.domain.errors import ModelUnavailable
 from app.domain.fingerprint import Fingerprint
-from app.embeddings.query import QueryEmbedder
+from app.embeddings.query_cache import QueryEmbedder
 from tests.support.fake_provider import FakeProvider
 
 MakeSettings = Callable[..., Settings]

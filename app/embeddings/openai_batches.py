@@ -12,7 +12,7 @@ import numpy as np
 
 from app.domain.errors import EmbeddingChanged, IndexingError, RagError
 from app.domain.vectors import Vector, Vectors
-from app.embeddings.batches import Submit
+from app.embeddings.contract import Submit
 from app.provider.background_loop import background_loop
 from app.provider.client import Endpoint
 from app.provider.failures import ProviderFailure
