@@ -28,8 +28,8 @@ from app.domain.query import Filters, QueryRequest
 from app.embeddings.query_cache import QueryEmbedder
 from app.observability.request_context import Facts, current_notes
 from app.observability.stage_timer import Stopwatch
-from app.stores.contract import ChunkStore
-from app.stores.payloads import Hit
+from app.storage.payloads import Hit
+from app.storage.vector_store import ChunkStore
 from app.synthesis.contract import (
     NO_CONTEXT_ANSWER,
     NO_CONVERSATION,

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from app.domain.index import IndexInfo
 from app.engine import RagQueryEngine
-from app.snapshots import Manifest
+from app.storage.manifest import Manifest
 
 
 class StoredIndex(Protocol):

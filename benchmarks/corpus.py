@@ -24,9 +24,10 @@ from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.static_model import DIMENSIONS, MODEL, StaticModel
-from app.snapshots import ChunkingInfo, Manifest, SnapshotStore
+from app.snapshots.store import SnapshotStore
+from app.storage.manifest import ChunkingInfo, Manifest
+from app.storage.payloads import Entry, payload_of_chunk
 from app.stores.edge_shard import ENGINE_VERSION, ChunkShard
-from app.stores.payloads import Entry, payload_of_chunk
 from app.text.bm25 import TermCounter
 from app.text.chunking import Chunking, cut
 from benchmarks import datasets
@@ -44,11 +45,11 @@ _MADE_BY = (
     "app/text/bm25.py",
     "app/text/chunking.py",
     "app/snapshots/files.py",
-    "app/snapshots/manifest.py",
+    "app/storage/manifest.py",
     "app/stores/chunk_points.py",
     "app/stores/edge_shard.py",
     "app/stores/labels.py",
-    "app/stores/payloads.py",
+    "app/storage/payloads.py",
     "benchmarks/corpus.py",
 )
 

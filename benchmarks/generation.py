@@ -19,12 +19,12 @@ from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.static_model import DIMENSIONS, MODEL
 from app.indexing.in_postgres import Building, PostgresStorage
-from app.indexing.storage import Before
 from app.postgres.chunk_table import Hnsw
 from app.postgres.database import Connection, Database
 from app.postgres.generations import ENGINE
-from app.snapshots import ChunkingInfo, Manifest
-from app.stores.payloads import Entry
+from app.storage.contract import Before
+from app.storage.manifest import ChunkingInfo, Manifest
+from app.storage.payloads import Entry
 from benchmarks.report import Report
 
 # A statement, and the seconds that it took.

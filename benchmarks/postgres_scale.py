@@ -15,7 +15,7 @@ import numpy as np
 import uvloop
 
 from app.config.settings import Settings
-from app.stores.payloads import Entry
+from app.storage.payloads import Entry
 from benchmarks import corpus
 from benchmarks.database import database, settings
 from benchmarks.generation import load

@@ -16,7 +16,7 @@ from app.assembly.postgres import make_servers
 from app.config.settings import Settings
 from app.embeddings.local import LocalEmbedding
 from app.postgres.servers import Servers
-from app.stores.payloads import Entry, Hit
+from app.storage.payloads import Entry, Hit
 from app.stores.postgres import PostgresVectorStore
 from benchmarks.questions import all_questions
 

@@ -23,7 +23,7 @@ LARGE_DOCUMENTS = 100
 MAKE_A_SHARD = """
 import sys
 from pathlib import Path
-from app.stores.edge_shard import ChunkShard
+from app.storage.edge_shard import ChunkShard
 
 full = Path(sys.argv[1], "full")
 full.write_bytes(bytes(4096))

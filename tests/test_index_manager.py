@@ -20,7 +20,8 @@ from app.domain.index import HealthResponse
 from app.index_loading import IndexLoader
 from app.index_manager import IndexManager
 from app.indexing.indexer import Indexer
-from app.snapshots import Scratch, SnapshotStore
+from app.snapshots.scratch import Scratch
+from app.snapshots.store import SnapshotStore
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider
 from tests.support.serving import wait_for

@@ -13,8 +13,8 @@ from app.embeddings.local import LocalEmbedding
 from app.embeddings.openai import ProviderEmbedding
 from app.embeddings.query_cache import QueryEmbedder
 from app.engine import RagQueryEngine, Retrieval
-from app.snapshots import Manifest
-from app.stores.contract import ChunkStore
+from app.storage.manifest import Manifest
+from app.storage.vector_store import ChunkStore
 from app.synthesis.contract import Synthesizer
 from app.text.chunking import Chunking
 

@@ -11,10 +11,12 @@ from app.documents.reader_pool import Reader
 from app.embeddings.static_model import MODEL
 from app.indexing.indexer import Indexer
 from app.indexing.on_disk import DiskStorage
-from app.indexing.storage import Recipe, Storage
 from app.indexing.vectors import Embedder
 from app.preparing import Prepared, prepare
-from app.snapshots import ChunkingInfo, Scratch, SnapshotStore
+from app.snapshots.scratch import Scratch
+from app.snapshots.store import SnapshotStore
+from app.storage.contract import Recipe, Storage
+from app.storage.manifest import ChunkingInfo
 from app.text.chunking import Chunking
 
 

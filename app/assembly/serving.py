@@ -27,7 +27,8 @@ from app.llms.openai import ChatModel
 from app.observability.metrics import Metrics, PoolMetrics
 from app.provider.client import Endpoint, ProviderClient
 from app.served_index import ServedIndex
-from app.snapshots import Scratch, Snapshot
+from app.snapshots.scratch import Scratch
+from app.snapshots.snapshot import Snapshot
 from app.stores.edge import EdgeVectorStore
 from app.synthesis.contract import Synthesizer
 from app.synthesis.degraded import DegradingSynthesizer

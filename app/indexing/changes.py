@@ -8,6 +8,7 @@ from posixpath import splitext
 
 from app.documents.discovery import InspectedFile
 from app.domain.document import DocumentRecord, DocumentStatus
+from app.storage.contract import Reuse
 
 # Reading the same file again gives the same. What else may become of one could be an accident, or a limit's.
 _FINAL = frozenset(
@@ -40,6 +41,10 @@ class Changes:
     kept: list[DocumentRecord] = field(default_factory=list)
     copied: list[tuple[str, InspectedFile]] = field(default_factory=list)
     to_read: list[InspectedFile] = field(default_factory=list)
+
+    @property
+    def reuse(self) -> Reuse:
+        return Reuse([record.name for record in self.kept], [(name, file.name) for name, file in self.copied])
 
     def __bool__(self) -> bool:
         """Whether any document came, went or changed."""

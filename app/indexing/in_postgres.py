@@ -11,17 +11,16 @@ import psycopg
 
 from app.domain.document import DocumentRecord
 from app.domain.errors import SnapshotDamaged
-from app.indexing.changes import Changes
-from app.indexing.gate import judge
-from app.indexing.storage import Before, Recipe
 from app.postgres import schema
 from app.postgres.cache import PostgresCache
 from app.postgres.chunk_table import ChunkTable, Hnsw
 from app.postgres.database import Database, database_errors
 from app.postgres.generations import ENGINE, Generations
 from app.postgres.statement import SEARCHING
-from app.snapshots import Manifest, SnapshotSummary
-from app.stores.payloads import Entry
+from app.storage.contract import Before, Recipe, Reuse
+from app.storage.manifest import Manifest, SnapshotSummary
+from app.storage.payloads import Entry
+from app.storage.self_test import judge
 
 # Of the gate's questions.
 _ASKED = 20
@@ -137,13 +136,13 @@ class PostgresStaging:
         self._table: ChunkTable | None = None
         self._is_published = False
 
-    def take_over(self, before: Before, changes: Changes) -> None:
+    def take_over(self, before: Before, reuse: Reuse) -> None:
         other = before.chunks
         assert isinstance(other, ChunkTable)  # noqa: S101 - a storage is given what it gave
         table = self._create(before.dimensions, other.average_length)
-        table.take_over(other, [record.name for record in changes.kept])
-        for name, file in changes.copied:
-            table.copy_document(other, name, file.name)
+        table.take_over(other, reuse.kept)
+        for name, new_name in reuse.copied:
+            table.copy_document(other, name, new_name)
 
     def add(self, entries: Sequence[Entry]) -> None:
         if self._table is None:

@@ -17,15 +17,15 @@ from app.documents.reader_pool import Reader
 from app.domain.errors import FingerprintMismatch, NoDocuments, TooManyDocumentsLost
 from app.domain.fingerprint import Fingerprint
 from app.indexing.changes import Changes
-from app.indexing.gate import check_shrink
 from app.indexing.progress import OnProgress
 from app.indexing.report import Report
 from app.indexing.run import Run
-from app.indexing.storage import Before, Recipe, Staging, Storage, VectorCache
+from app.indexing.shrink_guard import check_shrink
 from app.indexing.vectors import Embedder, KnownVectors, VectorSource
 from app.preparing import Prepared
-from app.snapshots import Manifest
-from app.stores.payloads import Entry, payload_of_chunk
+from app.storage.contract import Before, Recipe, Staging, Storage, VectorCache
+from app.storage.manifest import Manifest
+from app.storage.payloads import Entry, payload_of_chunk
 
 
 class Indexer:
@@ -147,7 +147,7 @@ class Indexer:
         known = KnownVectors(before.chunks, cache, self._embedder.scope)
         with self._reader.started(len(changes.to_read)) as idle, self._embedder.session() as submit:
             if before.has_chunks and before.chunks:
-                staging.take_over(before, changes)
+                staging.take_over(before, changes.reuse)
             source = VectorSource(
                 known,
                 submit,

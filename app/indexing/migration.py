@@ -17,9 +17,9 @@ from app.domain.document import DocumentRecord
 from app.domain.errors import SnapshotNotFound
 from app.indexing.progress import OnProgress, Progress, Stage
 from app.indexing.run import stop_if
-from app.indexing.storage import Before, Chunks, Staging, Storage
-from app.snapshots import Manifest
-from app.stores.payloads import Entry
+from app.storage.contract import Before, Chunks, Staging, Storage
+from app.storage.manifest import Manifest
+from app.storage.payloads import Entry
 
 # In memory are so many chunks, and those of one document.
 _BATCH = 1000

@@ -9,13 +9,15 @@ from pathlib import Path
 from app.domain.document import DocumentRecord
 from app.domain.errors import SnapshotDamaged
 from app.embeddings.cache import EmbeddingCache
-from app.indexing.changes import Changes
-from app.indexing.gate import check_answers
-from app.indexing.storage import Before, Recipe
 from app.indexing.target import Target
-from app.snapshots import Manifest, Scratch, Snapshot, SnapshotStore, SnapshotSummary, Staging
+from app.snapshots.scratch import Scratch
+from app.snapshots.snapshot import Snapshot
+from app.snapshots.store import SnapshotStore, Staging
+from app.storage.contract import Before, Recipe, Reuse
+from app.storage.disk.self_test import check_answers
+from app.storage.manifest import Manifest, SnapshotSummary
+from app.storage.payloads import Entry
 from app.stores.edge_shard import ENGINE_VERSION, ChunkShard
-from app.stores.payloads import Entry
 
 
 class DiskStorage:
@@ -122,7 +124,7 @@ class DiskStorage:
 
 
 class DiskStaging:
-    """See `app.indexing.storage.Staging`."""
+    """See `app.storage.contract.Staging`."""
 
     def __init__(self, snapshots: SnapshotStore, staging: Staging, target: Target) -> None:
         self._snapshots = snapshots
@@ -137,10 +139,10 @@ class DiskStaging:
     def built_at(self) -> str:
         return self._staging.built_at
 
-    def take_over(self, before: Before, changes: Changes) -> None:
+    def take_over(self, before: Before, reuse: Reuse) -> None:
         assert before.manifest is not None  # noqa: S101 - there is something to take over
         assert isinstance(before.chunks, ChunkShard)  # noqa: S101 - a storage is given what it gave
-        self._target.take_over(self._snapshots.open(before.manifest.id), before.chunks, changes)
+        self._target.take_over(self._snapshots.open(before.manifest.id), before.chunks, reuse)
 
     def add(self, entries: Sequence[Entry]) -> None:
         self._target.add(entries)

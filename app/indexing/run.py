@@ -14,8 +14,8 @@ from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.errors import IndexingCancelled, NoDocuments
 from app.indexing.changes import Changes, compare
 from app.indexing.progress import OnProgress, Progress, Stage
-from app.indexing.storage import Before
 from app.preparing import Prepared, PreparedChunk
+from app.storage.contract import Before
 
 
 def stop_if(cancelled: Event) -> None:

@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.indexing.changes import Changes
-from app.snapshots import Snapshot
+from app.snapshots.snapshot import Snapshot
+from app.storage.contract import Reuse
+from app.storage.payloads import Entry, moved
 from app.stores.edge_shard import ChunkShard
-from app.stores.payloads import Entry, moved
 
 # What the engine maps into memory has no room on the disk before it is written to, and a full disk then
 # kills the process (SIGBUS) where a write would fail. So there has to be room for it beforehand: for an index
@@ -34,8 +34,8 @@ class Target:
         # What the disk has to have room for until it is saved.
         self._needed = 0
 
-    def take_over(self, before: Snapshot, shard: ChunkShard, changes: Changes) -> None:
-        """Begin with all chunks of an index but those of documents that are gone or will be read again.
+    def take_over(self, before: Snapshot, shard: ChunkShard, reuse: Reuse) -> None:
+        """Begin with those chunks of an index that are reused.
 
         Args:
             shard: of that index, opened; it stays as it is.
@@ -49,10 +49,10 @@ class Target:
         check_room(self._folder, 2 * self._needed)
         before.copy_files(before.store_files, self._folder)
         self._shard = ChunkShard.open(self._folder)
-        kept = {record.name for record in changes.kept}
+        kept = set(reuse.kept)
         self._shard.delete_documents([each.name for each in before.documents() if each.name not in kept])
-        for name, file in changes.copied:
-            entries = [each._replace(payload=moved(each.payload, file.name)) for each in shard.entries(name)]
+        for name, new_name in reuse.copied:
+            entries = [each._replace(payload=moved(each.payload, new_name)) for each in shard.entries(name)]
             self._make_room(entries)
             self._shard.add(entries)
 

@@ -13,8 +13,8 @@ from app.domain.errors import EmbeddingChanged, IndexingError
 from app.domain.vectors import Vector, Vectors
 from app.embeddings.contract import BatchEmbedding, Submit
 from app.indexing.run import stop_if
-from app.indexing.storage import Chunks, VectorCache
 from app.preparing import PreparedChunk
+from app.storage.contract import Chunks, VectorCache
 
 # Between looks at whether the run was cancelled.
 _LOOK_S = 0.2

@@ -10,7 +10,7 @@ from pgvector import HalfVector, SparseVector
 from psycopg.types.json import Jsonb
 
 from app.domain.vectors import Vector
-from app.stores.payloads import Entry
+from app.storage.payloads import Entry
 from app.text.bm25 import TermCounts, counts_of, weights
 
 # Of a `sparsevec`, at most. The tokenizer's ids of terms are numbers up to 2**32: of 200,000 terms, twenty
@@ -69,7 +69,7 @@ def row_of(entry: Entry, average_length: float) -> tuple[Any, ...]:
 
 
 def payload_of_row(row: Sequence[Any]) -> dict[str, Any]:
-    """As `app.stores.payloads` makes it, from columns as in `PAYLOAD`."""
+    """As `app.storage.payloads` makes it, from columns as in `PAYLOAD`."""
     names = ("id", "ref_doc_id", "text", "start", "end", "metadata", "text_hash", "occurrence", "length")
     return dict(zip(names, row, strict=True))
 

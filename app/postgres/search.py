@@ -17,7 +17,7 @@ from psycopg import sql
 from app.postgres.filters import condition_of, joined
 from app.postgres.rows import normalized, signed, storable, words
 from app.postgres.statement import Condition, Statement
-from app.stores.payloads import FIELDS
+from app.storage.payloads import FIELDS
 from app.text.bm25 import TermCounter, TermStatistics
 
 # Of each ranking, before they are fused.
@@ -33,7 +33,7 @@ SELECT id, -(weights <#> %s) / %s AS score FROM {table} WHERE terms && %s::int4[
 ORDER BY score DESC, id LIMIT %s
 """
 _NOTHING = "SELECT NULL::text AS id, 0::float8 AS score WHERE false"
-# As `app.stores.fusion` does it.
+# As `app.storage.fusion` does it.
 _FUSED = """
 SELECT id, %s * greatest(coalesce(dense.score, farthest.score), 0) + %s * coalesce(words.score, 0) AS score
 FROM dense FULL JOIN words USING (id)

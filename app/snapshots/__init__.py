@@ -10,22 +10,3 @@
 
 Readers take no lock. A crash at any point leaves the old index or the new one.
 """
-
-from __future__ import annotations
-
-from app.snapshots.manifest import SCHEMA_VERSION, ChunkingInfo, FileInfo, Manifest
-from app.snapshots.scratch import Scratch
-from app.snapshots.snapshot import Snapshot
-from app.snapshots.store import SnapshotStore, SnapshotSummary, Staging
-
-__all__ = [
-    "SCHEMA_VERSION",
-    "ChunkingInfo",
-    "FileInfo",
-    "Manifest",
-    "Scratch",
-    "Snapshot",
-    "SnapshotStore",
-    "SnapshotSummary",
-    "Staging",
-]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from app.domain.errors import IndexingError, SnapshotDamaged
 from app.snapshots.files import read_all, sync_folder, write_synced
-from app.snapshots.ids import ID
-from app.snapshots.manifest import REBUILD
+from app.storage.ids import ID
+from app.storage.manifest import REBUILD
 
 
 class Current:

@@ -24,7 +24,8 @@ from app.snapshots.files import (
     status_of,
     verified_blocks,
 )
-from app.snapshots.manifest import REBUILD, Manifest, read_manifest
+from app.storage.disk.manifest_file import read_manifest
+from app.storage.manifest import REBUILD, Manifest
 
 DOCUMENTS = "documents.jsonl"
 

@@ -9,43 +9,21 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from app.domain.document import DocumentRecord
 from app.domain.errors import IndexReadOnly, SnapshotDamaged
-from app.domain.fingerprint import Fingerprint
 from app.snapshots.current import Current
 from app.snapshots.files import flush_and_digest, in_threads, status_of, sync_folder
-from app.snapshots.ids import ID, candidates, next_id, to_go_back_to
 from app.snapshots.lock import writer_lock
-from app.snapshots.manifest import FileInfo, Manifest, write_manifest
 from app.snapshots.snapshot import DOCUMENTS, Snapshot
+from app.storage.disk.manifest_file import write_manifest
+from app.storage.ids import ID, candidates, next_id, to_go_back_to
+from app.storage.manifest import FileInfo, Manifest, SnapshotSummary
 
 _STAGING = ".staging-"
 _REMOVING = ".removing-"
 
 # Of each file below a snapshot's directory: path, inode, size, time of its content and of its status.
 Signature = tuple[tuple[str, int, int, int, int], ...]
-
-
-class SnapshotSummary(BaseModel):
-    """A line of the list of snapshots; with a problem, only the id is sure to be known."""
-
-    id: str
-    current: bool
-    built_at: str | None = None
-    documents: int | None = None
-    chunks: int | None = None
-    embedding: Fingerprint | None = None
-    bytes: int | None = None
-    problem: str | None = None
-
-    def __str__(self) -> str:
-        served = " (served)" if self.current else ""
-        if self.problem is not None:
-            return f"{self.id}{served}  damaged: {self.problem}"
-        size = f"{self.documents:,} documents, {self.chunks:,} chunks, {(self.bytes or 0) / 1e6:,.1f} MB"
-        return f"{self.id}{served}  {size}, {self.embedding}"
 
 
 class Staging:

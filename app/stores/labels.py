@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from app.stores.payloads import FIELDS
+from app.storage.payloads import FIELDS
 
 # The list's name in a payload.
 LABELS = "labels"

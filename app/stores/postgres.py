@@ -29,9 +29,9 @@ from app.postgres.schema import check, migrate
 from app.postgres.search import Search
 from app.postgres.servers import Servers
 from app.postgres.statement import SEARCHING, Condition, Statement
-from app.stores.contract import ChunkStore
-from app.stores.nodes import node_of, payload_of
-from app.stores.payloads import FIELDS, Entry, Hit
+from app.storage.nodes import node_of, payload_of
+from app.storage.payloads import FIELDS, Entry, Hit
+from app.storage.vector_store import ChunkStore
 from app.text.bm25 import DEFAULT_AVERAGE_LENGTH, TermCounter
 
 

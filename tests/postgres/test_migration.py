@@ -27,9 +27,9 @@ from app.domain.errors import (
 )
 from app.indexing.migration import _BATCH, Migrated, migrate
 from app.indexing.progress import OnProgress, Progress, Stage
-from app.indexing.storage import Before, Recipe, Storage
 from app.postgres.chunk_table import ChunkTable
-from app.snapshots import Manifest
+from app.storage.contract import Before, Recipe, Storage
+from app.storage.manifest import Manifest
 from app.stores.edge_shard import ChunkShard
 from tests.conftest import build, write_two_documents
 from tests.support.fake_provider import FakeProvider

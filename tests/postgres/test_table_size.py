@@ -9,7 +9,7 @@ import numpy as np
 from app.postgres.chunk_table import ChunkTable, Hnsw
 from app.postgres.database import Database
 from app.postgres.schema import migrate
-from app.stores.payloads import Entry
+from app.storage.payloads import Entry
 from app.text.bm25 import TermCounter
 
 _WORDS = [f"word{number}" for number in range(17)]

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import SnapshotDamaged
-from app.snapshots import Scratch, Snapshot, SnapshotStore
+from app.snapshots.scratch import Scratch
+from app.snapshots.snapshot import Snapshot
+from app.snapshots.store import SnapshotStore
 from tests.support.made_snapshots import flip, publish
 from tests.support.serving import ROOT
 

@@ -11,7 +11,7 @@ import pytest
 import qdrant_edge as qdrant
 
 from app.domain.document import DocumentRecord
-from app.snapshots import SnapshotStore
+from app.snapshots.store import SnapshotStore
 from app.stores.edge_shard import DENSE, ChunkShard
 from app.stores.labels import LABELS, labels_of
 

@@ -9,8 +9,8 @@ from llama_index.core.schema import MetadataMode
 from app.chunking import Chunker, node_of
 from app.documents.pages import Page, markdown_headings
 from app.domain.chunk import Chunk, ChunkUnit, text_hash
-from app.stores.nodes import payload_of
-from app.stores.payloads import payload_of_chunk
+from app.storage.nodes import payload_of
+from app.storage.payloads import payload_of_chunk
 from app.text.chunking import Chunking, cut
 from app.text.tokenizer import load_tokenizer
 

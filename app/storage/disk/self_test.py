@@ -1,59 +1,19 @@
-"""What has to hold before an index is served."""
+"""Ask an index on disk for some of its own chunks before it is served."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import qdrant_edge as qdrant
 
-from app.domain.document import DocumentRecord, DocumentStatus
-from app.domain.errors import IndexingError, TooManyDocumentsLost
-from app.indexing.changes import Changes
+from app.domain.errors import IndexingError
+from app.storage.self_test import judge
 from app.stores.edge_shard import BM25, DENSE, ChunkShard, vectors_of
 
 _QUESTIONS = 20
-# An approximate search may miss one.
-_MUST_BE_FOUND = 0.9
 _ITSELF = 0.999
-
-
-def check_shrink(
-    before: Sequence[DocumentRecord], changes: Changes, indexed: Collection[str], max_shrink: float
-) -> None:
-    """Stop a run that would lose many documents: more often a mistake than meant.
-
-    Args:
-        indexed: names of documents that the next index has, or may have.
-
-    Raises:
-        TooManyDocumentsLost
-    """
-    new_names = dict(changes.renamed)
-    had = [record.name for record in before if record.status is DocumentStatus.INDEXED]
-    lost = [name for name in had if new_names.get(name, name) not in indexed]
-    if len(lost) > max_shrink * len(had):
-        raise TooManyDocumentsLost(
-            f"{len(lost)} of {len(had)} documents would be gone from the index, such as {lost[0]}: that is "
-            f"more than MAX_SHRINK ({max_shrink:g}); if it is meant, run scripts/reindex.py --force"
-        )
-
-
-def judge(count: int, chunks: int, *, asked: int, found: int) -> None:
-    """
-    Args:
-        count: of the chunks in the index; `chunks` have to be there.
-        asked: for how many of its chunks it was asked, and how many of them it has found.
-
-    Raises:
-        IndexingError: it is not good enough.
-    """
-    if count != chunks:
-        raise IndexingError(f"the index has {count} chunks instead of {chunks}: run make reindex")
-    if found < _MUST_BE_FOUND * asked:
-        raise IndexingError(f"the index finds {found} of {asked} of its own chunks: run make reindex")
 
 
 def check_answers(folder: Path, *, chunks: int) -> None:

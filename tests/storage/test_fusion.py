@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from app.stores.fusion import fuse
+from app.storage.fusion import fuse
 
 
 def test_it_is_the_weighted_mean() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from app.domain.errors import IndexingError
-from app.indexing.gate import check_answers
+from app.storage.disk.self_test import check_answers
+from app.storage.payloads import Entry
 from app.stores.edge_shard import ChunkShard
-from app.stores.payloads import Entry
 from app.text.bm25 import TermCounts
 
 CHUNKS = 30

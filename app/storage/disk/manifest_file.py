@@ -1,4 +1,4 @@
-"""`manifest.json`: what a snapshot is made of, and its own checksum beside it."""
+"""`manifest.json`, and its own checksum beside it."""
 
 from __future__ import annotations
 
@@ -6,59 +6,15 @@ import hashlib
 import json
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from app.domain.chunk import ChunkUnit
 from app.domain.errors import SnapshotDamaged
-from app.domain.fingerprint import Fingerprint
 from app.snapshots.files import read_all, write_synced
-
-SCHEMA_VERSION = 2
-REBUILD = "run make reindex"
+from app.storage.manifest import REBUILD, SCHEMA_VERSION, Manifest
 
 _MANIFEST = "manifest.json"
 # As `sha256sum --check` reads it.
 _CHECKSUM = "manifest.sha256"
-
-
-class FileInfo(BaseModel):
-    """A file as it was when it was sealed.
-
-    Attributes:
-        digest: see `app.snapshots.files`.
-        mtime_ns: tells whether anybody has written to it since.
-    """
-
-    size: int
-    digest: str
-    mtime_ns: int
-
-
-class ChunkingInfo(BaseModel):
-    size: int
-    overlap: int
-    unit: ChunkUnit
-
-
-class Manifest(BaseModel):
-    """What a snapshot is made of.
-
-    Attributes:
-        reader: the parser and the rules that made the text of the documents.
-        files: by their path in the snapshot; all but the manifest itself and its checksum.
-    """
-
-    schema_version: int = SCHEMA_VERSION
-    id: str
-    built_at: str
-    engine: str
-    reader: str = ""
-    embedding: Fingerprint
-    chunking: ChunkingInfo
-    documents: int
-    unread_documents: int
-    chunks: int
-    files: dict[str, FileInfo] = {}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -11,9 +11,8 @@ from typing import Protocol
 from app.domain.document import DocumentRecord
 from app.domain.fingerprint import Fingerprint
 from app.domain.vectors import Vector
-from app.indexing.changes import Changes
-from app.snapshots import ChunkingInfo, Manifest, SnapshotSummary
-from app.stores.payloads import Entry
+from app.storage.manifest import ChunkingInfo, Manifest, SnapshotSummary
+from app.storage.payloads import Entry
 
 
 @dataclass(frozen=True)
@@ -106,6 +105,19 @@ class Before:
         return self.manifest.embedding.dimensions if self.manifest and self.chunks else 0
 
 
+@dataclass(frozen=True)
+class Reuse:
+    """What the next index takes over from the one before.
+
+    Attributes:
+        kept: names of documents whose chunks stay as they are.
+        copied: a document of the index before, and the name of one of the next with the same content.
+    """
+
+    kept: list[str]
+    copied: list[tuple[str, str]]
+
+
 class Staging(Protocol):
     """An index that is being written; nobody asks it before it is published.
 
@@ -118,8 +130,8 @@ class Staging(Protocol):
     @property
     def built_at(self) -> str: ...
 
-    def take_over(self, before: Before, changes: Changes) -> None:
-        """Begin with all chunks of the index before, but those of documents that are gone or will be read."""
+    def take_over(self, before: Before, reuse: Reuse) -> None:
+        """Begin with those chunks of the index before that are reused."""
         ...
 
     def add(self, entries: Sequence[Entry]) -> None: ...

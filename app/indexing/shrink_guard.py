@@ -1,0 +1,30 @@
+"""What has to hold before an index is served."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from app.domain.document import DocumentRecord, DocumentStatus
+from app.domain.errors import TooManyDocumentsLost
+from app.indexing.changes import Changes
+
+
+def check_shrink(
+    before: Sequence[DocumentRecord], changes: Changes, indexed: Collection[str], max_shrink: float
+) -> None:
+    """Stop a run that would lose many documents: more often a mistake than meant.
+
+    Args:
+        indexed: names of documents that the next index has, or may have.
+
+    Raises:
+        TooManyDocumentsLost
+    """
+    new_names = dict(changes.renamed)
+    had = [record.name for record in before if record.status is DocumentStatus.INDEXED]
+    lost = [name for name in had if new_names.get(name, name) not in indexed]
+    if len(lost) > max_shrink * len(had):
+        raise TooManyDocumentsLost(
+            f"{len(lost)} of {len(had)} documents would be gone from the index, such as {lost[0]}: that is "
+            f"more than MAX_SHRINK ({max_shrink:g}); if it is meant, run scripts/reindex.py --force"
+        )

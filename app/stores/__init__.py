@@ -1,1 +1,0 @@
-"""Vector stores: LlamaIndex's contract over an engine that does dense and BM25 retrieval itself."""
