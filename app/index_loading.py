@@ -12,9 +12,9 @@ from typing import Protocol
 
 from app.domain.errors import FingerprintMismatch, IndexingError, SnapshotDamaged
 from app.served_index import ServedIndex
-from app.snapshots.scratch import Scratch
-from app.snapshots.snapshot import Snapshot
-from app.snapshots.store import Signature, SnapshotStore
+from app.storage.disk.scratch import Scratch
+from app.storage.disk.snapshot import Snapshot
+from app.storage.disk.snapshot_store import Signature, SnapshotStore
 
 logger = logging.getLogger(__name__)
 

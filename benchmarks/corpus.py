@@ -24,10 +24,10 @@ from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.static_model import DIMENSIONS, MODEL, StaticModel
-from app.snapshots.store import SnapshotStore
+from app.storage.disk.shard import ENGINE_VERSION, ChunkShard
+from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.manifest import ChunkingInfo, Manifest
 from app.storage.payloads import Entry, payload_of_chunk
-from app.stores.edge_shard import ENGINE_VERSION, ChunkShard
 from app.text.bm25 import TermCounter
 from app.text.chunking import Chunking, cut
 from benchmarks import datasets
@@ -44,11 +44,11 @@ _BATCH = 1000
 _MADE_BY = (
     "app/text/bm25.py",
     "app/text/chunking.py",
-    "app/snapshots/files.py",
+    "app/storage/disk/files.py",
     "app/storage/manifest.py",
-    "app/stores/chunk_points.py",
-    "app/stores/edge_shard.py",
-    "app/stores/labels.py",
+    "app/storage/disk/chunk_points.py",
+    "app/storage/disk/shard.py",
+    "app/storage/disk/labels.py",
     "app/storage/payloads.py",
     "benchmarks/corpus.py",
 )

@@ -22,9 +22,9 @@ from app.postgres.rows import payload_of_row
 from app.postgres.search import Search
 from app.postgres.server import Limits
 from app.postgres.servers import Servers
-from app.snapshots.store import SnapshotStore
+from app.storage.disk.snapshot_store import SnapshotStore
+from app.storage.disk.vector_store import EdgeVectorStore
 from app.storage.payloads import Entry, Hit
-from app.stores.edge import EdgeVectorStore
 from app.text.bm25 import TermCounter
 from benchmarks import corpus
 from benchmarks.database import database, settings

@@ -17,8 +17,8 @@ from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager, make_index_opener
 from app.config.settings import Settings
 from app.domain.index import HealthResponse
-from app.snapshots.scratch import Scratch
-from app.snapshots.store import SnapshotStore
+from app.storage.disk.scratch import Scratch
+from app.storage.disk.snapshot_store import SnapshotStore
 from tests.conftest import build
 from tests.support.made_snapshots import flip, flip_unseen, folder_of
 from tests.support.serving import wait_for

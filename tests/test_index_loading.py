@@ -15,9 +15,9 @@ import pytest
 from app.domain.errors import FingerprintMismatch, SnapshotDamaged
 from app.index_loading import IndexLoader
 from app.served_index import ServedIndex
-from app.snapshots.scratch import Scratch
-from app.snapshots.snapshot import Snapshot
-from app.snapshots.store import SnapshotStore
+from app.storage.disk.scratch import Scratch
+from app.storage.disk.snapshot import Snapshot
+from app.storage.disk.snapshot_store import SnapshotStore
 from tests.support.made_snapshots import flip, flip_unseen, folder_of, publish
 
 DATA = Path("engine", "segment", "data")

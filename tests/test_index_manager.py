@@ -20,8 +20,8 @@ from app.domain.index import HealthResponse
 from app.index_loading import IndexLoader
 from app.index_manager import IndexManager
 from app.indexing.indexer import Indexer
-from app.snapshots.scratch import Scratch
-from app.snapshots.store import SnapshotStore
+from app.storage.disk.scratch import Scratch
+from app.storage.disk.snapshot_store import SnapshotStore
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider
 from tests.support.serving import wait_for

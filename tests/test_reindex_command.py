@@ -19,7 +19,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from app.config.settings import Settings
-from app.snapshots.store import SnapshotStore
+from app.storage.disk.snapshot_store import SnapshotStore
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider
 from tests.support.made_snapshots import flip, folder_of

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from app.config.settings import Settings
-from app.snapshots.store import SnapshotStore
+from app.storage.disk.snapshot_store import SnapshotStore
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.serving import ServerProcess, server_process, wait_for

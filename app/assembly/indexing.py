@@ -10,12 +10,12 @@ from app.documents.limits import ReadingLimits
 from app.documents.reader_pool import Reader
 from app.embeddings.static_model import MODEL
 from app.indexing.indexer import Indexer
-from app.indexing.on_disk import DiskStorage
 from app.indexing.vectors import Embedder
 from app.preparing import Prepared, prepare
-from app.snapshots.scratch import Scratch
-from app.snapshots.store import SnapshotStore
 from app.storage.contract import Recipe, Storage
+from app.storage.disk.scratch import Scratch
+from app.storage.disk.snapshot_store import SnapshotStore
+from app.storage.disk.storage import DiskStorage
 from app.storage.manifest import ChunkingInfo
 from app.text.chunking import Chunking
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from app.config.settings import EmbeddingProvider, Settings
-from app.embeddings.cache import cache_scope
 from app.embeddings.openai_batches import ProviderModel
 from app.indexing.vectors import Embedder
 from app.provider.client import OPENAI_URL, Endpoint, ProviderClient
 from app.provider.observer import UNOBSERVED, ProviderObserver
 from app.provider.retry import ONLINE, Patience, offline
+from app.storage.disk.embedding_cache import cache_scope
 
 # US dollars for a million tokens, as OpenAI lists them.
 _OPENAI_PRICES = {

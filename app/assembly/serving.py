@@ -27,9 +27,9 @@ from app.llms.openai import ChatModel
 from app.observability.metrics import Metrics, PoolMetrics
 from app.provider.client import Endpoint, ProviderClient
 from app.served_index import ServedIndex
-from app.snapshots.scratch import Scratch
-from app.snapshots.snapshot import Snapshot
-from app.stores.edge import EdgeVectorStore
+from app.storage.disk.scratch import Scratch
+from app.storage.disk.snapshot import Snapshot
+from app.storage.disk.vector_store import EdgeVectorStore
 from app.synthesis.contract import Synthesizer
 from app.synthesis.degraded import DegradingSynthesizer
 from app.synthesis.extractive import ExtractiveSynthesizer

@@ -9,7 +9,7 @@ from app.assembly.indexing import make_recipe, make_snapshots
 from app.config.settings import Settings
 from app.doctor.finding import Finding, fail, ok, warn
 from app.domain.errors import IndexingError, SnapshotDamaged
-from app.snapshots.store import SnapshotStore
+from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.manifest import Manifest
 
 _REINDEX = "run make reindex"

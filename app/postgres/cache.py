@@ -1,4 +1,4 @@
-"""Vectors that a provider was paid for, kept in the database for the next run; as `app.embeddings.cache`."""
+"""Vectors that a provider was paid for, kept in the database for the next run."""
 
 from __future__ import annotations
 

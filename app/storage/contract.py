@@ -64,7 +64,7 @@ class Chunks(Protocol):
 
 
 class VectorCache(Protocol):
-    """Vectors by scope and hash of the text; see `app.embeddings.cache`."""
+    """Vectors by scope and hash of the text; see `app.storage.disk.embedding_cache`."""
 
     def known(self, scope: str, hashes: Iterable[bytes]) -> set[bytes]: ...
 

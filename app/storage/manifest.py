@@ -15,7 +15,7 @@ class FileInfo(BaseModel):
     """A file as it was when it was sealed.
 
     Attributes:
-        digest: see `app.snapshots.files`.
+        digest: see `app.storage.disk.files`.
         mtime_ns: tells whether anybody has written to it since.
     """
 

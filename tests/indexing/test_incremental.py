@@ -150,7 +150,7 @@ def test_an_index_of_another_layout_is_written_anew(
 ) -> None:
     """As after an update: all documents are read, and nothing is embedded."""
     sent()
-    monkeypatch.setattr("app.indexing.on_disk.ENGINE_VERSION", "the next layout")
+    monkeypatch.setattr("app.storage.disk.storage.ENGINE_VERSION", "the next layout")
     report = build(made)
     assert (report.published, report.embedded, sent()) == (True, 0, [])
     assert_as_if_built_anew(made, tmp_path)

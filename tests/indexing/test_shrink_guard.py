@@ -10,8 +10,8 @@ import pytest
 
 from app.domain.errors import IndexingError
 from app.storage.disk.self_test import check_answers
+from app.storage.disk.shard import ChunkShard
 from app.storage.payloads import Entry
-from app.stores.edge_shard import ChunkShard
 from app.text.bm25 import TermCounts
 
 CHUNKS = 30

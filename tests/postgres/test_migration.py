@@ -29,8 +29,8 @@ from app.indexing.migration import _BATCH, Migrated, migrate
 from app.indexing.progress import OnProgress, Progress, Stage
 from app.postgres.chunk_table import ChunkTable
 from app.storage.contract import Before, Recipe, Storage
+from app.storage.disk.shard import ChunkShard
 from app.storage.manifest import Manifest
-from app.stores.edge_shard import ChunkShard
 from tests.conftest import build, write_two_documents
 from tests.support.fake_provider import FakeProvider
 from tests.support.made_snapshots import flip, folder_of

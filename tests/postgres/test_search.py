@@ -17,9 +17,9 @@ from app.postgres.chunk_table import ChunkTable, Hnsw
 from app.postgres.database import Database
 from app.postgres.schema import migrate
 from app.postgres.server import Limits
+from app.storage.disk.vector_store import EdgeVectorStore
 from app.storage.fusion import Ranking, fuse
 from app.storage.payloads import Entry
-from app.stores.edge import EdgeVectorStore
 from app.stores.postgres import PostgresVectorStore
 from app.text.bm25 import TermCounter
 from tests.support.postgres import PostgresServer, drop_schema

@@ -12,7 +12,7 @@ from typing import Any
 from app.assembly.indexing import make_snapshots
 from app.commands import DONE
 from app.config.settings import Settings
-from app.snapshots.store import SnapshotStore
+from app.storage.disk.snapshot_store import SnapshotStore
 from scripts.reindex import DONE_WITH_PROBLEMS
 from tests.support.index_contents import Contents, read_index
 from tests.support.layout import layout

@@ -8,7 +8,7 @@ from pathlib import Path
 from app.domain.chunk import ChunkUnit
 from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.fingerprint import Fingerprint
-from app.snapshots.store import SnapshotStore, Staging
+from app.storage.disk.snapshot_store import SnapshotStore, Staging
 from app.storage.manifest import ChunkingInfo, Manifest
 
 RECORD = DocumentRecord(

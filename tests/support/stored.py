@@ -11,9 +11,9 @@ import pytest
 import qdrant_edge as qdrant
 
 from app.domain.document import DocumentRecord
-from app.snapshots.store import SnapshotStore
-from app.stores.edge_shard import DENSE, ChunkShard
-from app.stores.labels import LABELS, labels_of
+from app.storage.disk.labels import LABELS, labels_of
+from app.storage.disk.shard import DENSE, ChunkShard
+from app.storage.disk.snapshot_store import SnapshotStore
 
 
 @dataclass(frozen=True)

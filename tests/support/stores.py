@@ -18,8 +18,8 @@ from llama_index.core.vector_stores.types import (
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.static_model import DIMENSIONS
 from app.postgres.database import Database
+from app.storage.disk.vector_store import EdgeVectorStore
 from app.storage.vector_store import ChunkStore
-from app.stores.edge import EdgeVectorStore
 from app.stores.postgres import PostgresVectorStore
 
 EMBEDDING = LocalEmbedding()

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from app.domain.errors import SnapshotDamaged
-from app.snapshots.files import read_all, write_synced
+from app.storage.disk.files import read_all, write_synced
 from app.storage.manifest import REBUILD, SCHEMA_VERSION, Manifest
 
 _MANIFEST = "manifest.json"

@@ -9,8 +9,8 @@ import numpy as np
 import qdrant_edge as qdrant
 
 from app.domain.errors import IndexingError
+from app.storage.disk.shard import BM25, DENSE, ChunkShard, vectors_of
 from app.storage.self_test import judge
-from app.stores.edge_shard import BM25, DENSE, ChunkShard, vectors_of
 
 _QUESTIONS = 20
 _ITSELF = 0.999

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import SnapshotDamaged
-from app.snapshots.scratch import Scratch
-from app.snapshots.snapshot import Snapshot
-from app.snapshots.store import SnapshotStore
+from app.storage.disk.scratch import Scratch
+from app.storage.disk.snapshot import Snapshot
+from app.storage.disk.snapshot_store import SnapshotStore
 from tests.support.made_snapshots import flip, publish
 from tests.support.serving import ROOT
 

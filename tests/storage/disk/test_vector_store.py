@@ -14,9 +14,9 @@ import pytest
 import qdrant_edge as qdrant
 
 from app.embeddings.static_model import DIMENSIONS
-from app.stores.edge import EdgeVectorStore
-from app.stores.edge_shard import ChunkShard
-from app.stores.labels import LABELS
+from app.storage.disk.labels import LABELS
+from app.storage.disk.shard import ChunkShard
+from app.storage.disk.vector_store import EdgeVectorStore
 from tests.support.serving import ROOT
 from tests.support.stores import ask, nodes, texts_of, where
 

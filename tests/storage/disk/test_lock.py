@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import IndexLocked
-from app.snapshots.store import SnapshotStore
+from app.storage.disk.snapshot_store import SnapshotStore
 from tests.support.made_snapshots import publish
 from tests.support.serving import ROOT, wait_for
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from app.domain.document import DocumentRecord
 from app.domain.errors import SnapshotDamaged
-from app.embeddings.cache import EmbeddingCache
-from app.indexing.target import Target
-from app.snapshots.scratch import Scratch
-from app.snapshots.snapshot import Snapshot
-from app.snapshots.store import SnapshotStore, Staging
 from app.storage.contract import Before, Recipe, Reuse
+from app.storage.disk.embedding_cache import EmbeddingCache
+from app.storage.disk.scratch import Scratch
 from app.storage.disk.self_test import check_answers
+from app.storage.disk.shard import ENGINE_VERSION, ChunkShard
+from app.storage.disk.shard_writer import Target
+from app.storage.disk.snapshot import Snapshot
+from app.storage.disk.snapshot_store import SnapshotStore, Staging
 from app.storage.manifest import Manifest, SnapshotSummary
 from app.storage.payloads import Entry
-from app.stores.edge_shard import ENGINE_VERSION, ChunkShard
 
 
 class DiskStorage:

@@ -16,10 +16,10 @@ import numpy as np
 import qdrant_edge as qdrant
 
 from app.domain.vectors import Vector
+from app.storage.disk.chunk_points import ChunkPoints, number_of
+from app.storage.disk.labels import LABELS, labels_of
+from app.storage.disk.mapped_pages import let_go
 from app.storage.payloads import FIELDS, Entry
-from app.stores.chunk_points import ChunkPoints, number_of
-from app.stores.labels import LABELS, labels_of
-from app.stores.mapped_pages import let_go
 from app.text.bm25 import TermCounts, TermStatistics, counts_of, has_drifted, weights
 
 # Of its files' format, to which the package is pinned, and of what is written into them: layout 1, which is

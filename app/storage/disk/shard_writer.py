@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.snapshots.snapshot import Snapshot
 from app.storage.contract import Reuse
+from app.storage.disk.shard import ChunkShard
+from app.storage.disk.snapshot import Snapshot
 from app.storage.payloads import Entry, moved
-from app.stores.edge_shard import ChunkShard
 
 # What the engine maps into memory has no room on the disk before it is written to, and a full disk then
 # kills the process (SIGBUS) where a write would fail. So there has to be room for it beforehand: for an index

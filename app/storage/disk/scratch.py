@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from app.domain.errors import IndexingError
-from app.snapshots.snapshot import Snapshot
+from app.storage.disk.snapshot import Snapshot
 
 _PREFIX = "rag-index-"
 # The engine writes some small files of a shard again when it loads it.

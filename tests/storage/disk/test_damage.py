@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import SnapshotDamaged
-from app.snapshots.snapshot import Snapshot
-from app.snapshots.store import SnapshotStore
+from app.storage.disk.snapshot import Snapshot
+from app.storage.disk.snapshot_store import SnapshotStore
 from tests.support.made_snapshots import flip, flip_unseen, folder_of, publish
 from tests.support.serving import ROOT
 

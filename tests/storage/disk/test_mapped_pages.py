@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.stores import mapped_pages
-from app.stores.mapped_pages import let_go
+from app.storage.disk import mapped_pages
+from app.storage.disk.mapped_pages import let_go
 
 _BYTES = 1024 * 1024
 

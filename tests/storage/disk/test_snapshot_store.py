@@ -10,7 +10,7 @@ import pytest
 
 from app.domain.document import DocumentRecord
 from app.domain.errors import IndexingError, SnapshotDamaged, SnapshotNotFound
-from app.snapshots.store import SnapshotStore
+from app.storage.disk.snapshot_store import SnapshotStore
 from tests.support.made_snapshots import RECORD, fill, flip_unseen, folder_of, manifest_of, publish
 
 FILES = {"engine/segment/data", "engine/sparse", "engine/empty", "documents.jsonl"}

@@ -20,13 +20,13 @@ from llama_index.core.vector_stores.types import (
 )
 from pydantic import PrivateAttr
 
+from app.storage.disk.chunk_points import number_of
+from app.storage.disk.filters import payload_filter
+from app.storage.disk.shard import BM25, DENSE, ChunkShard, engine_errors
 from app.storage.fusion import Ranking, fuse
 from app.storage.nodes import node_of, payload_of
 from app.storage.payloads import Entry, Hit
 from app.storage.vector_store import ChunkStore
-from app.stores.chunk_points import number_of
-from app.stores.edge_filters import payload_filter
-from app.stores.edge_shard import BM25, DENSE, ChunkShard, engine_errors
 from app.text.bm25 import DEFAULT_AVERAGE_LENGTH, TermCounter
 
 # Of each ranking, before they are fused.

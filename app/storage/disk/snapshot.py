@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from app.domain.document import DocumentRecord
 from app.domain.errors import SnapshotDamaged
-from app.snapshots.files import (
+from app.storage.disk.files import (
     copy_verified,
     damage_if_unreadable,
     in_threads,

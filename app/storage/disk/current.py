@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from app.domain.errors import IndexingError, SnapshotDamaged
-from app.snapshots.files import read_all, sync_folder, write_synced
+from app.storage.disk.files import read_all, sync_folder, write_synced
 from app.storage.ids import ID
 from app.storage.manifest import REBUILD
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from app.domain.document import DocumentRecord
 from app.domain.errors import IndexReadOnly, SnapshotDamaged
-from app.snapshots.current import Current
-from app.snapshots.files import flush_and_digest, in_threads, status_of, sync_folder
-from app.snapshots.lock import writer_lock
-from app.snapshots.snapshot import DOCUMENTS, Snapshot
+from app.storage.disk.current import Current
+from app.storage.disk.files import flush_and_digest, in_threads, status_of, sync_folder
+from app.storage.disk.lock import writer_lock
 from app.storage.disk.manifest_file import write_manifest
+from app.storage.disk.snapshot import DOCUMENTS, Snapshot
 from app.storage.ids import ID, candidates, next_id, to_go_back_to
 from app.storage.manifest import FileInfo, Manifest, SnapshotSummary
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.stores.chunk_points import ChunkPoints
+from app.storage.disk.chunk_points import ChunkPoints
 
 DOCUMENTS = ["a.md", "b/c.md", "ä.pdf"]
 TEXTS = ["00", "01", "02"]

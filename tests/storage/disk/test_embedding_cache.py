@@ -20,7 +20,7 @@ import pytest
 
 from app.domain.errors import IndexingError
 from app.domain.vectors import Vector
-from app.embeddings.cache import EmbeddingCache, cache_scope
+from app.storage.disk.embedding_cache import EmbeddingCache, cache_scope
 from tests.support.serving import ROOT
 
 SCOPE = "openai/text-embedding-3-small@https://api.openai.com/v1"
@@ -115,8 +115,8 @@ def test_a_scope_tells_models_and_servers_apart_and_holds_no_key() -> None:
 WRITER = """
 import itertools, os, signal, sys
 from pathlib import Path
-from app.embeddings.cache import EmbeddingCache
-from tests.embeddings.test_cache import BATCH, SCOPE, items
+from app.storage.disk.embedding_cache import EmbeddingCache
+from tests.storage.disk.test_embedding_cache import BATCH, SCOPE, items
 
 cache = EmbeddingCache(Path(sys.argv[1]))
 for start in itertools.count(0, BATCH):

@@ -13,7 +13,7 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from app.stores.labels import LABELS, label_of, may_have_label
+from app.storage.disk.labels import LABELS, label_of, may_have_label
 
 _Build = Callable[[str, Any, Collection[str]], qdrant.Filter]
 
