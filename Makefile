@@ -55,7 +55,7 @@ bench: $(VENV)/.dev ## Measure against the naive LlamaIndex service; writes benc
 soak: $(VENV)/.dev ## Long runs, two hours: memory over 100,000 questions, swaps, kills at every step
 	$(BIN)/python -m benchmarks soak swaps
 	$(BIN)/python -m pytest --soak tests/test_crashes.py tests/indexing/test_any_sequence.py \
-		tests/postgres/test_crashes.py tests/test_rolling_restarts.py tests/test_dockerfile.py \
+		tests/storage/postgres/test_crashes.py tests/test_rolling_restarts.py tests/test_dockerfile.py \
 		tests/test_bounds.py tests/test_openapi.py
 
 docker: ## Build the image

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from app.domain.errors import DatabaseUnavailable, IndexingError, SnapshotDamaged
 from app.index_loading import Choice
-from app.postgres.chunk_table import ChunkTable
-from app.postgres.database import database_errors
-from app.postgres.generations import Generation
-from app.postgres.servers import Servers
 from app.served_index import ServedIndex
+from app.storage.postgres.chunk_table import ChunkTable
+from app.storage.postgres.database import database_errors
+from app.storage.postgres.generations import Generation
+from app.storage.postgres.replicas import Servers
 
 OpenGeneration = Callable[[Generation, ChunkTable, Servers], ServedIndex]
 

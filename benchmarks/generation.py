@@ -18,13 +18,13 @@ from app.domain.chunk import ChunkUnit
 from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.static_model import DIMENSIONS, MODEL
-from app.indexing.in_postgres import Building, PostgresStorage
-from app.postgres.chunk_table import Hnsw
-from app.postgres.database import Connection, Database
-from app.postgres.generations import ENGINE
 from app.storage.contract import Before
 from app.storage.manifest import ChunkingInfo, Manifest
 from app.storage.payloads import Entry
+from app.storage.postgres.chunk_table import Hnsw
+from app.storage.postgres.database import Connection, Database
+from app.storage.postgres.generations import ENGINE
+from app.storage.postgres.storage import Building, PostgresStorage
 from benchmarks.report import Report
 
 # A statement, and the seconds that it took.

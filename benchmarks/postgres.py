@@ -16,15 +16,15 @@ import uvloop
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
 from app.config.settings import Settings
-from app.postgres import schema
-from app.postgres.database import Connection
-from app.postgres.rows import payload_of_row
-from app.postgres.search import Search
-from app.postgres.server import Limits
-from app.postgres.servers import Servers
 from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.disk.vector_store import EdgeVectorStore
 from app.storage.payloads import Entry, Hit
+from app.storage.postgres import schema
+from app.storage.postgres.database import Connection
+from app.storage.postgres.replica import Limits
+from app.storage.postgres.replicas import Servers
+from app.storage.postgres.rows import payload_of_row
+from app.storage.postgres.search import Search
 from app.text.bm25 import TermCounter
 from benchmarks import corpus
 from benchmarks.database import database, settings

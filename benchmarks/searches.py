@@ -15,9 +15,9 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 from app.assembly.postgres import make_servers
 from app.config.settings import Settings
 from app.embeddings.local import LocalEmbedding
-from app.postgres.servers import Servers
 from app.storage.payloads import Entry, Hit
-from app.stores.postgres import PostgresVectorStore
+from app.storage.postgres.replicas import Servers
+from app.storage.postgres.vector_store import PostgresVectorStore
 from benchmarks.questions import all_questions
 
 Ask = Callable[[VectorStoreQuery], Awaitable[list[Hit]]]

@@ -18,8 +18,8 @@ from app.assembly.indexing import make_indexer
 from app.config.settings import Settings
 from app.indexing.report import Report
 from app.main import create_app
-from app.postgres import database as database_module
-from app.postgres import server as server_module
+from app.storage.postgres import database as database_module
+from app.storage.postgres import replica as server_module
 from tests.support.fake_provider import FakeProvider
 from tests.support.faulty_provider import FaultyProvider, serve_provider
 from tests.support.postgres import PostgresServer, drop_schema, postgres_server

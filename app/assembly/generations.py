@@ -6,12 +6,12 @@ from app.assembly.engines import EngineMaker
 from app.assembly.postgres import make_servers
 from app.config.settings import Settings
 from app.generation_loading import GenerationLoader
-from app.postgres.chunk_table import ChunkTable
-from app.postgres.generations import Generation
-from app.postgres.server import PoolObserver
-from app.postgres.servers import Servers
 from app.served_index import ServedIndex
-from app.stores.postgres import PostgresVectorStore
+from app.storage.postgres.chunk_table import ChunkTable
+from app.storage.postgres.generations import Generation
+from app.storage.postgres.replica import PoolObserver
+from app.storage.postgres.replicas import Servers
+from app.storage.postgres.vector_store import PostgresVectorStore
 
 
 def make_generation_loader(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pydantic import SecretStr
 
 from app.config.settings import Settings
-from app.indexing.in_postgres import Building, PostgresStorage
-from app.postgres.chunk_table import Hnsw
-from app.postgres.database import Database
-from app.postgres.server import Limits, PoolObserver
-from app.postgres.servers import Servers
+from app.storage.postgres.chunk_table import Hnsw
+from app.storage.postgres.database import Database
+from app.storage.postgres.replica import Limits, PoolObserver
+from app.storage.postgres.replicas import Servers
+from app.storage.postgres.storage import Building, PostgresStorage
 
 
 def make_postgres_storage(settings: Settings) -> PostgresStorage:

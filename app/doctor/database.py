@@ -10,9 +10,9 @@ from app.config.settings import Settings
 from app.doctor.finding import Finding, fail, ok, warn
 from app.doctor.index import describe
 from app.domain.errors import DatabaseError, IndexingError
-from app.postgres import schema
-from app.postgres.database import NO_VECTOR, Database, database_errors
-from app.postgres.generations import Generations
+from app.storage.postgres import schema
+from app.storage.postgres.database import NO_VECTOR, Database, database_errors
+from app.storage.postgres.generations import Generations
 
 _MAY_WRITE = """
 SELECT current_user, pg_is_in_recovery(),

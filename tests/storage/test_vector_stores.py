@@ -14,7 +14,7 @@ from llama_index.core.vector_stores.types import FilterCondition, MetadataFilter
 
 from app.chunking import Chunker
 from app.domain.chunk import ChunkUnit
-from app.postgres.database import Database
+from app.storage.postgres.database import Database
 from app.text.chunking import Chunking
 from tests.support.stores import EMBEDDING, TEXTS, Store, Stores, ask, nodes, texts_of, where
 

@@ -7,9 +7,9 @@ from typing import Any
 from psycopg import sql
 
 from app.config.settings import Settings
-from app.postgres import schema
-from app.postgres.database import Database
-from app.postgres.generations import Generations
+from app.storage.postgres import schema
+from app.storage.postgres.database import Database
+from app.storage.postgres.generations import Generations
 from tests.support.stored import Stored
 
 # Vectors have 16 bits a number there.

@@ -17,10 +17,10 @@ from llama_index.core.vector_stores.types import (
 
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.static_model import DIMENSIONS
-from app.postgres.database import Database
 from app.storage.disk.vector_store import EdgeVectorStore
+from app.storage.postgres.database import Database
+from app.storage.postgres.vector_store import PostgresVectorStore
 from app.storage.vector_store import ChunkStore
-from app.stores.postgres import PostgresVectorStore
 
 EMBEDDING = LocalEmbedding()
 # Those of `nodes()`, and one that no node has.

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from app.config.settings import Settings
 from app.domain.errors import DatabaseError, SnapshotDamaged
-from app.postgres import schema
-from app.postgres.database import Database
+from app.storage.postgres import schema
+from app.storage.postgres.database import Database
 from tests.conftest import build, write_two_documents
 from tests.support.postgres import DATABASE, PASSWORD, PostgresServer
 from tests.support.serving import run_reindex, wait_for

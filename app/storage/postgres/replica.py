@@ -14,11 +14,18 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
 from app.domain.errors import DatabaseError, DatabaseUnavailable, IndexingError
-from app.postgres import schema
-from app.postgres.chunk_table import ChunkTable
-from app.postgres.database import NO_VECTOR, SET, AsyncConnection, Connection, Database, database_errors
-from app.postgres.generations import Generation, Generations
-from app.postgres.statement import SEARCHING, Statement
+from app.storage.postgres import schema
+from app.storage.postgres.chunk_table import ChunkTable
+from app.storage.postgres.database import (
+    NO_VECTOR,
+    SET,
+    AsyncConnection,
+    Connection,
+    Database,
+    database_errors,
+)
+from app.storage.postgres.generations import Generation, Generations
+from app.storage.postgres.statement import SEARCHING, Statement
 
 # After this, a pool leaves it to the next question to try again: its own pauses grow to minutes.
 _RECONNECT_S = 2.0

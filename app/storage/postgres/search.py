@@ -14,10 +14,10 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 from pgvector import HalfVector
 from psycopg import sql
 
-from app.postgres.filters import condition_of, joined
-from app.postgres.rows import normalized, signed, storable, words
-from app.postgres.statement import Condition, Statement
 from app.storage.payloads import FIELDS
+from app.storage.postgres.filters import condition_of, joined
+from app.storage.postgres.rows import normalized, signed, storable, words
+from app.storage.postgres.statement import Condition, Statement
 from app.text.bm25 import TermCounter, TermStatistics
 
 # Of each ranking, before they are fused.

@@ -12,10 +12,10 @@ from psycopg import sql
 
 from app.domain.errors import SnapshotDamaged
 from app.domain.vectors import Vector
-from app.postgres.database import Database
-from app.postgres.rows import COLUMNS, entry_of_row, row_of, vector_of, words
-from app.postgres.statement import Condition, Statement
 from app.storage.payloads import Entry, moved
+from app.storage.postgres.database import Database
+from app.storage.postgres.rows import COLUMNS, entry_of_row, row_of, vector_of, words
+from app.storage.postgres.statement import Condition, Statement
 from app.text.bm25 import TermStatistics, has_drifted, weights
 
 _PAGE = 1000

@@ -18,8 +18,8 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import FilterOperator, MetadataFilter, MetadataFilters
 
 from app.config.settings import Settings
-from app.postgres.database import Database
-from app.stores.postgres import PostgresVectorStore
+from app.storage.postgres.database import Database
+from app.storage.postgres.vector_store import PostgresVectorStore
 from tests.conftest import build
 from tests.support.postgres import PostgresServer, drop_schema
 from tests.support.stores import EMBEDDING, FIELDS, Stores, ask, nodes, where

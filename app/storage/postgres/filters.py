@@ -15,8 +15,8 @@ from llama_index.core.vector_stores.types import (
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from app.postgres.rows import storable
-from app.postgres.statement import Condition
+from app.storage.postgres.rows import storable
+from app.storage.postgres.statement import Condition
 
 
 def condition_of(filters: MetadataFilters | None, fields: Collection[str]) -> Condition:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from app.config.settings import Settings
-from app.postgres import server as server_module
+from app.storage.postgres import replica as server_module
 from tests.conftest import build, write_two_documents
 from tests.support.postgres import DATABASE, PASSWORD, PostgresServer, drop_schema, postgres_server
 from tests.support.postgres_faults import (

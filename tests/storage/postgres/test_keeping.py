@@ -11,7 +11,7 @@ import pytest
 from app.assembly.indexing import make_indexer, make_storage
 from app.config.settings import Settings
 from app.domain.errors import IndexingError, IndexLocked, SnapshotNotFound
-from app.postgres.generations import Generations
+from app.storage.postgres.generations import Generations
 from tests.conftest import build, plan, write_two_documents
 from tests.support.postgres import PostgresServer
 from tests.support.stored_in_postgres import (

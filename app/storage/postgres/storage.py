@@ -11,15 +11,15 @@ import psycopg
 
 from app.domain.document import DocumentRecord
 from app.domain.errors import SnapshotDamaged
-from app.postgres import schema
-from app.postgres.cache import PostgresCache
-from app.postgres.chunk_table import ChunkTable, Hnsw
-from app.postgres.database import Database, database_errors
-from app.postgres.generations import ENGINE, Generations
-from app.postgres.statement import SEARCHING
 from app.storage.contract import Before, Recipe, Reuse
 from app.storage.manifest import Manifest, SnapshotSummary
 from app.storage.payloads import Entry
+from app.storage.postgres import schema
+from app.storage.postgres.chunk_table import ChunkTable, Hnsw
+from app.storage.postgres.database import Database, database_errors
+from app.storage.postgres.embedding_cache import PostgresCache
+from app.storage.postgres.generations import ENGINE, Generations
+from app.storage.postgres.statement import SEARCHING
 from app.storage.self_test import judge
 
 # Of the gate's questions.

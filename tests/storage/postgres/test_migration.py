@@ -27,10 +27,10 @@ from app.domain.errors import (
 )
 from app.indexing.migration import _BATCH, Migrated, migrate
 from app.indexing.progress import OnProgress, Progress, Stage
-from app.postgres.chunk_table import ChunkTable
 from app.storage.contract import Before, Recipe, Storage
 from app.storage.disk.shard import ChunkShard
 from app.storage.manifest import Manifest
+from app.storage.postgres.chunk_table import ChunkTable
 from tests.conftest import build, write_two_documents
 from tests.support.fake_provider import FakeProvider
 from tests.support.made_snapshots import flip, folder_of

@@ -15,10 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.domain.document import DocumentRecord
 from app.domain.errors import IndexLocked, SnapshotDamaged
-from app.postgres.chunk_table import ChunkTable
-from app.postgres.database import Database
 from app.storage.ids import ID, candidates, next_id, to_go_back_to
 from app.storage.manifest import Manifest, SnapshotSummary
+from app.storage.postgres.chunk_table import ChunkTable
+from app.storage.postgres.database import Database
 
 # On this channel servers hear of another index; the message is the schema.
 CHANNEL = "rag_index"

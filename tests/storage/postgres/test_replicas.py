@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app.config.settings import Settings
-from app.postgres import server as server_module
+from app.storage.postgres import replica as server_module
 from tests.conftest import build, write_two_documents
 from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.postgres_faults import QUESTION, assert_unavailable, locked, values_of

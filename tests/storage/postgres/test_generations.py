@@ -13,7 +13,7 @@ import pytest
 from app.assembly.indexing import make_storage
 from app.config.settings import Settings
 from app.domain.errors import IndexingError, TooManyDocumentsLost
-from app.postgres.rows import normalized
+from app.storage.postgres.rows import normalized
 from tests.conftest import build, plan
 from tests.support.fake_provider import FakeProvider
 from tests.support.postgres import PostgresServer, drop_schema

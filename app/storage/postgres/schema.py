@@ -15,7 +15,7 @@ from pgvector.psycopg import register_vector
 from psycopg import errors, sql
 
 from app.domain.errors import DatabaseError, SnapshotDamaged
-from app.postgres.database import NO_VECTOR, SET, Database
+from app.storage.postgres.database import NO_VECTOR, SET, Database
 
 LAYOUT = 1
 # Iterative scans came with it.

@@ -21,11 +21,11 @@ from app.domain.errors import (
     RagError,
     SnapshotDamaged,
 )
-from app.postgres.chunk_table import ChunkTable
-from app.postgres.database import Database
-from app.postgres.generations import CHANNEL, Generation
-from app.postgres.server import Limits, PoolObserver, Server
-from app.postgres.statement import Statement
+from app.storage.postgres.chunk_table import ChunkTable
+from app.storage.postgres.database import Database
+from app.storage.postgres.generations import CHANNEL, Generation
+from app.storage.postgres.replica import Limits, PoolObserver, Server
+from app.storage.postgres.statement import Statement
 
 logger = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from llama_index.core.vector_stores.types import MetadataFilters
 
 from app.config.settings import Settings
 from app.embeddings.static_model import DIMENSIONS
-from app.postgres.chunk_table import ChunkTable, Hnsw
-from app.postgres.database import Database
-from app.postgres.schema import migrate
-from app.postgres.server import Limits
 from app.storage.disk.vector_store import EdgeVectorStore
 from app.storage.fusion import Ranking, fuse
 from app.storage.payloads import Entry
-from app.stores.postgres import PostgresVectorStore
+from app.storage.postgres.chunk_table import ChunkTable, Hnsw
+from app.storage.postgres.database import Database
+from app.storage.postgres.replica import Limits
+from app.storage.postgres.schema import migrate
+from app.storage.postgres.vector_store import PostgresVectorStore
 from app.text.bm25 import TermCounter
 from tests.support.postgres import PostgresServer, drop_schema
 from tests.support.stores import Store, ask, where

@@ -19,8 +19,8 @@ from pydantic import SecretStr
 
 from app.config.settings import Settings
 from app.domain.errors import IndexLocked
-from app.postgres.database import Database
-from app.postgres.generations import Generations
+from app.storage.postgres.database import Database
+from app.storage.postgres.generations import Generations
 from tests.conftest import build
 from tests.support.killed_statement import DONE, KILLED, reindex
 from tests.support.postgres import PostgresServer

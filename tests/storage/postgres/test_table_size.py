@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from app.postgres.chunk_table import ChunkTable, Hnsw
-from app.postgres.database import Database
-from app.postgres.schema import migrate
 from app.storage.payloads import Entry
+from app.storage.postgres.chunk_table import ChunkTable, Hnsw
+from app.storage.postgres.database import Database
+from app.storage.postgres.schema import migrate
 from app.text.bm25 import TermCounter
 
 _WORDS = [f"word{number}" for number in range(17)]

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from app.assembly.postgres import make_servers
 from app.config.settings import Settings, SettingsError, load_settings
-from app.postgres.database import Database
+from app.storage.postgres.database import Database
 from tests.conftest import build, write_two_documents
 from tests.support.postgres import PASSWORD, PostgresServer, postgres_server
 from tests.support.postgres_faults import QUESTION, assert_failed_in_one_line, environment_of, values_of

@@ -20,17 +20,17 @@ from llama_index.core.vector_stores.types import (
 from psycopg import sql
 from pydantic import PrivateAttr
 
-from app.postgres.chunk_table import ChunkTable, Hnsw
-from app.postgres.database import Database
-from app.postgres.filters import condition_of, joined
-from app.postgres.generations import Generations
-from app.postgres.rows import PAYLOAD, payload_of_row, storable
-from app.postgres.schema import check, migrate
-from app.postgres.search import Search
-from app.postgres.servers import Servers
-from app.postgres.statement import SEARCHING, Condition, Statement
 from app.storage.nodes import node_of, payload_of
 from app.storage.payloads import FIELDS, Entry, Hit
+from app.storage.postgres.chunk_table import ChunkTable, Hnsw
+from app.storage.postgres.database import Database
+from app.storage.postgres.filters import condition_of, joined
+from app.storage.postgres.generations import Generations
+from app.storage.postgres.replicas import Servers
+from app.storage.postgres.rows import PAYLOAD, payload_of_row, storable
+from app.storage.postgres.schema import check, migrate
+from app.storage.postgres.search import Search
+from app.storage.postgres.statement import SEARCHING, Condition, Statement
 from app.storage.vector_store import ChunkStore
 from app.text.bm25 import DEFAULT_AVERAGE_LENGTH, TermCounter
 

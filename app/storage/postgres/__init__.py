@@ -1,0 +1,1 @@
+"""Indexes in PostgreSQL with pgvector: a generation is a table of its own."""
