@@ -15,7 +15,6 @@ from functools import cache
 from itertools import count, islice
 from pathlib import Path
 
-from app.chunking import node_of
 from app.config.settings import EmbeddingProvider
 from app.documents.extraction import READER_VERSION
 from app.documents.pages import Page, markdown_headings
@@ -24,6 +23,7 @@ from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.static_model import DIMENSIONS, MODEL, StaticModel
+from app.storage.chunker import node_of
 from app.storage.disk.shard import ENGINE_VERSION, ChunkShard
 from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.manifest import ChunkingInfo, Manifest

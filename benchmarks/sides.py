@@ -10,12 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from app.chunking import node_of
 from app.documents.discovery import inspect, walk
 from app.documents.limits import ReadingLimits
 from app.documents.reader_pool import Reader
 from app.domain.chunk import ChunkUnit
-from app.preparing import prepare
+from app.indexing.prepare import prepare
+from app.storage.chunker import node_of
 from app.text.chunking import Chunking
 from benchmarks.datasets import ROOT
 from benchmarks.loadgen import Load, Result, Step, run_load

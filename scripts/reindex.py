@@ -82,7 +82,7 @@ def _once(settings: Settings, arguments: argparse.Namespace, cancelled: threadin
 
 def _build(settings: Settings, arguments: argparse.Namespace, cancelled: threading.Event) -> int:
     from app.assembly.indexing import make_indexer  # noqa: PLC0415
-    from app.progress import show_progress  # noqa: PLC0415
+    from app.cli.progress import show_progress  # noqa: PLC0415
 
     indexer = make_indexer(settings)
     with show_progress(sys.stderr) as on_progress:

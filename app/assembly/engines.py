@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from llama_index.core import VectorStoreIndex
 
-from app.chunking import Chunker
 from app.domain.errors import FingerprintMismatch
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.openai import ProviderEmbedding
 from app.embeddings.query_cache import QueryEmbedder
 from app.engine import RagQueryEngine, Retrieval
+from app.storage.chunker import Chunker
 from app.storage.manifest import Manifest
 from app.storage.vector_store import ChunkStore
 from app.synthesis.contract import Synthesizer

@@ -10,8 +10,8 @@ from app.documents.limits import ReadingLimits
 from app.documents.reader_pool import Reader
 from app.embeddings.static_model import MODEL
 from app.indexing.indexer import Indexer
+from app.indexing.prepare import Prepared, prepare
 from app.indexing.vectors import Embedder
-from app.preparing import Prepared, prepare
 from app.storage.contract import Recipe, Storage
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot_store import SnapshotStore

@@ -17,12 +17,12 @@ from app.documents.reader_pool import Reader
 from app.domain.errors import FingerprintMismatch, NoDocuments, TooManyDocumentsLost
 from app.domain.fingerprint import Fingerprint
 from app.indexing.changes import Changes
+from app.indexing.prepare import Prepared
 from app.indexing.progress import OnProgress
 from app.indexing.report import Report
 from app.indexing.run import Run
 from app.indexing.shrink_guard import check_shrink
 from app.indexing.vectors import Embedder, KnownVectors, VectorSource
-from app.preparing import Prepared
 from app.storage.contract import Before, Recipe, Staging, Storage, VectorCache
 from app.storage.manifest import Manifest
 from app.storage.payloads import Entry, payload_of_chunk

@@ -13,8 +13,8 @@ from app.documents.reader_process import ReaderProcess
 from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.errors import IndexingCancelled, NoDocuments
 from app.indexing.changes import Changes, compare
+from app.indexing.prepare import Prepared, PreparedChunk
 from app.indexing.progress import OnProgress, Progress, Stage
-from app.preparing import Prepared, PreparedChunk
 from app.storage.contract import Before
 
 

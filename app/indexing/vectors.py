@@ -12,8 +12,8 @@ from threading import Event
 from app.domain.errors import EmbeddingChanged, IndexingError
 from app.domain.vectors import Vector, Vectors
 from app.embeddings.contract import BatchEmbedding, Submit
+from app.indexing.prepare import PreparedChunk
 from app.indexing.run import stop_if
-from app.preparing import PreparedChunk
 from app.storage.contract import Chunks, VectorCache
 
 # Between looks at whether the run was cancelled.

@@ -6,9 +6,9 @@ import pytest
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.schema import MetadataMode
 
-from app.chunking import Chunker, node_of
 from app.documents.pages import Page, markdown_headings
 from app.domain.chunk import Chunk, ChunkUnit, text_hash
+from app.storage.chunker import Chunker, node_of
 from app.storage.nodes import payload_of
 from app.storage.payloads import payload_of_chunk
 from app.text.chunking import Chunking, cut

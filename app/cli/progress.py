@@ -16,7 +16,7 @@ _LINE_EVERY_S = 5.0
 def show_progress(stream: TextIO) -> Iterator[OnProgress]:
     if stream.isatty():
         # Its import takes 0.1 s, for which programs need not wait.
-        from app.progress_bars import bars_on  # noqa: PLC0415
+        from app.cli.progress_bars import bars_on  # noqa: PLC0415
 
         with bars_on(stream) as show:
             yield show
