@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.domain.index import IndexInfo
-from app.engine import RagQueryEngine
+from app.query.engine import RagQueryEngine
 from app.storage.manifest import Manifest
 
 

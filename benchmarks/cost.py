@@ -20,9 +20,9 @@ from app.api.dependencies import EngineDep
 from app.config.settings import EmbeddingProvider, LLMProvider, Settings
 from app.domain.answer import Citation
 from app.domain.query import QueryRequest
-from app.engine import RagQueryEngine
 from app.main import create_app
-from app.synthesis.contract import NO_CONVERSATION
+from app.query.engine import RagQueryEngine
+from app.query.synthesis.contract import NO_CONVERSATION
 from benchmarks.corpus import service_index
 from benchmarks.questions import all_questions
 from benchmarks.report import Report

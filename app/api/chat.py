@@ -30,10 +30,10 @@ from app.chat_schemas import (
 from app.domain.answer import Citation
 from app.domain.errors import ModelNotFound, RagError
 from app.domain.query import QueryRequest
-from app.engine import Answered, Found, Part
 from app.observability.logging import request_id
 from app.openai_errors import openai_error_json
-from app.synthesis.contract import Conversation, Turn
+from app.query.events import Answered, Found, Part
+from app.query.synthesis.contract import Conversation, Turn
 
 router = APIRouter(prefix="/v1", tags=["openai"], responses=openai_errors(401, 500))
 

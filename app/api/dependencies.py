@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from app.chat_schemas import ErrorResponse
-from app.engine import RagQueryEngine
 from app.index_manager import IndexManager
+from app.query.engine import RagQueryEngine
 from app.schemas import Problem
 from app.served_index import ServedIndex
 

@@ -13,8 +13,8 @@ from app.api.sse import DONE, EventStream, event
 from app.domain.answer import QueryResponse, RetrieveResponse
 from app.domain.errors import RagError
 from app.domain.query import QueryRequest
-from app.engine import Answered, Found, Part
 from app.problems import problem_json
+from app.query.events import Answered, Found, Part
 from app.schemas import CitationsEvent
 
 _EVENTS = """\

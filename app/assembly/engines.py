@@ -11,11 +11,11 @@ from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.openai import ProviderEmbedding
 from app.embeddings.query_cache import QueryEmbedder
-from app.engine import RagQueryEngine, Retrieval
+from app.query.engine import RagQueryEngine, Retrieval
+from app.query.synthesis.contract import Synthesizer
 from app.storage.chunker import Chunker
 from app.storage.manifest import Manifest
 from app.storage.vector_store import ChunkStore
-from app.synthesis.contract import Synthesizer
 from app.text.chunking import Chunking
 
 

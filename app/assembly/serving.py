@@ -20,20 +20,20 @@ from app.config.settings import DegradedAnswers, Settings
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.openai import ProviderEmbedding
 from app.embeddings.query_cache import QueryEmbedder
-from app.engine import Retrieval
 from app.index_loading import IndexLoader, Loader
 from app.index_manager import IndexManager
 from app.llms.openai import ChatModel
 from app.observability.metrics import Metrics, PoolMetrics
 from app.provider.client import Endpoint, ProviderClient
+from app.query.engine import Retrieval
+from app.query.synthesis.contract import Synthesizer
+from app.query.synthesis.extractive import ExtractiveSynthesizer
+from app.query.synthesis.fallback import DegradingSynthesizer
+from app.query.synthesis.llm import LLMSynthesizer
 from app.served_index import ServedIndex
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot import Snapshot
 from app.storage.disk.vector_store import EdgeVectorStore
-from app.synthesis.contract import Synthesizer
-from app.synthesis.degraded import DegradingSynthesizer
-from app.synthesis.extractive import ExtractiveSynthesizer
-from app.synthesis.llm import LLMSynthesizer
 
 # nDCG@10 on SciFact and hit@1 on SQuAD 2.0 peak at 0.2 to 0.4 for the local model, and at 0.3 to 0.5 for
 # all-MiniLM-L6-v2, which stands here for the stronger ones (benchmarks/README.md).

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from app.domain.answer import Citation
 from app.embeddings.local import LocalEmbedding
-from app.synthesis.analysis import Analysis, Analyzer
-from app.synthesis.contract import Conversation, Standalone, Synthesis
+from app.query.synthesis.contract import Conversation, Standalone, Synthesis
+from app.query.synthesis.sentence_analysis import Analysis, Analyzer
 from app.text.bm25 import TermCounter
 
 MODEL = "extractive"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.answer import Citation
-from app.synthesis.markers import MarkerFilter, resolve_markers
+from app.query.synthesis.markers import MarkerFilter, resolve_markers
 
 PASSAGES = [
     Citation(marker=marker, document="a", page=None, heading=None, text="t", score=1, chunk_id="1")

@@ -28,9 +28,8 @@ from app.domain.query import Filters, QueryRequest
 from app.embeddings.query_cache import QueryEmbedder
 from app.observability.request_context import Facts, current_notes
 from app.observability.stage_timer import Stopwatch
-from app.storage.payloads import Hit
-from app.storage.vector_store import ChunkStore
-from app.synthesis.contract import (
+from app.query.events import Answered, Found, Part
+from app.query.synthesis.contract import (
     NO_CONTEXT_ANSWER,
     NO_CONVERSATION,
     Conversation,
@@ -38,6 +37,8 @@ from app.synthesis.contract import (
     Synthesis,
     Synthesizer,
 )
+from app.storage.payloads import Hit
+from app.storage.vector_store import ChunkStore
 
 
 @dataclass(frozen=True)
@@ -53,31 +54,6 @@ class Retrieval:
     top_k: int
     min_score: float
     dense_weight: float
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was retrieved for an answer: nothing, if it is not relevant."""
-
-    citations: list[Citation]
-    sources: list[str]
-    index: str
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A whole answer.
-
-    Attributes:
-        finish_reason: as OpenAI names it.
-    """
-
-    response: QueryResponse
-    finish_reason: str
-
-
-# Of a streamed answer: what was found, then pieces of the text, then the whole.
-Part = Found | str | Answered
 
 
 class RagQueryEngine(BaseQueryEngine):

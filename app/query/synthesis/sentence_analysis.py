@@ -15,7 +15,7 @@ import numpy.typing as npt
 from app.domain.answer import Citation
 from app.domain.vectors import Vectors
 from app.embeddings.local import LocalEmbedding
-from app.synthesis.sentences import split_sentences
+from app.query.synthesis.sentences import split_sentences
 from app.text.bm25 import TermCounter
 
 # A passage of 1,000 characters takes 9 KB, so that this holds 4,300 of them.

@@ -8,8 +8,8 @@ from contextlib import aclosing
 from app.domain.answer import Citation
 from app.domain.errors import ModelUnavailable
 from app.llms.openai import ChatModel, Completion, Messages
-from app.synthesis.contract import Conversation, Standalone, Synthesis
-from app.synthesis.markers import MarkerFilter, resolve_markers
+from app.query.synthesis.contract import Conversation, Standalone, Synthesis
+from app.query.synthesis.markers import MarkerFilter, resolve_markers
 
 _SYSTEM_PROMPT = """\
 You answer questions from the numbered passages that come with them, and from nothing else.

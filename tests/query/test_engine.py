@@ -10,7 +10,7 @@ from llama_index.core.base.response.schema import Response
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager
 from app.config.settings import Settings
-from app.engine import RagQueryEngine
+from app.query.engine import RagQueryEngine
 
 QUESTION = "How long is parental leave?"
 

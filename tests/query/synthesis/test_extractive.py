@@ -6,7 +6,7 @@ import pytest
 
 from app.domain.answer import Citation
 from app.embeddings.local import LocalEmbedding
-from app.synthesis.extractive import ExtractiveSynthesizer
+from app.query.synthesis.extractive import ExtractiveSynthesizer
 
 SYNTHESIZER = ExtractiveSynthesizer(LocalEmbedding())
 

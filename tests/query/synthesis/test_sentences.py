@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from app.synthesis.sentences import split_sentences
+from app.query.synthesis.sentences import split_sentences
 
 
 def test_prose_lists_and_tables_are_each_split_their_way() -> None:

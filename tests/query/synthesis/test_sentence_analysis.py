@@ -12,7 +12,7 @@ import numpy as np
 
 from app.domain.answer import Citation
 from app.embeddings.local import LocalEmbedding
-from app.synthesis.analysis import Analysis, Analyzer
+from app.query.synthesis.sentence_analysis import Analysis, Analyzer
 from app.text.bm25 import TermCounter
 from tests.support.serving import ROOT
 

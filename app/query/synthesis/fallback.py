@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from app.domain.answer import Citation
 from app.domain.errors import ModelTimeout, ModelUnavailable
-from app.synthesis.contract import Conversation, Standalone, Synthesis, Synthesizer
+from app.query.synthesis.contract import Conversation, Standalone, Synthesis, Synthesizer
 
 logger = logging.getLogger(__name__)
 

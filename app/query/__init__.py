@@ -1,0 +1,1 @@
+"""Answer a question from an index: embed, retrieve, synthesize."""
