@@ -18,10 +18,10 @@ from app.assembly.serving import make_index_manager
 from app.assembly.tracing import NO_TELEMETRY
 from app.authentication import with_key_scheme
 from app.config.settings import Settings, load_settings
-from app.index_manager import IndexManager
 from app.observability.metrics import Metrics
 from app.openai_errors import PREFIX
 from app.problems import MEDIA_TYPE
+from app.serving.index_manager import IndexManager
 
 # For a build to end and clean up. One that hangs is left behind; the next cleans up after it.
 _STOP_GRACE_S = 3.0

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from app.chat_schemas import ErrorResponse
-from app.index_manager import IndexManager
 from app.query.engine import RagQueryEngine
 from app.schemas import Problem
-from app.served_index import ServedIndex
+from app.serving.index_manager import IndexManager
+from app.serving.served_index import ServedIndex
 
 
 async def get_manager(request: Request) -> IndexManager:

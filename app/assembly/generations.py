@@ -5,8 +5,8 @@ from __future__ import annotations
 from app.assembly.engines import EngineMaker
 from app.assembly.postgres import make_servers
 from app.config.settings import Settings
-from app.generation_loading import GenerationLoader
-from app.served_index import ServedIndex
+from app.serving.generation_loader import GenerationLoader
+from app.serving.served_index import ServedIndex
 from app.storage.postgres.chunk_table import ChunkTable
 from app.storage.postgres.generations import Generation
 from app.storage.postgres.replica import PoolObserver

@@ -20,8 +20,6 @@ from app.config.settings import DegradedAnswers, Settings
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.openai import ProviderEmbedding
 from app.embeddings.query_cache import QueryEmbedder
-from app.index_loading import IndexLoader, Loader
-from app.index_manager import IndexManager
 from app.llms.openai import ChatModel
 from app.observability.metrics import Metrics, PoolMetrics
 from app.provider.client import Endpoint, ProviderClient
@@ -30,7 +28,10 @@ from app.query.synthesis.contract import Synthesizer
 from app.query.synthesis.extractive import ExtractiveSynthesizer
 from app.query.synthesis.fallback import DegradingSynthesizer
 from app.query.synthesis.llm import LLMSynthesizer
-from app.served_index import ServedIndex
+from app.serving.index_manager import IndexManager
+from app.serving.loader import Loader
+from app.serving.served_index import ServedIndex
+from app.serving.snapshot_loader import IndexLoader
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot import Snapshot
 from app.storage.disk.vector_store import EdgeVectorStore

@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from app.domain.errors import FingerprintMismatch, IndexingError, SnapshotDamaged
-from app.served_index import ServedIndex
+from app.serving.loader import Choice
+from app.serving.served_index import ServedIndex
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot import Snapshot
 from app.storage.disk.snapshot_store import Signature, SnapshotStore
@@ -21,18 +21,6 @@ logger = logging.getLogger(__name__)
 # After this, the engine gets another try at files that are as they were written: it may have lacked memory.
 ENGINE_RETRY_S = 60.0
 _GONE = "there is no index on the disk any more: run make reindex"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What to serve.
-
-    Attributes:
-        problem: why it is not what `CURRENT` names, or what is wrong with it; None where all is well.
-    """
-
-    index: ServedIndex
-    problem: str | None
 
 
 @dataclass(frozen=True)
@@ -46,35 +34,6 @@ class _Damage:
 
 class _EngineFailure(SnapshotDamaged):
     """The files are what they were, and still cannot be loaded."""
-
-
-class Loader(Protocol):
-    """Where the served index comes from. `open`, `close` and `listen` are for the event loop."""
-
-    async def open(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    async def listen(self, heard: Callable[[], None]) -> None:
-        """Call it when there may be something new, without waiting for the next look; until cancelled."""
-        ...
-
-    def clean_up(self) -> None:
-        """Remove what servers that were killed left over."""
-        ...
-
-    def choose(self, served: ServedIndex | None) -> Choice | None:
-        """The index to serve; None where there is none, and the first is to be built.
-
-        Raises:
-            IndexingError: there is none that can be served.
-            DatabaseUnavailable: nothing can be asked, not even the one that is served.
-        """
-        ...
-
-    def scrub(self, index: ServedIndex, stopped: threading.Event) -> None:
-        """Read what was loaded unread; damage counts from the next `choose` on."""
-        ...
 
 
 class IndexLoader:

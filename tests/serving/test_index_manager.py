@@ -17,9 +17,9 @@ from app.assembly.serving import make_index_opener
 from app.config.settings import Settings
 from app.domain.errors import IndexingError
 from app.domain.index import HealthResponse
-from app.index_loading import IndexLoader
-from app.index_manager import IndexManager
 from app.indexing.indexer import Indexer
+from app.serving.index_manager import IndexManager
+from app.serving.snapshot_loader import IndexLoader
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot_store import SnapshotStore
 from tests.conftest import build

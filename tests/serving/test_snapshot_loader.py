@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from app.domain.errors import FingerprintMismatch, SnapshotDamaged
-from app.index_loading import IndexLoader
-from app.served_index import ServedIndex
+from app.serving.served_index import ServedIndex
+from app.serving.snapshot_loader import IndexLoader
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot import Snapshot
 from app.storage.disk.snapshot_store import SnapshotStore

@@ -20,10 +20,10 @@ from app.domain.errors import (
     IndexNotReady,
 )
 from app.domain.index import HealthResponse, HealthStatus, IndexInfo
-from app.index_loading import Loader
 from app.indexing.indexer import Indexer
 from app.indexing.progress import Progress
-from app.served_index import ServedIndex
+from app.serving.loader import Loader
+from app.serving.served_index import ServedIndex
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 
 from app.domain.errors import DatabaseUnavailable, IndexingError, SnapshotDamaged
-from app.index_loading import Choice
-from app.served_index import ServedIndex
+from app.serving.loader import Choice
+from app.serving.served_index import ServedIndex
 from app.storage.postgres.chunk_table import ChunkTable
 from app.storage.postgres.database import database_errors
 from app.storage.postgres.generations import Generation

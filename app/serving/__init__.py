@@ -1,0 +1,1 @@
+"""Which index answers: load, swap, fall back."""
