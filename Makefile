@@ -56,7 +56,7 @@ soak: $(VENV)/.dev ## Long runs, two hours: memory over 100,000 questions, swaps
 	$(BIN)/python -m benchmarks soak swaps
 	$(BIN)/python -m pytest --soak tests/test_crashes.py tests/indexing/test_any_sequence.py \
 		tests/storage/postgres/test_crashes.py tests/test_rolling_restarts.py tests/test_dockerfile.py \
-		tests/test_bounds.py tests/test_openapi.py
+		tests/http/test_bounds.py tests/http/test_openapi.py
 
 docker: ## Build the image
 	docker build --tag rag-service .

@@ -89,7 +89,7 @@ def main() -> int:
         # uvicorn would believe whoever asks from 127.0.0.1; TRUSTED_PROXIES says whom the service believes.
         proxy_headers=False,
         log_config=log_config(settings.log_level, settings.log_format, secrets_of(settings)),
-        access_log=False,  # app/request_log.py writes a line that says more
+        access_log=False,  # app/http/access_log.py writes a line that says more
         server_header=False,
         timeout_graceful_shutdown=_CLOSE_TIMEOUT_S,
     )

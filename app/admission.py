@@ -9,8 +9,8 @@ from typing import Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.domain.errors import Overloaded
-from app.middleware import is_work
-from app.problems import error_response
+from app.http.paths import is_work
+from app.http.problems import error_response
 
 QUEUE_S = 5.0
 

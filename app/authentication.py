@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api_keys import ApiKeys
 from app.domain.errors import Unauthorized
+from app.http.api_keys import ApiKeys
+from app.http.problems import error_response
 from app.observability.request_context import current_notes
-from app.problems import error_response
-
-PROBES = frozenset({"/health", "/health/live"})
-METRICS = frozenset({"/metrics"})
-# What FastAPIOffline's page loads.
-DOCS = frozenset(
-    {
-        "/docs",
-        "/docs/oauth2-redirect",
-        "/openapi.json",
-        "/static-offline-docs/favicon.png",
-        "/static-offline-docs/swagger-ui-bundle.js",
-        "/static-offline-docs/swagger-ui.css",
-    }
-)
 
 
 class Authentication:
@@ -68,12 +52,3 @@ def _refusal(scope: Scope, *, wrong: bool) -> ASGIApp:
     error = Unauthorized(f"{detail}: send one as `Authorization: Bearer` or `X-API-Key`")
     challenge = 'Bearer error="invalid_token"' if wrong else "Bearer"
     return error_response(scope["path"], error, headers={"WWW-Authenticate": challenge})
-
-
-def with_key_scheme(schema: dict[str, Any]) -> dict[str, Any]:
-    """An OpenAPI document in which all but the probes needs a key; its page then has a field for one."""
-    schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    for path, operations in schema["paths"].items():
-        for operation in operations.values():
-            operation["security"] = [] if path in PROBES else [{"key": []}]
-    return schema

@@ -13,9 +13,9 @@ from types import FrameType
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.domain.errors import IndexNotReady
+from app.http.problems import error_response
 from app.middleware import current_task
 from app.observability.request_context import current_notes
-from app.problems import error_response
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from itertools import chain
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.domain.errors import HeadersTooLarge, RagError, UriTooLong
-from app.problems import error_response
+from app.http.problems import error_response
 
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024

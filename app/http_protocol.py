@@ -9,7 +9,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.domain.errors import HeadersTooLarge, RagError, RequestTimeout
-from app.problems import MEDIA_TYPE, problem_json
+from app.http.problems import MEDIA_TYPE, problem_json
 
 
 class _Reading(Enum):

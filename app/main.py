@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -16,11 +16,10 @@ from app.assembly.layers import make_layers
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager
 from app.assembly.tracing import NO_TELEMETRY
-from app.authentication import with_key_scheme
 from app.config.settings import Settings, load_settings
+from app.http.openapi import _documented
+from app.http.paths import is_probe
 from app.observability.metrics import Metrics
-from app.openai_errors import PREFIX
-from app.problems import MEDIA_TYPE
 from app.serving.index_manager import IndexManager
 
 # For a build to end and clean up. One that hangs is left behind; the next cleans up after it.
@@ -73,7 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="0.1.0",
         lifespan=lifespan,
         redoc_url=None,
-        telemetry=tracing.for_fastapi() if tracing else NO_TELEMETRY,
+        telemetry=tracing.for_fastapi(is_probe) if tracing else NO_TELEMETRY,
     )
     layers.add_to(app, settings)
     for module in (query, chat, documents, health, metrics):
@@ -90,18 +89,3 @@ def collect_rarely() -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     gc.enable()
-
-
-def _documented(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
-    """FastAPI's description of the API, without the errors that it adds and that there are not."""
-    schema = FastAPI.openapi(app)
-    for name, path in schema["paths"].items():
-        for operation in path.values():
-            if name.startswith(PREFIX):
-                operation["responses"].pop("422", None)
-            for response in operation["responses"].values():
-                if problem := response.get("content", {}).get(MEDIA_TYPE):
-                    response["content"] = {MEDIA_TYPE: problem}
-    for name in ("HTTPValidationError", "ValidationError"):
-        schema["components"]["schemas"].pop(name, None)
-    return with_key_scheme(schema) if with_keys else schema

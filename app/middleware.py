@@ -9,8 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.coarse_timer import CoarseTimer
 from app.domain.errors import BodyTooLarge, RequestTimeout
+from app.http.paths import is_work
+from app.http.problems import as_internal_error, error_response
 from app.observability.request_context import CLIENT_GONE, current_notes
-from app.problems import as_internal_error, error_response
 
 # A request that has ended by then was not worth a task of its own, which takes 15 microseconds.
 _UNWATCHED_S = 0.1
@@ -154,8 +155,3 @@ def current_task() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine runs in a task
     return task
-
-
-def is_work(scope: Scope) -> bool:
-    """Whether a request is more than a question of how things are, as a probe's is."""
-    return bool(scope["type"] == "http" and scope["method"] == "POST")

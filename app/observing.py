@@ -9,9 +9,9 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.draining import Drain
+from app.http.access_log import RequestLog
 from app.observability.logging import request_id
 from app.observability.request_context import Header, RequestNotes, start_notes
-from app.request_log import RequestLog
 
 _WELL_FORMED_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 # What browsers are told.

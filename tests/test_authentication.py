@@ -19,11 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from app import api_keys
-from app.api_keys import ApiKeys
-from app.authentication import DOCS, PROBES, Authentication
+from app.authentication import Authentication
 from app.config.api_key_entries import parse_keys
 from app.config.settings import Settings, load_settings
+from app.http import api_keys
+from app.http.api_keys import ApiKeys
+from app.http.paths import DOCS, PROBES
 from app.main import create_app
 from app.observability.request_context import current_notes, start_notes
 from tests.config.test_settings import start_with
@@ -259,7 +260,7 @@ def opens(client: httpx.Client, key: str) -> bool:
 
 def told(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     """What is said of keys; other servers of this process may have something to say, too."""
-    return [record for record in caplog.records if record.name == "app.api_keys"]
+    return [record for record in caplog.records if record.name == "app.http.api_keys"]
 
 
 @pytest.fixture
@@ -301,7 +302,7 @@ def test_a_file_that_cannot_be_read_keeps_the_old_keys(
     by_file: httpx.Client, key_file: Path, caplog: pytest.LogCaptureFixture, content: str | None
 ) -> None:
     """And says so once, without showing what is in it."""
-    with caplog.at_level(logging.INFO, "app.api_keys"):
+    with caplog.at_level(logging.INFO, "app.http.api_keys"):
         key_file.unlink()
         if content is not None:
             key_file.write_text(content, encoding="latin-1")
@@ -320,7 +321,7 @@ def test_an_emptied_file_closes_the_service(
 ) -> None:
     """It never opens it, and somebody may not have meant that."""
     by_file = serve(with_keys(sample_settings, api_keys=None, api_keys_file=key_file))
-    with caplog.at_level(logging.INFO, "app.api_keys"):
+    with caplog.at_level(logging.INFO, "app.http.api_keys"):
         key_file.write_text("")
         wait_for(lambda: not opens(by_file, KEY), "the key to be refused")
     assert [(each.levelname, "0 keys" in each.message) for each in told(caplog)] == [("WARNING", True)]

@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limits.aio.storage import MemoryStorage
 
-from app.client_address import ClientAddress
 from app.config.networks import parse_networks
 from app.config.settings import Settings, SettingsError, load_settings
 from app.domain.errors import Overloaded
+from app.http.client_address import ClientAddress
+from app.http.rate_limiter import MovingWindows, RateLimits, make_storage
 from app.main import create_app
-from app.rate_limits import MovingWindows, RateLimits, make_storage
 from tests.config.test_settings import start_with
 from tests.support.redis import redis_server
 from tests.support.serving import free_port, serve_in_thread, server_process, wait_for

@@ -14,8 +14,11 @@ import orjson
 from fastapi import APIRouter, Response
 
 from app.api.dependencies import EngineDep, openai_errors
-from app.api.sse import DONE, EventStream, event
-from app.chat_schemas import (
+from app.domain.answer import Citation
+from app.domain.errors import ModelNotFound, RagError
+from app.domain.query import QueryRequest
+from app.http.openai_errors import openai_error_json
+from app.http.openai_schemas import (
     MODEL_ID,
     Annotation,
     ChatChoice,
@@ -27,11 +30,8 @@ from app.chat_schemas import (
     ModelList,
     UrlCitation,
 )
-from app.domain.answer import Citation
-from app.domain.errors import ModelNotFound, RagError
-from app.domain.query import QueryRequest
+from app.http.sse import DONE, EventStream, event
 from app.observability.logging import request_id
-from app.openai_errors import openai_error_json
 from app.query.events import Answered, Found, Part
 from app.query.synthesis.contract import Conversation, Turn
 

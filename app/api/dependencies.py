@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from app.chat_schemas import ErrorResponse
+from app.http.openai_schemas import ErrorResponse
+from app.http.schemas import Problem
 from app.query.engine import RagQueryEngine
-from app.schemas import Problem
 from app.serving.index_manager import IndexManager
 from app.serving.served_index import ServedIndex
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from app.api.dependencies import ServedIndexDep, problems
-from app.schemas import DocumentsResponse
+from app.http.schemas import DocumentsResponse
 
 router = APIRouter(tags=["documents"], responses=problems(401, 500, 503))
 

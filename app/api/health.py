@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from app.api.dependencies import ManagerDep
 from app.domain.index import HealthResponse
-from app.schemas import LivenessResponse
+from app.http.schemas import LivenessResponse
 
 router = APIRouter(tags=["health"])
 

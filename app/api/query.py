@@ -9,13 +9,13 @@ import orjson
 from fastapi import APIRouter, Response
 
 from app.api.dependencies import EngineDep, problems
-from app.api.sse import DONE, EventStream, event
 from app.domain.answer import QueryResponse, RetrieveResponse
 from app.domain.errors import RagError
 from app.domain.query import QueryRequest
-from app.problems import problem_json
+from app.http.problems import problem_json
+from app.http.schemas import CitationsEvent
+from app.http.sse import DONE, EventStream, event
 from app.query.events import Answered, Found, Part
-from app.schemas import CitationsEvent
 
 _EVENTS = """\
 1. `event: citations` with `citations`, `sources` and `index`;

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from app.admission import Admission
-from app.api_keys import ApiKeys
 from app.assembly.guards import add_guards, make_api_keys, make_rate_limits
 from app.assembly.tracing import make_tracing
 from app.config.settings import Settings
 from app.draining import Drain, RefuseWhenDraining
+from app.http.access_log import RequestLog
+from app.http.api_keys import ApiKeys
+from app.http.middleware.request_trace import RequestTrace
+from app.http.problems import install_handlers
+from app.http.rate_limiter import RateLimits
 from app.middleware import BodyLimit, CancelOnDisconnect, InternalErrors
 from app.observability.metrics import Metrics
 from app.observing import Observed
-from app.problems import install_handlers
-from app.rate_limits import RateLimits
-from app.request_log import RequestLog
 
 if TYPE_CHECKING:
     # OpenTelemetry's packages are only there for those who have set it.
@@ -52,7 +53,7 @@ class Layers:
         app.add_middleware(RefuseWhenDraining, drain=self.drain)
         add_guards(app, settings, self.keys, self.limits)
         if self.tracing is not None:
-            self.tracing.add_to(app)
+            app.add_middleware(RequestTrace, begin=self.tracing.begin_request)
         app.add_middleware(Observed, log=self.log, drain=self.drain)
 
 

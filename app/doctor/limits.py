@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from app.assembly.guards import make_rate_limits
 from app.config.settings import Settings, WhenDown
 from app.doctor.finding import Finding, fail, ok
-from app.rate_limits import RateLimits
+from app.http.rate_limiter import RateLimits
 
 
 def check_rate_limits(settings: Settings) -> Iterator[Finding]:

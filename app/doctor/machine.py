@@ -14,8 +14,8 @@ from pathlib import Path
 from app.config.settings import Settings
 from app.doctor.finding import Finding, fail, ok, warn
 from app.documents.discovery import walk
+from app.http.schemas import LivenessResponse
 from app.listening import check_listening
-from app.schemas import LivenessResponse
 
 _MB = 1024 * 1024
 # For an index of which nothing is known yet.

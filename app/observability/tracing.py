@@ -6,10 +6,9 @@ the conventions for generative AI (opentelemetry.io/docs/specs/semconv/gen-ai).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -19,12 +18,11 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from app.domain.errors import RagError
 from app.observability.logging import request_id
 from app.observability.request_context import Facts, current_notes
-from app.request_log import is_probe
 
 # Of a stage that is done in this process.
 LOCAL = "local"
@@ -73,19 +71,15 @@ class Tracing:
         self._spans.add_span_processor(BatchSpanProcessor(exporter))
         self.tracer = self._spans.get_tracer(_SERVICE)
 
-    def for_fastapi(self) -> TelemetryConfig:
+    def for_fastapi(self, exclude: Callable[[Scope], bool]) -> TelemetryConfig:
         return {
             "tracer_provider": self._spans,
             "operation_spans": False,
             "metrics": False,
             "logs": False,
             "auto_configure": False,
-            "exclude": is_probe,
+            "exclude": exclude,
         }
-
-    def add_to(self, app: FastAPI) -> None:
-        """Below what begins a request's notes."""
-        app.add_middleware(_Traced, tracing=self)
 
     def begin_request(self) -> None:
         """To be called within the span that FastAPI has made."""
@@ -96,19 +90,6 @@ class Tracing:
     def close(self) -> None:
         """Send what is left; not for the event loop."""
         self._spans.shutdown()
-
-
-class _Traced:
-    """Lets the stages of a request be seen."""
-
-    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
-        self._app = app
-        self._tracing = tracing
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not is_probe(scope):
-            self._tracing.begin_request()
-        await self._app(scope, receive, send)
 
 
 class _RequestTrace:

@@ -16,14 +16,14 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app import request_log
 from app.config.secrets import secrets_of
 from app.config.settings import Settings
+from app.http import access_log as request_log
+from app.http.access_log import RequestLog
 from app.main import create_app
 from app.observability.logging import LogFormatter
 from app.observability.metrics import Metrics
 from app.observability.request_context import RequestNotes
-from app.request_log import RequestLog
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.raw_http import RawExchange

@@ -452,7 +452,7 @@ def test_a_model_that_never_stops_is_stopped(
     faulty: FaultyProvider, service: GetService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the deadline at the latest, however fast its tokens come."""
-    monkeypatch.setattr("app.api.sse.STALLED_S", 2 * DEADLINE_S)  # we may be behind when the clock is moved
+    monkeypatch.setattr("app.http.sse.STALLED_S", 2 * DEADLINE_S)  # we may be behind when the clock is moved
     watched = service(**LIMITS)
     moved: list[Future[None]] = []
 

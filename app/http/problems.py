@@ -10,11 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from app import openai_errors
 from app.domain.errors import InvalidRequest, RagError
+from app.http import openai_errors
+from app.http.schemas import FieldProblem, Problem
 from app.observability.logging import request_id
 from app.observability.request_context import current_notes
-from app.schemas import FieldProblem, Problem
 
 logger = logging.getLogger(__name__)
 

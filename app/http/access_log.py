@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from starlette.types import Scope
 
+from app.http.paths import is_probe, route_of
 from app.observability.metrics import RequestMetrics
 from app.observability.request_context import RequestNotes
 
@@ -102,14 +103,3 @@ class RequestLog:
         if notes.client is not None:
             fields["client"] = notes.client
         return fields
-
-
-def route_of(scope: Scope) -> str:
-    """The template of the route that took the request: of them there are few, whatever is asked for."""
-    return getattr(scope.get("route"), "path", "none")
-
-
-def is_probe(scope: Scope) -> bool:
-    """Whether a machine asks how things are, every few seconds."""
-    path: str = scope["path"]
-    return path.startswith("/health") or path == "/metrics"

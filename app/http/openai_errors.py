@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from app.chat_schemas import ErrorInfo, ErrorResponse
 from app.domain.errors import InvalidRequest, RagError, RateLimited
-from app.schemas import FieldProblem
+from app.http.openai_schemas import ErrorInfo, ErrorResponse
+from app.http.schemas import FieldProblem
 
 PREFIX = "/v1/"
 

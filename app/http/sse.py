@@ -10,8 +10,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.domain.errors import IndexNotReady, RagError
+from app.http.problems import as_internal_error, log_error
 from app.observability.request_context import CLIENT_GONE, current_notes
-from app.problems import as_internal_error, log_error
 
 KEEPALIVE_S = 15.0
 # A client that takes nothing for so long is given up.

@@ -340,7 +340,7 @@ def test_a_silent_model_is_bridged_by_comments(
     provider: FakeProvider, openai_url: str, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that no proxy takes the connection for dead, and no client sees anything of it."""
-    monkeypatch.setattr("app.api.sse.KEEPALIVE_S", 0.05)
+    monkeypatch.setattr("app.http.sse.KEEPALIVE_S", 0.05)
     provider.pieces = ["It", " lasts"]
     with ask(openai_url) as stream:
         parts = stream.parts()

@@ -1,0 +1,1 @@
+"""HTTP: routes, middleware, schemas and the server. Nothing here knows LlamaIndex."""

@@ -1,0 +1,1 @@
+"""ASGI middleware; `app/bootstrap/middleware.py` has its order."""
