@@ -23,7 +23,7 @@ BASE, POSTGRES = FOLDER / "base", FOLDER / "overlays" / "postgres"
 # The oldest that is meant to work, and the newest that the schemas are there for.
 API_VERSIONS = ["1.29", "1.37"]
 SECRETS = [FOLDER / "secret.example.yaml", POSTGRES / "secret.example.yaml"]
-# After a drain: cut, close, end a build, close the pool (app/draining.py, app/__main__.py, app/main.py).
+# After a drain: cut (the draining middleware), close (__main__), end a build and close the pool (main).
 CLOSING_S = 2 + 5 + 3 + 2
 WORKLOADS = [("Deployment", "rag"), ("Job", "rag-reindex"), ("CronJob", "rag-reindex")]
 

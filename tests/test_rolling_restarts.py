@@ -13,10 +13,10 @@ import pytest
 
 from app.config.settings import Settings
 from tests.conftest import build
+from tests.http.middleware.test_draining import QUESTION, environment_of
 from tests.support.balancer import Balancer
 from tests.support.fake_provider import FakeProvider
 from tests.support.serving import ServerProcess, serve_in_thread, server_process, wait_for
-from tests.test_draining import QUESTION, environment_of
 
 MakeSettings = Callable[..., Settings]
 

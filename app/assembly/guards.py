@@ -5,17 +5,17 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app.authentication import Authentication
 from app.config.api_key_entries import parse_keys
 from app.config.networks import parse_networks
 from app.config.settings import Settings, SettingsError, WhenDown
-from app.head_limit import HeadLimit
 from app.http.api_keys import ApiKeys
 from app.http.client_address import ClientAddress
+from app.http.middleware.authentication import Authentication
+from app.http.middleware.header_limit import HeadLimit
+from app.http.middleware.rate_limit import RateLimit
 from app.http.paths import DOCS, METRICS, PROBES
 from app.http.rate_limiter import RateLimits, make_storage
 from app.listening import is_loopback
-from app.rate_limits import RateLimit
 
 _SENT_HEADERS = ["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"]
 _READ_HEADERS = [

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from app.admission import Admission
 from app.assembly.guards import add_guards, make_api_keys, make_rate_limits
 from app.assembly.tracing import make_tracing
 from app.config.settings import Settings
-from app.draining import Drain, RefuseWhenDraining
 from app.http.access_log import RequestLog
 from app.http.api_keys import ApiKeys
+from app.http.middleware.admission import Admission
+from app.http.middleware.body_limit import BodyLimit
+from app.http.middleware.disconnect import CancelOnDisconnect
+from app.http.middleware.draining import Drain, RefuseWhenDraining
+from app.http.middleware.internal_errors import InternalErrors
+from app.http.middleware.request_context import Observed
 from app.http.middleware.request_trace import RequestTrace
 from app.http.problems import install_handlers
 from app.http.rate_limiter import RateLimits
-from app.middleware import BodyLimit, CancelOnDisconnect, InternalErrors
 from app.observability.metrics import Metrics
-from app.observing import Observed
 
 if TYPE_CHECKING:
     # OpenTelemetry's packages are only there for those who have set it.

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from app.config.settings import Settings, SettingsError, load_settings
-from app.head_limit import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
+from app.http.middleware.header_limit import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
 from app.http_protocol import BoundedProtocol
 from app.main import create_app
 from tests.support.raw_http import connect

@@ -82,7 +82,9 @@ def test_who_vanishes_from_the_queue_is_never_asked_for(
     faulty: FaultyProvider, serve_faulty: GetService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is served, five wait and go: the provider hears of one."""
-    monkeypatch.setattr("app.admission.QUEUE_S", 300)  # nobody leaves the queue in another way
+    monkeypatch.setattr(
+        "app.http.middleware.admission.QUEUE_S", 300
+    )  # nobody leaves the queue in another way
     service = serve_faulty(max_queue=10, **PATIENT)
     faulty.chat_fault = faults.when_told(Exchange.answer_well)
     with ExitStack() as stack:

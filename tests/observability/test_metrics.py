@@ -14,12 +14,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import admission
 from app.config.settings import Settings
+from app.http.middleware import admission
 from tests.conftest import build, write_two_documents
+from tests.http.middleware.test_admission import held_streams, wait_until_held
 from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.serving import ROOT, ServerProcess, server_process, wait_for
-from tests.test_admission import held_streams, wait_until_held
 from tests.test_processes import children_of
 
 MakeSettings = Callable[..., Settings]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from app.coarse_timer import CoarseTimer
+from app.http.middleware.coarse_timer import CoarseTimer
 
 
 def test_who_has_not_stopped_is_called_back_once_in_order() -> None:

@@ -13,8 +13,8 @@ from types import FrameType
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.domain.errors import IndexNotReady
+from app.http.middleware.request_task import current_task
 from app.http.problems import error_response
-from app.middleware import current_task
 from app.observability.request_context import current_notes
 
 logger = logging.getLogger(__name__)

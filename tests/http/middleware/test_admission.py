@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from app import admission
 from app.config.settings import Settings
+from app.http.middleware import admission
 from tests.support.fake_provider import FakeProvider
 from tests.support.raw_http import RawExchange
 from tests.support.serving import wait_for

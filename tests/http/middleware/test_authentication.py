@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from app.authentication import Authentication
 from app.config.api_key_entries import parse_keys
 from app.config.settings import Settings, load_settings
 from app.http import api_keys
 from app.http.api_keys import ApiKeys
+from app.http.middleware.authentication import Authentication
 from app.http.paths import DOCS, PROBES
 from app.main import create_app
 from app.observability.request_context import current_notes, start_notes

@@ -8,8 +8,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.draining import Drain
 from app.http.access_log import RequestLog
+from app.http.middleware.draining import Drain
 from app.observability.logging import request_id
 from app.observability.request_context import Header, RequestNotes, start_notes
 
