@@ -11,7 +11,6 @@ from typing import TypedDict
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app.api import chat, documents, health, metrics, query
 from app.assembly.layers import make_layers
 from app.assembly.provider import make_provider
 from app.assembly.serving import make_index_manager
@@ -19,6 +18,7 @@ from app.assembly.tracing import NO_TELEMETRY
 from app.config.settings import Settings, load_settings
 from app.http.openapi import _documented
 from app.http.paths import is_probe
+from app.http.routes import chat, documents, health, metrics, query
 from app.observability.metrics import Metrics
 from app.serving.index_manager import IndexManager
 

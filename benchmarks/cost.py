@@ -16,10 +16,10 @@ from typing import Any
 import uvloop
 from fastapi import FastAPI, Response
 
-from app.api.dependencies import EngineDep
 from app.config.settings import EmbeddingProvider, LLMProvider, Settings
 from app.domain.answer import Citation
 from app.domain.query import QueryRequest
+from app.http.routes.dependencies import EngineDep
 from app.main import create_app
 from app.query.engine import RagQueryEngine
 from app.query.synthesis.contract import NO_CONVERSATION

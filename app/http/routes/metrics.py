@@ -6,7 +6,7 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.dependencies import problems
+from app.http.routes.dependencies import problems
 from app.observability.metrics import Metrics
 
 router = APIRouter(tags=["health"])

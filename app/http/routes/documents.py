@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from app.api.dependencies import ServedIndexDep, problems
+from app.http.routes.dependencies import ServedIndexDep, problems
 from app.http.schemas import DocumentsResponse
 
 router = APIRouter(tags=["documents"], responses=problems(401, 500, 503))

@@ -13,7 +13,6 @@ from urllib.parse import quote
 import orjson
 from fastapi import APIRouter, Response
 
-from app.api.dependencies import EngineDep, openai_errors
 from app.domain.answer import Citation
 from app.domain.errors import ModelNotFound, RagError
 from app.domain.query import QueryRequest
@@ -30,6 +29,7 @@ from app.http.openai_schemas import (
     ModelList,
     UrlCitation,
 )
+from app.http.routes.dependencies import EngineDep, openai_errors
 from app.http.sse import DONE, EventStream, event
 from app.observability.logging import request_id
 from app.query.events import Answered, Found, Part

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from app.api.dependencies import ManagerDep
 from app.domain.index import HealthResponse
+from app.http.routes.dependencies import ManagerDep
 from app.http.schemas import LivenessResponse
 
 router = APIRouter(tags=["health"])

@@ -8,11 +8,11 @@ from contextlib import aclosing
 import orjson
 from fastapi import APIRouter, Response
 
-from app.api.dependencies import EngineDep, problems
 from app.domain.answer import QueryResponse, RetrieveResponse
 from app.domain.errors import RagError
 from app.domain.query import QueryRequest
 from app.http.problems import problem_json
+from app.http.routes.dependencies import EngineDep, problems
 from app.http.schemas import CitationsEvent
 from app.http.sse import DONE, EventStream, event
 from app.query.events import Answered, Found, Part
