@@ -21,7 +21,7 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 def _check_address(host: str, port: int) -> None:
     """uvicorn says what is wrong after the index has been loaded, and not of what."""
     from app.config.settings import SettingsError  # noqa: PLC0415
-    from app.listening import check_listening  # noqa: PLC0415
+    from app.http.server.sockets import check_listening  # noqa: PLC0415
 
     try:
         check_listening(host, port)
@@ -47,7 +47,7 @@ def _serve(config: "uvicorn.Config") -> None:
 
         uvicorn.Server(config).run()
         return
-    from app.workers import Workers  # noqa: PLC0415
+    from app.http.server.workers import Workers  # noqa: PLC0415
 
     gc.enable()  # this process only watches the workers
     Workers(config, [config.bind_socket()]).run()
@@ -84,7 +84,7 @@ def main() -> int:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="app.http_protocol:BoundedProtocol",
+        http="app.http.server.protocol:BoundedProtocol",
         ws="none",
         # uvicorn would believe whoever asks from 127.0.0.1; TRUSTED_PROXIES says whom the service believes.
         proxy_headers=False,

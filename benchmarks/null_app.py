@@ -87,7 +87,7 @@ def main() -> None:
     if arguments.layers:
         _add_layers()
         collect_rarely()
-        serve(app, arguments.port, protocol="app.http_protocol:BoundedProtocol")
+        serve(app, arguments.port, protocol="app.http.server.protocol:BoundedProtocol")
     else:
         serve(app, arguments.port)
 

@@ -15,7 +15,7 @@ from app.http.middleware.header_limit import HeadLimit
 from app.http.middleware.rate_limit import RateLimit
 from app.http.paths import DOCS, METRICS, PROBES
 from app.http.rate_limiter import RateLimits, make_storage
-from app.listening import is_loopback
+from app.http.server.sockets import is_loopback
 
 _SENT_HEADERS = ["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"]
 _READ_HEADERS = [

@@ -15,7 +15,7 @@ from app.config.settings import Settings
 from app.doctor.finding import Finding, fail, ok, warn
 from app.documents.discovery import walk
 from app.http.schemas import LivenessResponse
-from app.listening import check_listening
+from app.http.server.sockets import check_listening
 
 _MB = 1024 * 1024
 # For an index of which nothing is known yet.

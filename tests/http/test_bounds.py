@@ -14,7 +14,7 @@ import pytest
 
 from app.config.settings import Settings, SettingsError, load_settings
 from app.http.middleware.header_limit import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
-from app.http_protocol import BoundedProtocol
+from app.http.server.protocol import BoundedProtocol
 from app.main import create_app
 from tests.support.raw_http import connect
 from tests.support.serving import ServerProcess, serve_in_thread, server_process, wait_for

@@ -18,9 +18,9 @@ from app.config.settings import Settings
 from app.http.middleware import admission
 from tests.conftest import build, write_two_documents
 from tests.http.middleware.test_admission import held_streams, wait_until_held
+from tests.http.server.test_processes import children_of
 from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.serving import ROOT, ServerProcess, server_process, wait_for
-from tests.test_processes import children_of
 
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]

@@ -17,7 +17,7 @@ MAX_HEADERS = 100
 class HeadLimit:
     """Refuses what no client of ours sends.
 
-    The server's protocol has a bound, too, for heads that do not end: see `app/http_protocol.py`.
+    The server's protocol has a bound, too, for heads that do not end: see `app/http/server/protocol.py`.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,0 +1,1 @@
+"""The server process: its protocol, its workers and its sockets."""
