@@ -60,8 +60,8 @@ def main() -> int:
 
     import uvicorn  # noqa: PLC0415
 
-    from app.assembly.guards import check_openness  # noqa: PLC0415
-    from app.assembly.tracing import check_tracing  # noqa: PLC0415
+    from app.bootstrap.access import check_openness  # noqa: PLC0415
+    from app.bootstrap.tracing import check_tracing  # noqa: PLC0415
     from app.config.secrets import secrets_of  # noqa: PLC0415
     from app.config.settings import SettingsError, load_settings  # noqa: PLC0415
     from app.observability.logging import log_config  # noqa: PLC0415

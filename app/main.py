@@ -11,10 +11,10 @@ from typing import TypedDict
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app.assembly.layers import make_layers
-from app.assembly.provider import make_provider
-from app.assembly.serving import make_index_manager
-from app.assembly.tracing import NO_TELEMETRY
+from app.bootstrap.middleware import make_layers
+from app.bootstrap.models import make_provider
+from app.bootstrap.serving import make_index_manager
+from app.bootstrap.tracing import NO_TELEMETRY
 from app.config.settings import Settings, load_settings
 from app.http.openapi import _documented
 from app.http.paths import is_probe

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from app.assembly.postgres import make_postgres_storage
+from app.bootstrap.postgres import make_postgres_storage
 from app.config.settings import EmbeddingProvider, Settings
 from app.domain.chunk import ChunkUnit
 from app.domain.document import DocumentRecord, DocumentStatus

@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel, SecretStr
 
-from app.assembly.layers import make_layers
+from app.bootstrap.middleware import make_layers
 from app.config.secrets import secrets_of
 from app.config.settings import LogFormat, Settings
 from app.main import collect_rarely

@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from app.assembly.provider import make_provider
-from app.assembly.serving import make_index_manager
+from app.bootstrap.models import make_provider
+from app.bootstrap.serving import make_index_manager
 from app.config.settings import Settings, load_settings
 from app.domain.query import QueryRequest
 from app.embeddings.local import LocalEmbedding

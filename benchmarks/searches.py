@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
-from app.assembly.postgres import make_servers
+from app.bootstrap.postgres import make_servers
 from app.config.settings import Settings
 from app.embeddings.local import LocalEmbedding
 from app.storage.payloads import Entry, Hit

@@ -34,7 +34,7 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def _migrate(arguments: argparse.Namespace, cancelled: threading.Event) -> int:
-    from app.assembly.indexing import make_disk_storage, make_postgres_storage  # noqa: PLC0415
+    from app.bootstrap.indexing import make_disk_storage, make_postgres_storage  # noqa: PLC0415
     from app.cli.progress import show_progress  # noqa: PLC0415
     from app.config.settings import SettingsError, load_settings  # noqa: PLC0415
     from app.indexing.migration import migrate  # noqa: PLC0415

@@ -81,7 +81,7 @@ def _once(settings: Settings, arguments: argparse.Namespace, cancelled: threadin
 
 
 def _build(settings: Settings, arguments: argparse.Namespace, cancelled: threading.Event) -> int:
-    from app.assembly.indexing import make_indexer  # noqa: PLC0415
+    from app.bootstrap.indexing import make_indexer  # noqa: PLC0415
     from app.cli.progress import show_progress  # noqa: PLC0415
 
     indexer = make_indexer(settings)
@@ -95,7 +95,7 @@ def _build(settings: Settings, arguments: argparse.Namespace, cancelled: threadi
 
 
 def _list(settings: Settings, *, as_json: bool) -> int:
-    from app.assembly.indexing import make_storage  # noqa: PLC0415
+    from app.bootstrap.indexing import make_storage  # noqa: PLC0415
 
     summaries = make_storage(settings).summaries()
     if as_json:
@@ -113,7 +113,7 @@ def _list(settings: Settings, *, as_json: bool) -> int:
 def _roll_back(settings: Settings, arguments: argparse.Namespace) -> int:
     import json  # noqa: PLC0415
 
-    from app.assembly.indexing import make_indexer  # noqa: PLC0415
+    from app.bootstrap.indexing import make_indexer  # noqa: PLC0415
 
     snapshot = make_indexer(settings).roll_back(arguments.rollback or None)
     print(json.dumps({"index": snapshot}) if arguments.json else f"Index {snapshot} is served again")

@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 from pydantic import SecretStr
 
-from app.assembly.indexing import make_indexer
+from app.bootstrap.indexing import make_indexer
 from app.config.settings import Settings
 from app.indexing.report import Report
 from app.main import create_app

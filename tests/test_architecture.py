@@ -140,7 +140,7 @@ def test_only_those_that_put_parts_together_know_the_settings() -> None:
 def test_indexing_does_not_wait_for_llamaindex(tmp_path: Path) -> None:
     """It takes two seconds to import: an operator would wait for that, and each reader process, too."""
     code = (
-        "import sys, app.assembly.indexing, app.assembly.postgres\n"
+        "import sys, app.bootstrap.indexing, app.bootstrap.postgres\n"
         "unneeded = {'llama_index', 'fastapi', 'openai', 'aiohttp'} & set(sys.modules)\n"
         "assert not unneeded, unneeded\n"
     )

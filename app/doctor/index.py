@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from app.assembly.indexing import make_recipe, make_snapshots
+from app.bootstrap.indexing import make_recipe, make_snapshots
 from app.config.settings import Settings
 from app.doctor.finding import Finding, fail, ok, warn
 from app.domain.errors import IndexingError, SnapshotDamaged

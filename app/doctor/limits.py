@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from app.assembly.guards import make_rate_limits
+from app.bootstrap.access import make_rate_limits
 from app.config.settings import Settings, WhenDown
 from app.doctor.finding import Finding, fail, ok
 from app.http.rate_limiter import RateLimits

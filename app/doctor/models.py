@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from app.assembly.provider import make_embedding_model, make_provider
+from app.bootstrap.models import make_embedding_model, make_provider
 from app.config.settings import Settings
 from app.doctor.finding import Finding, fail, ok, warn
 from app.domain.deadline import start_deadline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from app.assembly.guards import check_openness
+from app.bootstrap.access import check_openness
 from app.config.secrets import secrets_of
 from app.config.settings import Settings, SettingsError, load_settings
 from app.doctor.finding import Finding, fail, ok

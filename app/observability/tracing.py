@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry. Imported only where they are wanted: see app/assembly/tracing.py.
+"""Traces by OpenTelemetry. Imported only where they are wanted: see app/bootstrap/tracing.py.
 
 FastAPI makes the span of a request, below its caller's; those of its stages are made here, with the names of
 the conventions for generative AI (opentelemetry.io/docs/specs/semconv/gen-ai).

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.assembly.indexing import make_indexer, make_snapshots
+from app.bootstrap.indexing import make_indexer, make_snapshots
 from app.config.settings import Settings
 from app.domain.errors import (
     IndexingCancelled,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.assembly.indexing import make_indexer
+from app.bootstrap.indexing import make_indexer
 from app.config.settings import Settings
 from app.domain.errors import EmbeddingChanged, IndexingError, NoDocuments, TooManyDocumentsLost
 from tests.conftest import build, plan

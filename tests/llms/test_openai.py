@@ -11,8 +11,8 @@ import pytest
 from llama_index.core.base.llms.types import ChatMessage
 from starlette.responses import JSONResponse
 
-from app.assembly.provider import make_provider
-from app.assembly.serving import make_embedding
+from app.bootstrap.models import make_provider
+from app.bootstrap.serving import make_embedding
 from app.config.settings import Settings
 from app.domain.errors import ModelTimeout, ModelUnavailable
 from app.llms.openai import ChatModel

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from llama_index.core.base.response.schema import Response
 
-from app.assembly.provider import make_provider
-from app.assembly.serving import make_index_manager
+from app.bootstrap.models import make_provider
+from app.bootstrap.serving import make_index_manager
 from app.config.settings import Settings
 from app.query.engine import RagQueryEngine
 

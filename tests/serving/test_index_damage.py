@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from app.assembly.provider import make_provider
-from app.assembly.serving import make_index_manager, make_index_opener
+from app.bootstrap.models import make_provider
+from app.bootstrap.serving import make_index_manager, make_index_opener
 from app.config.settings import Settings
 from app.domain.index import HealthResponse
 from app.storage.disk.scratch import Scratch

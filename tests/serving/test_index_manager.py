@@ -11,9 +11,9 @@ import httpx
 import pytest
 from starlette.responses import JSONResponse
 
-from app.assembly.indexing import make_indexer
-from app.assembly.provider import make_provider
-from app.assembly.serving import make_index_opener
+from app.bootstrap.indexing import make_indexer
+from app.bootstrap.models import make_provider
+from app.bootstrap.serving import make_index_opener
 from app.config.settings import Settings
 from app.domain.errors import IndexingError
 from app.domain.index import HealthResponse

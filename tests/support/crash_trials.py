@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.assembly.indexing import make_snapshots
+from app.bootstrap.indexing import make_snapshots
 from app.commands import DONE
 from app.config.settings import Settings
 from app.storage.disk.snapshot_store import SnapshotStore

@@ -6,8 +6,8 @@ import asyncio
 import json
 from dataclasses import dataclass
 
-from app.assembly.provider import make_provider
-from app.assembly.serving import make_index_manager
+from app.bootstrap.models import make_provider
+from app.bootstrap.serving import make_index_manager
 from app.config.settings import Settings
 from app.domain.query import QueryRequest
 

@@ -9,7 +9,7 @@ import signal
 import sys
 from threading import Event
 
-from app.assembly.indexing import make_indexer
+from app.bootstrap.indexing import make_indexer
 from app.config.settings import Settings
 from app.domain.errors import IndexingError
 from app.indexing.progress import Progress

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from app.assembly.indexing import make_indexer
+from app.bootstrap.indexing import make_indexer
 from app.config.settings import Settings
 from app.domain.errors import IndexingError
 

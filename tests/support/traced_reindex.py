@@ -150,7 +150,7 @@ def _answer(server: subprocess.Popen[str], limit_s: float) -> dict[str, Any]:
 
 def serve() -> None:
     """Answer each line of standard input, a `Run`, with a line about what it did."""
-    from app.assembly.indexing import make_indexer  # noqa: PLC0415 - for the process that forks
+    from app.bootstrap.indexing import make_indexer  # noqa: PLC0415 - for the process that forks
     from app.embeddings.local import LocalEmbedding  # noqa: PLC0415
 
     _ = make_indexer, LocalEmbedding()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.assembly.indexing import make_storage
+from app.bootstrap.indexing import make_storage
 from app.config.settings import Settings
 from app.domain.errors import IndexingError, TooManyDocumentsLost
 from app.storage.postgres.rows import normalized

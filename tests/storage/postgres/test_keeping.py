@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.assembly.indexing import make_indexer, make_storage
+from app.bootstrap.indexing import make_indexer, make_storage
 from app.config.settings import Settings
 from app.domain.errors import IndexingError, IndexLocked, SnapshotNotFound
 from app.storage.postgres.generations import Generations

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from app.assembly.indexing import make_disk_storage, make_postgres_storage
+from app.bootstrap.indexing import make_disk_storage, make_postgres_storage
 from app.config.settings import Settings
 from app.domain.errors import (
     DatabaseUnavailable,

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from app.assembly.postgres import make_servers
+from app.bootstrap.postgres import make_servers
 from app.config.settings import Settings, SettingsError, load_settings
 from app.storage.postgres.database import Database
 from tests.conftest import build, write_two_documents

@@ -45,7 +45,7 @@ def make_disk_storage(settings: Settings) -> Storage:
 def make_postgres_storage(settings: Settings) -> Storage:
     """DATABASE_URL has to be set."""
     # Those who keep indexes on the disk need not wait for its driver.
-    from app.assembly import postgres  # noqa: PLC0415
+    from app.bootstrap import postgres  # noqa: PLC0415
 
     return postgres.make_postgres_storage(settings)
 
@@ -85,6 +85,6 @@ def _make_embedder(settings: Settings) -> Embedder:
     if not settings.uses_openai_embeddings:
         return Embedder.of_readers(batch_size=settings.embedding_batch_size)
     # Its HTTP client takes 0.2 s to import, which those who have no provider need not wait for.
-    from app.assembly.provider import make_embedder  # noqa: PLC0415
+    from app.bootstrap.models import make_embedder  # noqa: PLC0415
 
     return make_embedder(settings)

@@ -6,19 +6,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
-from app.assembly.guards import add_guards, make_api_keys, make_rate_limits
-from app.assembly.tracing import make_tracing
+from app.bootstrap.access import make_api_keys, make_rate_limits
+from app.bootstrap.tracing import make_tracing
+from app.config.networks import parse_networks
 from app.config.settings import Settings
 from app.http.access_log import RequestLog
 from app.http.api_keys import ApiKeys
+from app.http.client_address import ClientAddress
 from app.http.middleware.admission import Admission
+from app.http.middleware.authentication import Authentication
 from app.http.middleware.body_limit import BodyLimit
 from app.http.middleware.disconnect import CancelOnDisconnect
 from app.http.middleware.draining import Drain, RefuseWhenDraining
+from app.http.middleware.header_limit import HeadLimit
 from app.http.middleware.internal_errors import InternalErrors
+from app.http.middleware.rate_limit import RateLimit
 from app.http.middleware.request_context import Observed
 from app.http.middleware.request_trace import RequestTrace
+from app.http.paths import DOCS, METRICS, PROBES
 from app.http.problems import install_handlers
 from app.http.rate_limiter import RateLimits
 from app.observability.metrics import Metrics
@@ -69,3 +76,34 @@ def make_layers(settings: Settings) -> Layers:
         metrics,
         RequestLog(metrics.requests, log_questions=settings.log_questions),
     )
+
+
+_SENT_HEADERS = ["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"]
+_READ_HEADERS = [
+    *("Retry-After", "WWW-Authenticate", "X-Request-ID"),
+    *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
+]
+
+
+def add_guards(app: FastAPI, settings: Settings, keys: ApiKeys | None, limits: RateLimits | None) -> None:
+    """The last that is added is the first that sees a request."""
+    if limits is not None:
+        address_of = ClientAddress(parse_networks(settings.trusted_proxies))
+        app.add_middleware(RateLimit, limits=limits, address_of=address_of)
+    if keys is not None:
+        app.add_middleware(Authentication, keys=keys, open_paths=_open_paths(settings))
+    app.add_middleware(HeadLimit)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins.split(),
+            allow_methods=["GET", "POST"],
+            allow_headers=_SENT_HEADERS,
+            expose_headers=_READ_HEADERS,
+        )
+
+
+def _open_paths(settings: Settings) -> frozenset[str]:
+    metrics = METRICS if settings.open_metrics else frozenset()
+    docs = DOCS if settings.open_docs else frozenset()
+    return PROBES | metrics | docs

@@ -8,14 +8,9 @@ from contextlib import ExitStack
 import qdrant_edge as qdrant
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
-from app.assembly.engines import EngineMaker
-from app.assembly.indexing import (
-    embedding_provider,
-    make_chunking,
-    make_indexer,
-    make_snapshots,
-)
-from app.assembly.provider import make_embedding_model
+from app.bootstrap.engines import EngineMaker
+from app.bootstrap.indexing import embedding_provider, make_chunking, make_indexer, make_snapshots
+from app.bootstrap.models import make_embedding_model
 from app.config.settings import DegradedAnswers, Settings
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.openai import ProviderEmbedding
@@ -90,7 +85,7 @@ def make_index_manager(
 def _make_loader(settings: Settings, provider: ProviderClient, pools: PoolMetrics) -> Loader:
     if settings.database_url is not None:
         # Those who keep their indexes on the disk need not wait for its driver.
-        from app.assembly.generations import make_generation_loader  # noqa: PLC0415
+        from app.bootstrap.generations import make_generation_loader  # noqa: PLC0415
 
         return make_generation_loader(settings, make_engine_maker(settings, provider), pools)
     scratch = Scratch(settings.scratch_dir)

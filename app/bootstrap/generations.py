@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.assembly.engines import EngineMaker
-from app.assembly.postgres import make_servers
+from app.bootstrap.engines import EngineMaker
+from app.bootstrap.postgres import make_servers
 from app.config.settings import Settings
 from app.serving.generation_loader import GenerationLoader
 from app.serving.served_index import ServedIndex
