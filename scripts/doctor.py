@@ -25,8 +25,8 @@ def main() -> int:
     # Its findings say it all.
     logging.disable()
 
-    from app.doctor.finding import State  # noqa: PLC0415
-    from app.doctor.run import examine  # noqa: PLC0415
+    from app.cli.doctor.finding import State  # noqa: PLC0415
+    from app.cli.doctor.run import examine  # noqa: PLC0415
 
     findings = []
     for finding in examine():

@@ -15,7 +15,7 @@ from pathlib import Path
 # Started as a file, Python only knows this folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from app.commands import DONE, cancelled_by_signals, exit_status
+from app.cli.runner import DONE, cancelled_by_signals, exit_status
 
 
 def main() -> int:

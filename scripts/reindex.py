@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 # Started as a file, Python only knows this folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from app.commands import DONE, FAILED, cancelled_by_signals, exit_status, give_way
+from app.cli.runner import DONE, FAILED, cancelled_by_signals, exit_status, give_way
 
 if TYPE_CHECKING:
     from app.config.settings import Settings

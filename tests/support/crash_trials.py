@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.bootstrap.indexing import make_snapshots
-from app.commands import DONE
+from app.cli.runner import DONE
 from app.config.settings import Settings
 from app.storage.disk.snapshot_store import SnapshotStore
 from scripts.reindex import DONE_WITH_PROBLEMS

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from app.bootstrap.indexing import make_recipe, make_snapshots
+from app.cli.doctor.finding import Finding, fail, ok, warn
 from app.config.settings import Settings
-from app.doctor.finding import Finding, fail, ok, warn
 from app.domain.errors import IndexingError, SnapshotDamaged
 from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.manifest import Manifest

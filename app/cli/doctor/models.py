@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from app.bootstrap.models import make_embedding_model, make_provider
+from app.cli.doctor.finding import Finding, fail, ok, warn
 from app.config.settings import Settings
-from app.doctor.finding import Finding, fail, ok, warn
 from app.domain.deadline import start_deadline
 from app.domain.errors import ModelTimeout, RagError
 from app.provider.client import Endpoint, ProviderClient

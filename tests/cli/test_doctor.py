@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from app.cli.doctor.finding import Finding, State, fail
+from app.cli.doctor.run import examine_with
 from app.config.secrets import secrets_of
 from app.config.settings import Settings, WhenDown
-from app.doctor.finding import Finding, State, fail
-from app.doctor.run import examine_with
 from app.main import create_app
 from tests.conftest import build, write_two_documents
 from tests.support.fake_provider import FakeProvider, failing_with

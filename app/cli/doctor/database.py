@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import psycopg
 
+from app.cli.doctor.finding import Finding, fail, ok, warn
+from app.cli.doctor.index import describe
 from app.config.settings import Settings
-from app.doctor.finding import Finding, fail, ok, warn
-from app.doctor.index import describe
 from app.domain.errors import DatabaseError, IndexingError
 from app.storage.postgres import schema
 from app.storage.postgres.database import NO_VECTOR, Database, database_errors

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from app.bootstrap.access import check_openness
+from app.cli.doctor.finding import Finding, fail, ok
+from app.cli.doctor.index import check_index_on_disk
+from app.cli.doctor.limits import check_rate_limits
+from app.cli.doctor.machine import check_documents, check_port, check_room, check_scratch
+from app.cli.doctor.models import check_models
 from app.config.secrets import secrets_of
 from app.config.settings import Settings, SettingsError, load_settings
-from app.doctor.finding import Finding, fail, ok
-from app.doctor.index import check_index_on_disk
-from app.doctor.limits import check_rate_limits
-from app.doctor.machine import check_documents, check_port, check_room, check_scratch
-from app.doctor.models import check_models
 
 
 def examine() -> Iterator[Finding]:
@@ -63,6 +63,6 @@ def _check_settings(settings: Settings) -> Finding:
 
 def _check_database(settings: Settings) -> Iterator[Finding]:
     # Those who keep their indexes on the disk need not wait for its driver.
-    from app.doctor.database import check_database  # noqa: PLC0415
+    from app.cli.doctor.database import check_database  # noqa: PLC0415
 
     return check_database(settings)

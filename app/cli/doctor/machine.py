@@ -11,8 +11,8 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
+from app.cli.doctor.finding import Finding, fail, ok, warn
 from app.config.settings import Settings
-from app.doctor.finding import Finding, fail, ok, warn
 from app.documents.discovery import walk
 from app.http.schemas import LivenessResponse
 from app.http.server.sockets import check_listening

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterator
 
 from app.bootstrap.access import make_rate_limits
+from app.cli.doctor.finding import Finding, fail, ok
 from app.config.settings import Settings, WhenDown
-from app.doctor.finding import Finding, fail, ok
 from app.http.rate_limiter import RateLimits
 
 

@@ -1,0 +1,1 @@
+"""Checks of everything that the service needs, each with what to do; nothing is changed."""
