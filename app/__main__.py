@@ -60,7 +60,7 @@ def main() -> int:
 
     import uvicorn  # noqa: PLC0415
 
-    from app.bootstrap.access import check_openness  # noqa: PLC0415
+    from app.bootstrap.access import require_keys_unless_loopback  # noqa: PLC0415
     from app.bootstrap.tracing import check_tracing  # noqa: PLC0415
     from app.config.secrets import secrets_of  # noqa: PLC0415
     from app.config.settings import SettingsError, load_settings  # noqa: PLC0415
@@ -70,7 +70,7 @@ def main() -> int:
     try:
         settings = load_settings()
         _check_address(settings.host, settings.port)
-        check_openness(settings)
+        require_keys_unless_loopback(settings)
         check_tracing(settings)
     except SettingsError as error:
         print(f"Wrong setting: {error}", file=sys.stderr)

@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         provider = make_provider(settings, figures.provider)
         manager = await asyncio.to_thread(make_index_manager, settings, provider, figures)
         await manager.start()
-        collect_rarely()
+        relax_gc()
         watch = asyncio.create_task(manager.run())
         with layers.drain.on_signals(manager.stop):
             yield {"manager": manager, "metrics": figures}
@@ -81,7 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def collect_rarely() -> None:
+def relax_gc() -> None:
     """For when all that stays has been loaded: a full collection that looks through it takes 100 ms.
 
     With the default of 700 objects, there are several collections in each request: 6 % of the throughput.

@@ -18,7 +18,7 @@ from app.domain.chunk import ChunkUnit
 from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.static_model import DIMENSIONS, MODEL
-from app.storage.contract import Before
+from app.storage.contract import PreviousIndex
 from app.storage.manifest import ChunkingInfo, Manifest
 from app.storage.payloads import Entry
 from app.storage.postgres.chunk_table import Hnsw
@@ -90,7 +90,7 @@ def load(settings: Settings, entries: Iterable[Entry]) -> Loaded:
     storage = PostgresStorage(database, keep=settings.keep_snapshots, building=building)
     names: dict[str, None] = {}
     copying = 0.0
-    with storage.writer(), storage.stage(Before()) as staging:
+    with storage.writer(), storage.stage(PreviousIndex()) as staging:
         for batch in _batches(entries, settings.embedding_batch_size):
             names.update(dict.fromkeys(entry.payload["ref_doc_id"] for entry in batch))
             started = time.perf_counter()

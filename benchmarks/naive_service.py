@@ -19,7 +19,7 @@ from llama_index.llms.openai import OpenAI
 from pydantic import BaseModel
 
 from benchmarks.null_app import serve
-from benchmarks.processes import Server, free_port, running
+from benchmarks.processes import Replica, free_port, running
 
 _API_KEY = "sk-benchmark"
 
@@ -38,7 +38,7 @@ def embedding_model(provider_url: str) -> OpenAIEmbedding:
 
 
 @contextmanager
-def naive_service(storage: Path, provider_url: str) -> Iterator[Server]:
+def naive_service(storage: Path, provider_url: str) -> Iterator[Replica]:
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.naive_service", f"--port={port}"]
     command += [f"--storage={storage}", f"--provider={provider_url}"]

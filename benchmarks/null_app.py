@@ -21,10 +21,10 @@ from pydantic import BaseModel, SecretStr
 from app.bootstrap.middleware import make_layers
 from app.config.secrets import secrets_of
 from app.config.settings import LogFormat, Settings
-from app.main import collect_rarely
+from app.main import relax_gc
 from app.observability.logging import log_config
 from benchmarks.connection import API_KEY
-from benchmarks.processes import Server, free_port, running
+from benchmarks.processes import Replica, free_port, running
 
 
 class NullRequest(BaseModel):
@@ -52,7 +52,7 @@ async def health() -> dict[str, str]:
 
 
 @contextmanager
-def null_app(*, layers: bool = False) -> Iterator[Server]:
+def null_app(*, layers: bool = False) -> Iterator[Replica]:
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.null_app", f"--port={port}"]
     with running([*command, "--layers"] if layers else command, port=port, ready="/health") as server:
@@ -86,7 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.layers:
         _add_layers()
-        collect_rarely()
+        relax_gc()
         serve(app, arguments.port, protocol="app.http.server.protocol:BoundedProtocol")
     else:
         serve(app, arguments.port)

@@ -22,7 +22,7 @@ from app.storage.payloads import Entry, Hit
 from app.storage.postgres import schema
 from app.storage.postgres.database import Connection
 from app.storage.postgres.replica import Limits
-from app.storage.postgres.replicas import Servers
+from app.storage.postgres.replicas import Replicas
 from app.storage.postgres.rows import payload_of_row
 from app.storage.postgres.search import Search
 from app.text.bm25 import TermCounter
@@ -145,7 +145,7 @@ async def _measure_pool(
 class _Fresh:
     """Searches by a connection of its own, with the session's settings and types that one of the pool has."""
 
-    def __init__(self, configured: Settings, servers: Servers, index_id: str) -> None:
+    def __init__(self, configured: Settings, servers: Replicas, index_id: str) -> None:
         chunks = servers.load(index_id)[1]
         self._database = servers.primary.database
         self._session = Limits(

@@ -34,7 +34,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Server:
+class Replica:
     process: subprocess.Popen[bytes]
     port: int
     log: Path
@@ -67,7 +67,7 @@ class Server:
 @contextmanager
 def running(
     command: Sequence[str], *, port: int, ready: str, environment: Mapping[str, str] | None = None
-) -> Iterator[Server]:
+) -> Iterator[Replica]:
     """A server, from when it answers 200 at the path `ready` to the end of the context.
 
     Its working directory is a temporary one, so that no `.env` is read; its output goes to a file there.
@@ -83,7 +83,7 @@ def running(
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        server = Server(process, port, log)
+        server = Replica(process, port, log)
         try:
             _wait_until_ready(server, ready)
             yield server
@@ -129,7 +129,7 @@ def memory_of(root: int) -> Memory:
     return Memory(sum(each.total for each in found), sum(each.anonymous for each in found))
 
 
-def _wait_until_ready(server: Server, path: str) -> None:
+def _wait_until_ready(server: Replica, path: str) -> None:
     deadline = time.monotonic() + _READY_LIMIT_S
     while time.monotonic() < deadline and server.process.poll() is None:
         if is_ready(server.port, path):

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
-from app.bootstrap.postgres import make_servers
+from app.bootstrap.postgres import make_replicas
 from app.config.settings import Settings
 from app.embeddings.local import LocalEmbedding
 from app.storage.payloads import Entry, Hit
-from app.storage.postgres.replicas import Servers
+from app.storage.postgres.replicas import Replicas
 from app.storage.postgres.vector_store import PostgresVectorStore
 from benchmarks.questions import all_questions
 
@@ -52,9 +52,9 @@ def dense(query: VectorStoreQuery) -> VectorStoreQuery:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, index_id: str) -> AsyncIterator[tuple[PostgresVectorStore, Servers]]:
+async def opened(settings: Settings, index_id: str) -> AsyncIterator[tuple[PostgresVectorStore, Replicas]]:
     """The store of an index in the database, with a pool that is connected."""
-    servers = make_servers(settings)
+    servers = make_replicas(settings)
     await servers.open()
     try:
         servers.look()

@@ -15,7 +15,7 @@ import httpx
 
 from app.config.settings import Settings
 from benchmarks.datasets import ROOT
-from benchmarks.processes import Server, free_port, running
+from benchmarks.processes import Replica, free_port, running
 
 _KEYLESS = {"EMBEDDING_PROVIDER": "local", "LLM_PROVIDER": "extractive", "LOG_LEVEL": "WARNING"}
 _REINDEX_DONE = (0, 3)
@@ -119,7 +119,7 @@ def indexed(documents: Path, **settings: str) -> Iterator[Path]:
 
 
 @contextmanager
-def served(index: Path, **settings: str) -> Iterator[Server]:
+def served(index: Path, **settings: str) -> Iterator[Replica]:
     """A server process with an index that is there already."""
     port = free_port()
     environment = server_environment(index, port, **settings)

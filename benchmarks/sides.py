@@ -12,7 +12,7 @@ from typing import Any
 
 from app.documents.discovery import inspect, walk
 from app.documents.limits import ReadingLimits
-from app.documents.reader_pool import Reader
+from app.documents.reader_pool import ReaderPool
 from app.domain.chunk import ChunkUnit
 from app.indexing.prepare import prepare
 from app.storage.chunker import node_of
@@ -22,7 +22,7 @@ from benchmarks.loadgen import Load, Result, Step, run_load
 from benchmarks.naive import NaiveIndex
 from benchmarks.naive_service import embedding_model, naive_service
 from benchmarks.null_app import null_app
-from benchmarks.processes import Server
+from benchmarks.processes import Replica
 from benchmarks.report import Report
 from benchmarks.service import indexed, openai_settings, served
 from benchmarks.upstream import ANSWER_START, Provider, provider
@@ -62,7 +62,7 @@ class Side:
     """
 
     name: str
-    server: Server
+    server: Replica
     steps: tuple[Step, ...]
     questions: Path
     asked: int = 0
@@ -106,7 +106,7 @@ class Samples:
         ):
             # The service's chunks for both: LlamaIndex's own reader takes Office files for text.
             chunking = Chunking(size=1000, overlap=100, unit=ChunkUnit.CHARACTERS)
-            reader = Reader(
+            reader = ReaderPool(
                 workers=2,
                 limits=ReadingLimits(timeout_s=60, memory_mb=1024, inflated_mb=512),
                 read=partial(prepare, chunking=chunking, embed=False),
@@ -122,7 +122,7 @@ class Samples:
 
 
 @contextmanager
-def openai_side(index: Path, upstream: Server, questions: Path, **settings: str) -> Iterator[Side]:
+def openai_side(index: Path, upstream: Replica, questions: Path, **settings: str) -> Iterator[Side]:
     """The service with a provider's models."""
     provided = openai_settings(f"{upstream.url}/v1")
     with served(index, **provided, **settings) as server:
@@ -131,7 +131,7 @@ def openai_side(index: Path, upstream: Server, questions: Path, **settings: str)
 
 
 @contextmanager
-def naive_side(samples: Samples, upstream: Server, questions: Path) -> Iterator[Side]:
+def naive_side(samples: Samples, upstream: Replica, questions: Path) -> Iterator[Side]:
     with naive_service(samples.storage, f"{upstream.url}/v1") as server:
         yield Side("naive", server, (_NAIVE,), questions)
 
@@ -154,7 +154,7 @@ def streaming(side: Side) -> Side:
     return replace(side, steps=(_STREAMED,))
 
 
-def direct_side(upstream: Server, questions: Path) -> Side:
+def direct_side(upstream: Replica, questions: Path) -> Side:
     """The provider, asked by the client itself what the service would ask it."""
     return Side("provider itself", upstream, (_EMBEDDING, _COMPLETION), questions)
 

@@ -34,7 +34,7 @@ import httpx
 
 from benchmarks.corpus import documents
 from benchmarks.datasets import ROOT
-from benchmarks.processes import Server
+from benchmarks.processes import Replica
 from benchmarks.questions import all_questions
 from benchmarks.report import Report
 from benchmarks.service import keyless_environment, served
@@ -166,7 +166,7 @@ def measure_swaps(
     return report.save()
 
 
-def _steady(server: Server, questions: Path) -> Steady:
+def _steady(server: Replica, questions: Path) -> Steady:
     return Steady(
         port=server.port,
         questions=str(questions),

@@ -20,7 +20,7 @@ from typing import Any, cast
 import httptools
 import uvloop
 
-from benchmarks.processes import Server, free_port, running
+from benchmarks.processes import Replica, free_port, running
 from benchmarks.vectors import Vector, embed
 
 _WORDS = ("The ", "passages ", "say ", "so ", "[1]", ", ", "and ", "then ", "some ")
@@ -49,7 +49,7 @@ class Provider:
 
 
 @contextmanager
-def provider(settings: Provider) -> Iterator[Server]:
+def provider(settings: Provider) -> Iterator[Replica]:
     """The provider as a process of its own."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.upstream", f"--port={port}"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 # Started as a file, Python only knows this folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from app.cli.runner import DONE, FAILED, cancelled_by_signals, exit_status, give_way
+from app.cli.runner import DONE, FAILED, cancelled_by_signals, exit_status, lower_priority
 
 if TYPE_CHECKING:
     from app.config.settings import Settings
@@ -30,7 +30,7 @@ _LOOK_MS = 500
 
 def main() -> int:
     arguments = _parse_arguments()
-    give_way()
+    lower_priority()
     cancelled = cancelled_by_signals()
     return exit_status(lambda: _run(arguments, cancelled))
 
@@ -91,7 +91,7 @@ def _build(settings: Settings, arguments: argparse.Namespace, cancelled: threadi
         else:
             report = indexer.build(on_progress, cancelled, full=arguments.full, force=arguments.force)
     print(report.as_json() if arguments.json else report.as_text())
-    return DONE_WITH_PROBLEMS if report.unread else DONE
+    return DONE_WITH_PROBLEMS if report.failed else DONE
 
 
 def _list(settings: Settings, *, as_json: bool) -> int:

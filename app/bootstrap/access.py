@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.config.api_key_entries import parse_keys
 from app.config.settings import Settings, SettingsError, WhenDown
 from app.http.api_keys import ApiKeys
-from app.http.rate_limiter import RateLimits, make_storage
+from app.http.rate_limiter import RateLimiter, make_storage
 from app.http.server.sockets import is_loopback
 
 
@@ -24,7 +24,7 @@ def make_api_keys(settings: Settings) -> ApiKeys | None:
         raise SettingsError(f"API_KEYS_FILE: {settings.api_keys_file}: {error}") from None
 
 
-def check_openness(settings: Settings) -> ApiKeys | None:
+def require_keys_unless_loopback(settings: Settings) -> ApiKeys | None:
     """The keys; without any, only this machine may ask, unless whoever starts it says otherwise.
 
     Raises:
@@ -39,10 +39,10 @@ def check_openness(settings: Settings) -> ApiKeys | None:
     return keys
 
 
-def make_rate_limits(settings: Settings) -> RateLimits | None:
+def make_rate_limits(settings: Settings) -> RateLimiter | None:
     if settings.rate_limit is None:
         return None
-    return RateLimits(
+    return RateLimiter(
         settings.rate_limit,
         make_storage(settings.rate_limit_storage.get_secret_value()),
         refuse_when_down=settings.rate_limit_when_down is WhenDown.REFUSE,

@@ -9,7 +9,7 @@ from llama_index.core import VectorStoreIndex
 from app.domain.errors import FingerprintMismatch
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
-from app.embeddings.openai import ProviderEmbedding
+from app.embeddings.openai import OpenAIEmbedding
 from app.embeddings.query_cache import QueryEmbedder
 from app.query.engine import RagQueryEngine, Retrieval
 from app.query.synthesis.contract import Synthesizer
@@ -26,7 +26,7 @@ class EngineMaker:
         fingerprint: provider and model that an index must have been built with.
     """
 
-    embedding: LocalEmbedding | ProviderEmbedding
+    embedding: LocalEmbedding | OpenAIEmbedding
     embedder: QueryEmbedder
     fingerprint: tuple[str, str]
     synthesizer: Synthesizer

@@ -7,7 +7,7 @@ from functools import partial
 from app.config.settings import EmbeddingProvider, Settings
 from app.documents.extraction import READER_VERSION
 from app.documents.limits import ReadingLimits
-from app.documents.reader_pool import Reader
+from app.documents.reader_pool import ReaderPool
 from app.embeddings.static_model import MODEL
 from app.indexing.indexer import Indexer
 from app.indexing.prepare import Prepared, prepare
@@ -62,14 +62,14 @@ def embedding_provider(settings: Settings) -> EmbeddingProvider:
     return EmbeddingProvider.OPENAI if settings.uses_openai_embeddings else EmbeddingProvider.LOCAL
 
 
-def _make_reader(settings: Settings) -> Reader[Prepared]:
+def _make_reader(settings: Settings) -> ReaderPool[Prepared]:
     limits = ReadingLimits(
         timeout_s=settings.parse_timeout_s,
         memory_mb=settings.parse_memory_mb,
         inflated_mb=settings.max_inflated_mb,
     )
     read = partial(prepare, chunking=make_chunking(settings), embed=not settings.uses_openai_embeddings)
-    return Reader(workers=settings.parse_workers, limits=limits, read=read)
+    return ReaderPool(workers=settings.parse_workers, limits=limits, read=read)
 
 
 def make_recipe(settings: Settings) -> Recipe:

@@ -20,14 +20,14 @@ from app.http.middleware.authentication import Authentication
 from app.http.middleware.body_limit import BodyLimit
 from app.http.middleware.disconnect import CancelOnDisconnect
 from app.http.middleware.draining import Drain, RefuseWhenDraining
-from app.http.middleware.header_limit import HeadLimit
+from app.http.middleware.header_limit import HeaderLimit
 from app.http.middleware.internal_errors import InternalErrors
 from app.http.middleware.rate_limit import RateLimit
 from app.http.middleware.request_context import Observed
 from app.http.middleware.request_trace import RequestTrace
 from app.http.paths import DOCS, METRICS, PROBES
 from app.http.problems import install_handlers
-from app.http.rate_limiter import RateLimits
+from app.http.rate_limiter import RateLimiter
 from app.observability.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Layers:
 
     drain: Drain
     keys: ApiKeys | None
-    limits: RateLimits | None
+    limits: RateLimiter | None
     tracing: Tracing | None
     metrics: Metrics
     log: RequestLog
@@ -85,14 +85,14 @@ _READ_HEADERS = [
 ]
 
 
-def add_guards(app: FastAPI, settings: Settings, keys: ApiKeys | None, limits: RateLimits | None) -> None:
+def add_guards(app: FastAPI, settings: Settings, keys: ApiKeys | None, limits: RateLimiter | None) -> None:
     """The last that is added is the first that sees a request."""
     if limits is not None:
         address_of = ClientAddress(parse_networks(settings.trusted_proxies))
         app.add_middleware(RateLimit, limits=limits, address_of=address_of)
     if keys is not None:
         app.add_middleware(Authentication, keys=keys, open_paths=_open_paths(settings))
-    app.add_middleware(HeadLimit)
+    app.add_middleware(HeaderLimit)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

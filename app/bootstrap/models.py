@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from app.config.settings import EmbeddingProvider, Settings
-from app.embeddings.openai_batches import ProviderModel
+from app.embeddings.openai_batches import OpenAIBatches
 from app.indexing.vectors import Embedder
 from app.provider.client import OPENAI_URL, Endpoint, ProviderClient
 from app.provider.observer import UNOBSERVED, ProviderObserver
-from app.provider.retry import ONLINE, Patience, offline
+from app.provider.retry import ONLINE, RetryPolicy, offline
 from app.storage.disk.embedding_cache import cache_scope
 
 # US dollars for a million tokens, as OpenAI lists them.
@@ -24,21 +24,21 @@ def make_provider(settings: Settings, observer: ProviderObserver = UNOBSERVED) -
 
 
 def make_embedding_model(
-    settings: Settings, provider: ProviderClient, patience: Patience = ONLINE
-) -> ProviderModel:
-    endpoint = Endpoint(provider, "embeddings", "the embedding model", patience)
-    return ProviderModel(endpoint, settings.embedding_model)
+    settings: Settings, provider: ProviderClient, retry_policy: RetryPolicy = ONLINE
+) -> OpenAIBatches:
+    endpoint = Endpoint(provider, "embeddings", "the embedding model", retry_policy)
+    return OpenAIBatches(endpoint, settings.embedding_model)
 
 
 def make_embedder(settings: Settings) -> Embedder:
     """With a client of its own: it works in a thread, beside the server's event loop."""
-    patience = offline(attempt_s=settings.request_timeout_s, retry_s=settings.embedding_retry_s)
+    retry_policy = offline(attempt_s=settings.request_timeout_s, retry_s=settings.embedding_retry_s)
     base_url = settings.openai_base_url or OPENAI_URL
     price = settings.embedding_price
     if price is None and settings.openai_base_url is None:
         price = _OPENAI_PRICES.get(settings.embedding_model)
     return Embedder(
-        model=make_embedding_model(settings, make_provider(settings), patience),
+        model=make_embedding_model(settings, make_provider(settings), retry_policy),
         scope=cache_scope(EmbeddingProvider.OPENAI, settings.embedding_model, base_url),
         batch_size=settings.embedding_batch_size,
         concurrency=settings.embedding_concurrency,

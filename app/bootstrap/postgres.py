@@ -8,7 +8,7 @@ from app.config.settings import Settings
 from app.storage.postgres.chunk_table import Hnsw
 from app.storage.postgres.database import Database
 from app.storage.postgres.replica import Limits, PoolObserver
-from app.storage.postgres.replicas import Servers
+from app.storage.postgres.replicas import Replicas
 from app.storage.postgres.storage import Building, PostgresStorage
 
 
@@ -19,7 +19,7 @@ def make_postgres_storage(settings: Settings) -> PostgresStorage:
     return PostgresStorage(_primary(settings), keep=settings.keep_snapshots, building=building)
 
 
-def make_servers(settings: Settings, observer: PoolObserver | None = None) -> Servers:
+def make_replicas(settings: Settings, observer: PoolObserver | None = None) -> Replicas:
     limits = Limits(
         pool_min=settings.db_pool_min,
         pool_max=settings.db_pool_max,
@@ -28,7 +28,7 @@ def make_servers(settings: Settings, observer: PoolObserver | None = None) -> Se
         ef_search=settings.hnsw_ef_search,
     )
     replicas = [_database(settings, url) for url in settings.read_urls]
-    return Servers(_primary(settings), replicas, limits, observer)
+    return Replicas(_primary(settings), replicas, limits, observer)
 
 
 def _primary(settings: Settings) -> Database:

@@ -13,20 +13,20 @@ from app.bootstrap.indexing import embedding_provider, make_chunking, make_index
 from app.bootstrap.models import make_embedding_model
 from app.config.settings import DegradedAnswers, Settings
 from app.embeddings.local import LocalEmbedding
-from app.embeddings.openai import ProviderEmbedding
+from app.embeddings.openai import OpenAIEmbedding
 from app.embeddings.query_cache import QueryEmbedder
-from app.llms.openai import ChatModel
+from app.llms.openai import OpenAIChat
 from app.observability.metrics import Metrics, PoolMetrics
 from app.provider.client import Endpoint, ProviderClient
 from app.query.engine import Retrieval
 from app.query.synthesis.contract import Synthesizer
 from app.query.synthesis.extractive import ExtractiveSynthesizer
-from app.query.synthesis.fallback import DegradingSynthesizer
+from app.query.synthesis.fallback import FallbackSynthesizer
 from app.query.synthesis.llm import LLMSynthesizer
 from app.serving.index_manager import IndexManager
 from app.serving.loader import Loader
 from app.serving.served_index import ServedIndex
-from app.serving.snapshot_loader import IndexLoader
+from app.serving.snapshot_loader import SnapshotLoader
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot import Snapshot
 from app.storage.disk.vector_store import EdgeVectorStore
@@ -40,9 +40,9 @@ _DENSE_WEIGHT_OPENAI = 0.5
 _REMEMBERED_QUESTIONS = 2048
 
 
-def make_embedding(settings: Settings, provider: ProviderClient) -> LocalEmbedding | ProviderEmbedding:
+def make_embedding(settings: Settings, provider: ProviderClient) -> LocalEmbedding | OpenAIEmbedding:
     if settings.uses_openai_embeddings:
-        return ProviderEmbedding(
+        return OpenAIEmbedding(
             make_embedding_model(settings, provider), embed_batch_size=settings.embedding_batch_size
         )
     return LocalEmbedding(embed_batch_size=settings.embedding_batch_size)
@@ -51,13 +51,13 @@ def make_embedding(settings: Settings, provider: ProviderClient) -> LocalEmbeddi
 def make_synthesizer(settings: Settings, embedding: BaseEmbedding, provider: ProviderClient) -> Synthesizer:
     if not settings.uses_openai_llm:
         return _make_extractive(embedding)
-    llm = ChatModel(
+    llm = OpenAIChat(
         Endpoint(provider, "chat/completions", "the language model"),
         model=settings.llm_model,
         stream_idle_s=settings.stream_idle_timeout_s,
     )
     if settings.degraded_answers is DegradedAnswers.EXTRACTIVE:
-        return DegradingSynthesizer(LLMSynthesizer(llm), _make_extractive(embedding))
+        return FallbackSynthesizer(LLMSynthesizer(llm), _make_extractive(embedding))
     return LLMSynthesizer(llm)
 
 
@@ -89,7 +89,7 @@ def _make_loader(settings: Settings, provider: ProviderClient, pools: PoolMetric
 
         return make_generation_loader(settings, make_engine_maker(settings, provider), pools)
     scratch = Scratch(settings.scratch_dir)
-    return IndexLoader(make_snapshots(settings), make_index_opener(settings, provider, scratch), scratch)
+    return SnapshotLoader(make_snapshots(settings), make_index_opener(settings, provider, scratch), scratch)
 
 
 def make_index_opener(

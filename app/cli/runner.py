@@ -15,7 +15,7 @@ DONE, FAILED, WRONG_USAGE = 0, 1, 2
 _NICENESS = 10
 
 
-def give_way() -> None:
+def lower_priority() -> None:
     """Let a server on the same machine have the processor first, also before what this process starts."""
     os.nice(_NICENESS)
 

@@ -29,7 +29,7 @@ class Document(Generic[T]):
     problem: str | None = None
 
 
-class Reader(Generic[T]):
+class ReaderPool(Generic[T]):
     """Reads files in processes, within limits; one that hangs or crashes costs its own file and no other.
 
     Args:

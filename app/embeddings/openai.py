@@ -7,25 +7,25 @@ from typing import Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import PrivateAttr
 
-from app.embeddings.openai_batches import ProviderModel
+from app.embeddings.openai_batches import OpenAIBatches
 
 
-class ProviderEmbedding(BaseEmbedding):
-    """See `ProviderModel`.
+class OpenAIEmbedding(BaseEmbedding):
+    """See `OpenAIBatches`.
 
     LlamaIndex's OpenAIEmbedding takes vectors in the order they arrive in, as many as arrive, puts its own
     retries on top of the client's (10 times 10 requests for one), and costs 3.6 ms a call.
     """
 
-    _model: ProviderModel = PrivateAttr()
+    _model: OpenAIBatches = PrivateAttr()
 
-    def __init__(self, model: ProviderModel, **fields: Any) -> None:
+    def __init__(self, model: OpenAIBatches, **fields: Any) -> None:
         super().__init__(model_name=model.name, **fields)
         self._model = model
 
     @classmethod
     def class_name(cls) -> str:
-        return "ProviderEmbedding"
+        return "OpenAIEmbedding"
 
     async def embed_question(self, text: str) -> list[float]:
         """As `aget_query_embedding`; see `QuestionModel`."""

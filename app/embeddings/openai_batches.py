@@ -52,7 +52,7 @@ class _OneModel:
             )
 
 
-class ProviderModel:
+class OpenAIBatches:
     """Any model behind the provider's `embeddings`, with its answers checked."""
 
     def __init__(self, endpoint: Endpoint, name: str) -> None:

@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from app.http.paths import is_probe, route_of
 from app.observability.metrics import RequestMetrics
-from app.observability.request_context import RequestNotes
+from app.observability.request_context import RequestContext
 
 logger = logging.getLogger("app.requests")
 
@@ -26,7 +26,7 @@ TELL_EACH_S = 0.05
 
 class _Ended(NamedTuple):
     scope: Scope
-    notes: RequestNotes
+    context: RequestContext
     level: int
     status: int
     seconds: float
@@ -39,33 +39,33 @@ class RequestLog:
     def __init__(self, metrics: RequestMetrics, *, log_questions: bool) -> None:
         self._metrics = metrics
         self._log_questions = log_questions
-        self._untold: list[_Ended] = []
+        self._pending: list[_Ended] = []
         self._closed = False
 
-    def ended(self, scope: Scope, notes: RequestNotes, seconds: float) -> None:
+    def ended(self, scope: Scope, context: RequestContext, seconds: float) -> None:
         """
         Args:
             seconds: that it took.
         """
-        status = notes.status or _CLIENT_GONE
-        self._metrics.ended(route_of(scope), scope["method"], status, seconds, notes)
+        status = context.status or _CLIENT_GONE
+        self._metrics.ended(route_of(scope), scope["method"], status, seconds, context)
         level = logging.DEBUG if is_probe(scope) else logging.INFO
         if not logger.isEnabledFor(level):
             return
-        self._untold.append(_Ended(scope, notes, level, status, seconds, time.time()))
+        self._pending.append(_Ended(scope, context, level, status, seconds, time.time()))
         if self._closed:
-            self._tell_all()
-        elif len(self._untold) == 1:
+            self._flush()
+        elif len(self._pending) == 1:
             # Not in the context of this one.
-            asyncio.get_running_loop().call_later(TELL_EACH_S, self._tell_all, context=Context())
+            asyncio.get_running_loop().call_later(TELL_EACH_S, self._flush, context=Context())
 
     def close(self) -> None:
         """Tell of those that have ended, and from now on of each at once: the event loop may end any time."""
         self._closed = True
-        self._tell_all()
+        self._flush()
 
-    def _tell_all(self) -> None:
-        untold, self._untold = self._untold, []
+    def _flush(self) -> None:
+        untold, self._pending = self._pending, []
         for request in untold:
             try:
                 self._tell(request)
@@ -76,30 +76,30 @@ class RequestLog:
         # As `logger.log`, without its search for the caller, which takes as long as the rest.
         record = logger.makeRecord(logger.name, request.level, __file__, 0, "request", (), None)
         record.created = request.at
-        record.request_id = request.notes.request_id
+        record.request_id = request.context.request_id
         record.fields = self._fields(request)
         logger.handle(record)
 
     def _fields(self, request: _Ended) -> dict[str, Any]:
-        scope, notes, status = request.scope, request.notes, request.status
+        scope, context, status = request.scope, request.context, request.status
         fields = {
             "method": scope["method"],
             # As it was sent, percent-encoded: no line breaks. The query may hold anything, such as a key.
             "path": scope["raw_path"][:_MAX_PATH_CHARS].decode("ascii", "backslashreplace"),
             "status": status,
             "duration_ms": round(request.seconds * 1000, 1),
-            "outcome": notes.outcome or ("ok" if status < 400 else "error"),
+            "outcome": context.outcome or ("ok" if status < 400 else "error"),
         }
-        if notes.index is not None:
-            fields["index"] = notes.index
-        for stage, milliseconds in notes.stages.items():
+        if context.index is not None:
+            fields["index"] = context.index
+        for stage, milliseconds in context.stages.items():
             fields[f"{stage}_ms"] = milliseconds
-        if notes.first_token_ms is not None:
-            fields["first_token_ms"] = notes.first_token_ms
-        if notes.usage is not None:
-            fields |= notes.usage.model_dump()
-        if self._log_questions and notes.question is not None:
-            fields["question"] = notes.question[:_MAX_QUESTION_CHARS]
-        if notes.client is not None:
-            fields["client"] = notes.client
+        if context.first_token_ms is not None:
+            fields["first_token_ms"] = context.first_token_ms
+        if context.usage is not None:
+            fields |= context.usage.model_dump()
+        if self._log_questions and context.question is not None:
+            fields["question"] = context.question[:_MAX_QUESTION_CHARS]
+        if context.client is not None:
+            fields["client"] = context.client
         return fields

@@ -14,7 +14,7 @@ from app.domain.errors import InvalidRequest, RagError
 from app.http import openai_errors
 from app.http.schemas import FieldProblem, Problem
 from app.observability.logging import request_id
-from app.observability.request_context import current_notes
+from app.observability.request_context import current_context
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def error_response(
     headers: dict[str, str] | None = None,
 ) -> Response:
     """An error as the clients of a path expect it: as a problem document, or in OpenAI's shape."""
-    current_notes().outcome = error.code
+    current_context().outcome = error.code
     if error.retry_after_s is not None:
         headers = {**(headers or {}), "Retry-After": str(error.retry_after_s)}
     if path.startswith(openai_errors.PREFIX):

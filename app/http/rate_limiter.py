@@ -93,7 +93,7 @@ class Verdict(NamedTuple):
     reset_s: int
 
 
-class RateLimits:
+class RateLimiter:
     """Counts in a moving window; several processes share the count where they share the storage."""
 
     def __init__(

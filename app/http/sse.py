@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.domain.errors import IndexNotReady, RagError
 from app.http.problems import as_internal_error, log_error
-from app.observability.request_context import CLIENT_GONE, current_notes
+from app.observability.request_context import CLIENT_GONE, current_context
 
 KEEPALIVE_S = 15.0
 # A client that takes nothing for so long is given up.
@@ -69,7 +69,7 @@ class EventStream(Response):
                     await self._send_events(send_body)
             except ClientStalled:
                 # Without an end of the body: the server closes the connection.
-                current_notes().outcome = CLIENT_GONE
+                current_context().outcome = CLIENT_GONE
                 return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -90,7 +90,7 @@ class EventStream(Response):
             await send_body(self._encode(as_internal_error(error)))
 
     def _encode(self, error: RagError) -> bytes:
-        current_notes().outcome = error.code
+        current_context().outcome = error.code
         return self._failed(error)
 
     @asynccontextmanager

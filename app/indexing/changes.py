@@ -8,7 +8,7 @@ from posixpath import splitext
 
 from app.documents.discovery import InspectedFile
 from app.domain.document import DocumentRecord, DocumentStatus
-from app.storage.contract import Reuse
+from app.storage.contract import ReusedChunks
 
 # Reading the same file again gives the same. What else may become of one could be an accident, or a limit's.
 _FINAL = frozenset(
@@ -43,25 +43,27 @@ class Changes:
     to_read: list[InspectedFile] = field(default_factory=list)
 
     @property
-    def reuse(self) -> Reuse:
-        return Reuse([record.name for record in self.kept], [(name, file.name) for name, file in self.copied])
+    def reused(self) -> ReusedChunks:
+        return ReusedChunks(
+            [record.name for record in self.kept], [(name, file.name) for name, file in self.copied]
+        )
 
     def __bool__(self) -> bool:
         """Whether any document came, went or changed."""
         return bool(self.added or self.changed or self.renamed or self.removed)
 
 
-def compare(files: Sequence[InspectedFile], before: Sequence[DocumentRecord], *, reusable: bool) -> Changes:
+def compare(files: Sequence[InspectedFile], previous: Sequence[DocumentRecord], *, reusable: bool) -> Changes:
     """Compare by content: time stamps say nothing.
 
     Args:
         reusable: whether the chunks of the index before are as they would be made again.
     """
-    known = {record.name: record for record in before}
+    known = {record.name: record for record in previous}
     here = {file.name for file in files}
-    gone = [record for record in before if record.name not in here]
+    gone = [record for record in previous if record.name not in here]
     old_names = {record.sha256: record.name for record in gone if record.sha256}
-    twins = {_content(record): record.name for record in before if record.status is DocumentStatus.INDEXED}
+    twins = {_content(record): record.name for record in previous if record.status is DocumentStatus.INDEXED}
     changes = Changes()
     for file in files:
         record = known.get(file.name)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
-from app.documents.reader_pool import Reader
+from app.documents.reader_pool import ReaderPool
 from app.domain.errors import FingerprintMismatch, NoDocuments, TooManyDocumentsLost
 from app.domain.fingerprint import Fingerprint
 from app.indexing.changes import Changes
@@ -23,7 +23,7 @@ from app.indexing.report import Report
 from app.indexing.run import Run
 from app.indexing.shrink_guard import check_shrink
 from app.indexing.vectors import Embedder, KnownVectors, VectorSource
-from app.storage.contract import Before, Recipe, Staging, Storage, VectorCache
+from app.storage.contract import PreviousIndex, Recipe, Staging, Storage, VectorCache
 from app.storage.manifest import Manifest
 from app.storage.payloads import Entry, payload_of_chunk
 
@@ -35,7 +35,7 @@ class Indexer:
         self,
         *,
         documents_dir: Path,
-        reader: Reader[Prepared],
+        reader: ReaderPool[Prepared],
         recipe: Recipe,
         embedder: Embedder,
         storage: Storage,
@@ -57,9 +57,12 @@ class Indexer:
             NoDocuments, IndexingCancelled
         """
         run = Run(on_progress, cancelled)
-        with self._storage.before(self._recipe, full=full) as before, self._cache(read_only=True) as cache:
-            changes = run.compare(self._documents_dir, before)
-            known = KnownVectors(before.chunks, cache, self._embedder.scope)
+        with (
+            self._storage.previous_index(self._recipe, full=full) as previous,
+            self._cache(read_only=True) as cache,
+        ):
+            changes = run.compare(self._documents_dir, previous)
+            known = KnownVectors(previous.chunks, cache, self._embedder.scope)
             missing: set[str] = set()
             tokens = 0
             for chunks in run.groups(self._reader, changes.to_read, self._embedder.batch_size):
@@ -67,9 +70,9 @@ class Indexer:
                 new = known.missing(list(counts)) - missing
                 missing |= new
                 tokens += sum(counts[hashed] for hashed in new)
-            plan = self._report(run, before, changes, embedded=len(missing), tokens=tokens, planned=True)
+            plan = self._report(run, previous, changes, embedded=len(missing), tokens=tokens, planned=True)
             try:
-                check_shrink(before.documents, changes, run.indexed, 1.0 if force else self._max_shrink)
+                check_shrink(previous.documents, changes, run.indexed, 1.0 if force else self._max_shrink)
             except TooManyDocumentsLost as error:
                 return replace(plan, refused=error.reason)
             return plan
@@ -92,27 +95,29 @@ class Indexer:
             OSError: such as a full disk.
         """
         run = Run(on_progress, cancelled)
-        with self._storage.writer(), self._storage.before(self._recipe, full=full) as before:
-            changes = run.compare(self._documents_dir, before)
+        with self._storage.writer(), self._storage.previous_index(self._recipe, full=full) as previous:
+            changes = run.compare(self._documents_dir, previous)
             max_shrink = 1.0 if force else self._max_shrink
             check_shrink(
-                before.documents, changes, run.indexed | {file.name for file in changes.to_read}, max_shrink
+                previous.documents, changes, run.indexed | {file.name for file in changes.to_read}, max_shrink
             )
-            may_stay = before.is_current and before.has_chunks
+            may_stay = previous.is_current and previous.has_chunks
             if may_stay and not changes and not changes.to_read:
                 # A run that was killed may not have come to that.
                 self._storage.prune()
-                return self._report(run, before, changes)
-            with self._storage.stage(before) as staging, self._cache() as cache:
-                source, chunks = self._write(staging, before, changes, run, cache)
-                if may_stay and run.documents == before.documents:
-                    return self._report(run, before, changes, embedded=source.embedded, tokens=source.tokens)
-                check_shrink(before.documents, changes, run.indexed, max_shrink)
+                return self._report(run, previous, changes)
+            with self._storage.stage(previous) as staging, self._cache() as cache:
+                source, chunks = self._write(staging, previous, changes, run, cache)
+                if may_stay and run.documents == previous.documents:
+                    return self._report(
+                        run, previous, changes, embedded=source.embedded, tokens=source.tokens
+                    )
+                check_shrink(previous.documents, changes, run.indexed, max_shrink)
                 self._publish(staging, run, source.dimensions, chunks)
                 if cache is not None:
                     cache.trim(self._embedder.cache_bytes)
             return self._report(
-                run, before, changes, index=staging.id, embedded=source.embedded, tokens=source.tokens
+                run, previous, changes, index=staging.id, embedded=source.embedded, tokens=source.tokens
             )
 
     def roll_back(self, snapshot_id: str | None = None) -> str:
@@ -141,18 +146,18 @@ class Indexer:
             yield cache
 
     def _write(
-        self, staging: Staging, before: Before, changes: Changes, run: Run, cache: VectorCache | None
+        self, staging: Staging, previous: PreviousIndex, changes: Changes, run: Run, cache: VectorCache | None
     ) -> tuple[VectorSource, int]:
         """Fill it; also gives how many chunks there are."""
-        known = KnownVectors(before.chunks, cache, self._embedder.scope)
+        known = KnownVectors(previous.chunks, cache, self._embedder.scope)
         with self._reader.started(len(changes.to_read)) as idle, self._embedder.session() as submit:
-            if before.has_chunks and before.chunks:
-                staging.take_over(before, changes.reuse)
+            if previous.has_chunks and previous.chunks:
+                staging.reuse(previous, changes.reused)
             source = VectorSource(
                 known,
                 submit,
                 concurrency=self._embedder.concurrency,
-                dimensions=before.dimensions,
+                dimensions=previous.dimensions,
                 cancelled=run.cancelled,
             )
             groups = run.groups(self._reader, changes.to_read, self._embedder.batch_size, idle)
@@ -189,7 +194,7 @@ class Indexer:
     def _report(
         self,
         run: Run,
-        before: Before,
+        previous: PreviousIndex,
         changes: Changes,
         *,
         index: str | None = None,
@@ -199,7 +204,7 @@ class Indexer:
     ) -> Report:
         price = self._embedder.price
         return Report(
-            index=index or (before.manifest.id if before.manifest else None),
+            index=index or (previous.manifest.id if previous.manifest else None),
             planned=planned,
             published=index is not None,
             changes=changes,

@@ -17,7 +17,7 @@ from app.domain.document import DocumentRecord
 from app.domain.errors import SnapshotNotFound
 from app.indexing.progress import OnProgress, Progress, Stage
 from app.indexing.run import stop_if
-from app.storage.contract import Before, Chunks, Staging, Storage
+from app.storage.contract import Chunks, PreviousIndex, Staging, Storage
 from app.storage.manifest import Manifest
 from app.storage.payloads import Entry
 
@@ -58,29 +58,29 @@ def migrate(source: Storage, target: Storage, on_progress: OnProgress, cancelled
         OSError: such as a full disk.
     """
     started = time.monotonic()
-    with source.before(None) as before:
-        manifest, chunks = _to_copy(before)
-        with target.writer(), target.stage(before) as staging:
-            for batch in _batches(chunks, before.documents, on_progress):
+    with source.previous_index(None) as previous:
+        manifest, chunks = _to_copy(previous)
+        with target.writer(), target.stage(previous) as staging:
+            for batch in _batches(chunks, previous.documents, on_progress):
                 stop_if(cancelled)
                 staging.add(batch)
             on_progress(Progress(Stage.SAVE))
             staging.save()
             stop_if(cancelled)
-            staging.publish(_manifest_of_copy(manifest, staging, target.engine), before.documents)
+            staging.publish(_manifest_of_copy(manifest, staging, target.engine), previous.documents)
         seconds = time.monotonic() - started
         return Migrated(manifest.id, staging.id, manifest.documents, manifest.chunks, seconds)
 
 
-def _to_copy(before: Before) -> tuple[Manifest, Chunks]:
-    if before.manifest is None or not before.is_current:
+def _to_copy(previous: PreviousIndex) -> tuple[Manifest, Chunks]:
+    if previous.manifest is None or not previous.is_current:
         raise SnapshotNotFound("there is no intact index to copy: run make reindex there first")
-    if not before.has_chunks or before.chunks is None:
+    if not previous.has_chunks or previous.chunks is None:
         raise SnapshotNotFound(
-            f"the index {before.manifest.id} is of another version of this service "
-            f"({before.manifest.engine}): run make reindex there first"
+            f"the index {previous.manifest.id} is of another version of this service "
+            f"({previous.manifest.engine}): run make reindex there first"
         )
-    return before.manifest, before.chunks
+    return previous.manifest, previous.chunks
 
 
 def _batches(

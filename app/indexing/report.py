@@ -41,7 +41,7 @@ class Report:
     refused: str | None = None
 
     @property
-    def unread(self) -> list[DocumentRecord]:
+    def failed(self) -> list[DocumentRecord]:
         return [record for record in self.documents if record.status is not DocumentStatus.INDEXED]
 
     def as_json(self) -> str:
@@ -50,13 +50,13 @@ class Report:
             "index": self.index,
             "planned": self.planned,
             "published": self.published,
-            "documents": len(self.documents) - len(self.unread),
+            "documents": len(self.documents) - len(self.failed),
             "chunks": self.chunks,
             "added": changes.added,
             "changed": changes.changed,
             "renamed": [{"from": old, "to": new} for old, new in changes.renamed],
             "removed": changes.removed,
-            "unread": [record.model_dump(mode="json") for record in self.unread],
+            "unread": [record.model_dump(mode="json") for record in self.failed],
             "embedded": self.embedded,
             "tokens": self.tokens,
             "cost_usd": None if self.cost is None else round(self.cost, 6),
@@ -66,7 +66,7 @@ class Report:
         return json.dumps(fields)
 
     def as_text(self) -> str:
-        lines = [self._headline(), *self._change_lines(), *self._unread_lines()]
+        lines = [self._headline(), *self._change_lines(), *self._failed_lines()]
         if self.planned or self.published:
             lines.append(self._embedded_line())
         if self.refused is not None:
@@ -74,7 +74,7 @@ class Report:
         return "\n".join(lines)
 
     def _headline(self) -> str:
-        size = f"{len(self.documents) - len(self.unread):,} documents, {self.chunks:,} chunks"
+        size = f"{len(self.documents) - len(self.failed):,} documents, {self.chunks:,} chunks"
         if self.planned:
             return f"Plan: {size}; nothing was written ({self.seconds:.1f} s)"
         if not self.published:
@@ -96,9 +96,9 @@ class Report:
             for line in _listed(f"{len(names):,} {kind}", names)
         ]
 
-    def _unread_lines(self) -> list[str]:
-        unread = [f"{record.name}: {record.problem} ({record.status})" for record in self.unread]
-        return _listed(f"{len(unread):,} could not be read", unread) if unread else []
+    def _failed_lines(self) -> list[str]:
+        failed = [f"{record.name}: {record.problem} ({record.status})" for record in self.failed]
+        return _listed(f"{len(failed):,} could not be read", failed) if failed else []
 
     def _embedded_line(self) -> str:
         verb = "would be embedded" if self.planned else "embedded"

@@ -8,14 +8,14 @@ from pathlib import Path
 from threading import Event
 
 from app.documents.discovery import InspectedFile, inspect, walk
-from app.documents.reader_pool import Document, Reader
+from app.documents.reader_pool import Document, ReaderPool
 from app.documents.reader_process import ReaderProcess
 from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.errors import IndexingCancelled, NoDocuments
 from app.indexing.changes import Changes, compare
 from app.indexing.prepare import Prepared, PreparedChunk
 from app.indexing.progress import OnProgress, Progress, Stage
-from app.storage.contract import Before
+from app.storage.contract import PreviousIndex
 
 
 def stop_if(cancelled: Event) -> None:
@@ -50,7 +50,7 @@ class Run:
     def indexed(self) -> set[str]:
         return {name for name, record in self._records.items() if record.status is DocumentStatus.INDEXED}
 
-    def compare(self, folder: Path, before: Before) -> Changes:
+    def compare(self, folder: Path, previous: PreviousIndex) -> Changes:
         """Find out what is to be done; what is taken over counts as done.
 
         Raises:
@@ -64,8 +64,8 @@ class Run:
             stop_if(self.cancelled)
             inspected.append(file)
             self._on_progress(Progress(Stage.COMPARE, len(inspected), len(files)))
-        changes = compare(inspected, before.documents, reusable=before.has_chunks)
-        known = {record.name: record for record in before.documents}
+        changes = compare(inspected, previous.documents, reusable=previous.has_chunks)
+        known = {record.name: record for record in previous.documents}
         self._records = {record.name: record for record in changes.kept}
         for name, file in changes.copied:
             self._records[file.name] = known[name].model_copy(update={"name": file.name})
@@ -73,7 +73,7 @@ class Run:
 
     def groups(
         self,
-        reader: Reader[Prepared],
+        reader: ReaderPool[Prepared],
         files: Sequence[InspectedFile],
         size: int,
         idle: list[ReaderProcess[Prepared]] | None = None,

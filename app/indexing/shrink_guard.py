@@ -10,7 +10,7 @@ from app.indexing.changes import Changes
 
 
 def check_shrink(
-    before: Sequence[DocumentRecord], changes: Changes, indexed: Collection[str], max_shrink: float
+    previous: Sequence[DocumentRecord], changes: Changes, indexed: Collection[str], max_shrink: float
 ) -> None:
     """Stop a run that would lose many documents: more often a mistake than meant.
 
@@ -21,7 +21,7 @@ def check_shrink(
         TooManyDocumentsLost
     """
     new_names = dict(changes.renamed)
-    had = [record.name for record in before if record.status is DocumentStatus.INDEXED]
+    had = [record.name for record in previous if record.status is DocumentStatus.INDEXED]
     lost = [name for name in had if new_names.get(name, name) not in indexed]
     if len(lost) > max_shrink * len(had):
         raise TooManyDocumentsLost(

@@ -60,14 +60,14 @@ class KnownVectors:
         scope: whose vectors those in the cache have to be.
     """
 
-    def __init__(self, before: Chunks | None, cache: VectorCache | None, scope: str) -> None:
-        self._before = before
+    def __init__(self, previous: Chunks | None, cache: VectorCache | None, scope: str) -> None:
+        self._previous = previous
         self._cache = cache
         self._scope = scope
 
     def get(self, hashes: Sequence[str]) -> dict[str, Vector]:
         """By the texts' hashes."""
-        found = self._before.vectors(hashes) if self._before else {}
+        found = self._previous.vectors(hashes) if self._previous else {}
         missing = [bytes.fromhex(each) for each in hashes if each not in found]
         if self._cache and missing:
             cached = self._cache.get(self._scope, missing)
@@ -76,7 +76,7 @@ class KnownVectors:
 
     def missing(self, hashes: Sequence[str]) -> set[str]:
         """Those of the texts' hashes that have no vector."""
-        missing = set(hashes) - (self._before.known(hashes) if self._before else set())
+        missing = set(hashes) - (self._previous.known(hashes) if self._previous else set())
         if self._cache and missing:
             missing -= {each.hex() for each in self._cache.known(self._scope, map(bytes.fromhex, missing))}
         return missing

@@ -53,7 +53,7 @@ class Completion:
     usage: Usage | None
 
 
-class ChatModel(LLM):
+class OpenAIChat(LLM):
     """Any chat model behind the provider's `chat/completions`.
 
     LlamaIndex's OpenAI class refuses model names it does not know, retries on top of the client's retries,
@@ -72,7 +72,7 @@ class ChatModel(LLM):
 
     @classmethod
     def class_name(cls) -> str:
-        return "ChatModel"
+        return "OpenAIChat"
 
     @property
     def metadata(self) -> LLMMetadata:

@@ -12,7 +12,7 @@ import orjson
 from app.domain.answer import Usage
 from app.domain.deadline import remaining_s, until_deadline
 from app.provider.client import transport_failures
-from app.provider.failures import ProviderFailure, ProviderTimeout, making_sense
+from app.provider.failures import ProviderFailure, ProviderTimeout, as_malformed_response
 
 _MAX_BYTES = 16 * 1024 * 1024
 _MAX_LINE_BYTES = 1024 * 1024
@@ -79,7 +79,7 @@ class ChatStream:
         """
         while not self._pieces and self.finish_reason is None:
             if not await self._read():
-                raise ProviderFailure("ended its answer without a finish reason", may_pass=True)
+                raise ProviderFailure("ended its answer without a finish reason", is_transient=True)
 
     async def _read_tail(self) -> None:
         """The answer is complete by now, whatever happens."""
@@ -111,7 +111,7 @@ class ChatStream:
         if content == b"[DONE]":
             self._done = True
             return
-        with making_sense():
+        with as_malformed_response():
             event = orjson.loads(content)
             if event.get("error"):
                 raise ProviderFailure("broke off its answer", event["error"])

@@ -14,7 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.domain.index import IndexInfo
-from app.observability.request_context import RequestNotes
+from app.observability.request_context import RequestContext
 from app.observability.worker_metrics import FOLDER, forget_dead_workers
 
 _REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -64,7 +64,7 @@ class RequestMetrics:
         self._prompt_tokens, self._completion_tokens = tokens.labels("prompt"), tokens.labels("completion")
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
-    def ended(self, route: str, method: str, status: int, seconds: float, notes: RequestNotes) -> None:
+    def ended(self, route: str, method: str, status: int, seconds: float, context: RequestContext) -> None:
         """
         Args:
             route: its template, such as `/v1/models/{model}`.
@@ -75,21 +75,21 @@ class RequestMetrics:
             known = self._known[key] = (self._requests.labels(*key), self._duration.labels(route))
         known[0].inc()
         known[1].observe(seconds)
-        if notes.client is not None:
-            self._client(notes.client).inc()
-        if status in _REFUSED and notes.outcome is not None:
-            self._rejected.labels(notes.outcome).inc()
-        self._noted(notes)
+        if context.client is not None:
+            self._client(context.client).inc()
+        if status in _REFUSED and context.outcome is not None:
+            self._rejected.labels(context.outcome).inc()
+        self._noted(context)
 
-    def _noted(self, notes: RequestNotes) -> None:
-        for stage, milliseconds in notes.stages.items():
+    def _noted(self, context: RequestContext) -> None:
+        for stage, milliseconds in context.stages.items():
             self._stages[stage].observe(milliseconds / 1000)
-        if notes.first_token_ms is not None:
-            self._stages["first_token"].observe(notes.first_token_ms / 1000)
-        if notes.usage is not None:
-            self._prompt_tokens.inc(notes.usage.prompt_tokens)
-            self._completion_tokens.inc(notes.usage.completion_tokens)
-        if (answers := self._answers.get(notes.outcome or "")) is not None:
+        if context.first_token_ms is not None:
+            self._stages["first_token"].observe(context.first_token_ms / 1000)
+        if context.usage is not None:
+            self._prompt_tokens.inc(context.usage.prompt_tokens)
+            self._completion_tokens.inc(context.usage.completion_tokens)
+        if (answers := self._answers.get(context.outcome or "")) is not None:
             answers.inc()
 
 

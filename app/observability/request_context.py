@@ -16,18 +16,18 @@ from app.observability.logging import NO_REQUEST
 # An outcome; the others are what an answer's `status` says, and the codes of errors.
 CLIENT_GONE = "client_gone"
 
-# What a stage is told of itself: the names are those of `Stopwatch.stage`'s callers.
-Facts = dict[str, Any]
+# What a stage is told of itself: the names are those of `StageTimer.stage`'s callers.
+SpanAttributes = dict[str, Any]
 
 Header = tuple[bytes, bytes]
 
 
 class StageSpan(Protocol):
-    def end(self, facts: Facts, error: BaseException | None) -> None: ...
+    def end(self, attributes: SpanAttributes, error: BaseException | None) -> None: ...
 
 
 class RequestTrace(Protocol):
-    def begin(self, stage: str, facts: Facts) -> StageSpan: ...
+    def begin(self, stage: str, attributes: SpanAttributes) -> StageSpan: ...
 
     def headers(self) -> dict[str, str]:
         """What tells a provider to which trace a call belongs."""
@@ -35,7 +35,7 @@ class RequestTrace(Protocol):
 
 
 @dataclass(slots=True)
-class RequestNotes:
+class RequestContext:
     """
     Attributes:
         headers: what the response gets beside its own, as long as it has not begun.
@@ -61,16 +61,16 @@ class RequestNotes:
     trace: RequestTrace | None = None
 
 
-_notes: ContextVar[RequestNotes] = ContextVar("request_notes")
+_context: ContextVar[RequestContext] = ContextVar("request_notes")
 
 
-def start_notes(request_id: str, headers: list[Header]) -> RequestNotes:
+def start_context(request_id: str, headers: list[Header]) -> RequestContext:
     """For all that this task does from now on."""
-    notes = RequestNotes(request_id, headers)
-    _notes.set(notes)
-    return notes
+    context = RequestContext(request_id, headers)
+    _context.set(context)
+    return context
 
 
-def current_notes() -> RequestNotes:
+def current_context() -> RequestContext:
     """Those of the request; outside of one, some that nobody reads."""
-    return _notes.get(None) or RequestNotes()
+    return _context.get(None) or RequestContext()

@@ -22,7 +22,7 @@ from starlette.types import Scope
 
 from app.domain.errors import RagError
 from app.observability.logging import request_id
-from app.observability.request_context import Facts, current_notes
+from app.observability.request_context import SpanAttributes, current_context
 
 # Of a stage that is done in this process.
 LOCAL = "local"
@@ -85,7 +85,7 @@ class Tracing:
         """To be called within the span that FastAPI has made."""
         context = otel_context.get_current()
         trace.get_current_span(context).set_attribute("rag.request_id", request_id.get())
-        current_notes().trace = _RequestTrace(self.tracer, self._providers, context)
+        current_context().trace = _RequestTrace(self.tracer, self._providers, context)
 
     def close(self) -> None:
         """Send what is left; not for the event loop."""
@@ -101,14 +101,14 @@ class _RequestTrace:
         self._context = context
         self._current = context
 
-    def begin(self, stage: str, facts: Facts) -> _StageSpan:
+    def begin(self, stage: str, attributes: SpanAttributes) -> _StageSpan:
         operation = _OPERATIONS[stage]
-        attributes = {"gen_ai.operation.name": operation, **_known(facts)}
+        attributes = {"gen_ai.operation.name": operation, **_known(attributes)}
         if (provider := self._providers.get(stage)) is not None:
             attributes["gen_ai.provider.name"] = provider
         span = self._tracer.start_span(
             # An index's id is no part of the name: there is another one after each reindex.
-            f"{operation} {facts['model']}" if "model" in facts else operation,
+            f"{operation} {attributes['model']}" if "model" in attributes else operation,
             context=self._context,
             kind=trace.SpanKind.INTERNAL if provider in {None, LOCAL} else trace.SpanKind.CLIENT,
             attributes=attributes,
@@ -125,8 +125,8 @@ class _RequestTrace:
         return carrier
 
 
-def _known(facts: Facts) -> dict[str, Any]:
-    return {_ATTRIBUTES[name]: value for name, value in facts.items() if value is not None}
+def _known(attributes: SpanAttributes) -> dict[str, Any]:
+    return {_ATTRIBUTES[name]: value for name, value in attributes.items() if value is not None}
 
 
 class _StageSpan:
@@ -136,9 +136,9 @@ class _StageSpan:
         self._request = request
         self._span = span
 
-    def end(self, facts: Facts, error: BaseException | None) -> None:
+    def end(self, attributes: SpanAttributes, error: BaseException | None) -> None:
         self._request.ended()
-        self._span.set_attributes(_known(facts))
+        self._span.set_attributes(_known(attributes))
         if error is not None:
             # The class or code alone: the text may hold what a provider said.
             kind = error.code if isinstance(error, RagError) else type(error).__name__

@@ -14,7 +14,7 @@ class CircuitOpen(Exception):
     """The call was not made."""
 
 
-class Breaker:
+class CircuitBreaker:
     """Opens after so many failed calls in a row; after `COOL_DOWN_S` one call is let through as a probe.
 
     Libraries for this let any number of probes through, or take a call whose client went away for a failed
@@ -24,8 +24,10 @@ class Breaker:
         tell: called with whether it is open, whenever that changes.
     """
 
-    def __init__(self, breaks_after: float = FAILURES, tell: Callable[[bool], None] = lambda _: None) -> None:
-        self._breaks_after = breaks_after
+    def __init__(
+        self, breaker_threshold: float = FAILURES, tell: Callable[[bool], None] = lambda _: None
+    ) -> None:
+        self._breaks_after = breaker_threshold
         self._tell = tell
         self._failures = 0
         self._probe_at: float | None = None

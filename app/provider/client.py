@@ -21,11 +21,11 @@ from yarl import URL
 from app.domain.deadline import remaining_s, start_deadline, until_deadline
 from app.domain.errors import ModelUnavailable
 from app.observability.logging import NO_REQUEST, request_id
-from app.observability.request_context import current_notes
-from app.provider.circuit_breaker import Breaker, CircuitOpen
-from app.provider.failures import ProviderFailure, ProviderTimeout, making_sense, refused
+from app.observability.request_context import current_context
+from app.provider.circuit_breaker import CircuitBreaker, CircuitOpen
+from app.provider.failures import ProviderFailure, ProviderTimeout, as_malformed_response, refused
 from app.provider.observer import UNOBSERVED, ProviderObserver
-from app.provider.retry import ONLINE, Patience, Retries
+from app.provider.retry import ONLINE, Retries, RetryPolicy
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -106,13 +106,15 @@ class Endpoint:
         model: what stands behind it, as errors call it: "the language model".
     """
 
-    def __init__(self, client: ProviderClient, path: str, model: str, patience: Patience = ONLINE) -> None:
+    def __init__(
+        self, client: ProviderClient, path: str, model: str, retry_policy: RetryPolicy = ONLINE
+    ) -> None:
         self._client = client
         self._path = path
         self._url = client.url(path)
         self._model = model
-        self._patience = patience
-        self._breaker = Breaker(patience.breaks_after, partial(client.observer.breaker, path))
+        self._retry_policy = retry_policy
+        self._breaker = CircuitBreaker(retry_policy.breaker_threshold, partial(client.observer.breaker, path))
         client.observer.endpoint(path)
 
     async def close(self) -> None:
@@ -149,7 +151,7 @@ class Endpoint:
                     content = await _read(response, max_bytes)
             finally:
                 response.release()
-            with making_sense():
+            with as_malformed_response():
                 return parse(orjson.loads(content))
 
         with self.call():
@@ -182,7 +184,7 @@ class Endpoint:
         Raises:
             ProviderFailure: of the last attempt.
         """
-        retries = Retries(self._patience, first_backoff_s=_FIRST_BACKOFF_S)
+        retries = Retries(self._retry_policy, first_backoff_s=_FIRST_BACKOFF_S)
         while True:
             if remaining_s() == 0:
                 raise ProviderTimeout("was not asked within REQUEST_TIMEOUT_S", is_down=None)
@@ -195,7 +197,7 @@ class Endpoint:
                 self._client.observer.failed(self._path, failure.reason)
                 self._client.observer.retried(self._path)
                 if retries.count > _UNTOLD_RETRIES:
-                    logger.warning("%s %s: asking again in %.1f s", self._model, failure.what, pause)
+                    logger.warning("%s %s: asking again in %.1f s", self._model, failure.summary, pause)
             else:
                 self._breaker.succeeded()
                 return result
@@ -203,17 +205,17 @@ class Endpoint:
 
     async def _attempt(self, attempt: Callable[[], Awaitable[T]]) -> T:
         try:
-            async with until_deadline(self._patience.attempt_s):
+            async with until_deadline(self._retry_policy.attempt_s):
                 return await attempt()
         except TimeoutError as error:
             # It may pass only if that was the attempt's own limit: at the deadline there is no time left.
-            raise ProviderTimeout("did not answer within REQUEST_TIMEOUT_S", may_pass=True) from error
+            raise ProviderTimeout("did not answer within REQUEST_TIMEOUT_S", is_transient=True) from error
 
 
 def _headers_of_request() -> dict[str, str]:
     """What ties a call to the request that it is made for."""
     headers = {} if (known := request_id.get()) == NO_REQUEST else {"X-Request-ID": known}
-    if (trace := current_notes().trace) is not None:
+    if (trace := current_context().trace) is not None:
         headers |= trace.headers()
     return headers
 
@@ -224,9 +226,9 @@ def transport_failures() -> Iterator[None]:
     try:
         yield
     except aiohttp.ClientPayloadError as error:
-        raise ProviderFailure("broke off its answer", error, may_pass=True) from error
+        raise ProviderFailure("broke off its answer", error, is_transient=True) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise ProviderFailure("cannot be reached", error, may_pass=True) from error
+        raise ProviderFailure("cannot be reached", error, is_transient=True) from error
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -23,9 +23,9 @@ class ProviderFailure(Exception):
     """An attempt that failed.
 
     Attributes:
-        what: for the client, to be read after the model's name: "did not answer in time".
-        said: the provider's or the network's own words, for the log only.
-        may_pass: the same request may succeed later.
+        summary: for the client, to be read after the model's name: "did not answer in time".
+        provider_message: the provider's or the network's own words, for the log only.
+        is_transient: the same request may succeed later.
         retry_after_s: how long the provider wants to be left alone.
         status: of the response that refused the request; None where there was none, or it was 200.
         is_down: whether it tells that the provider does not work; None where it tells nothing of that.
@@ -33,17 +33,17 @@ class ProviderFailure(Exception):
 
     def __init__(
         self,
-        what: str,
-        said: object = "",
+        summary: str,
+        provider_message: object = "",
         *,
-        may_pass: bool = False,
+        is_transient: bool = False,
         retry_after_s: float | None = None,
         status: int | None = None,
         is_down: bool | None = True,
     ) -> None:
-        super().__init__(str(said) or what)
-        self.what = what
-        self.may_pass = may_pass
+        super().__init__(str(provider_message) or summary)
+        self.summary = summary
+        self.is_transient = is_transient
         self.retry_after_s = retry_after_s
         self.status = status
         self.is_down = is_down
@@ -59,7 +59,7 @@ class ProviderFailure(Exception):
         return self.status == 413 or (self.status in {400, 422} and bool(_TOO_LARGE.search(str(self))))
 
     def as_error(self, model: str) -> RagError:
-        return ModelUnavailable(f"{model} {self.what}")
+        return ModelUnavailable(f"{model} {self.summary}")
 
 
 class ProviderTimeout(ProviderFailure):
@@ -68,7 +68,7 @@ class ProviderTimeout(ProviderFailure):
         return "timeout"
 
     def as_error(self, model: str) -> RagError:
-        return ModelTimeout(f"{model} {self.what}")
+        return ModelTimeout(f"{model} {self.summary}")
 
 
 def refused(status: int, text: str, retry_after: str | None) -> ProviderFailure:
@@ -76,7 +76,7 @@ def refused(status: int, text: str, retry_after: str | None) -> ProviderFailure:
     return ProviderFailure(
         f"answered with status {status}",
         text,
-        may_pass=status in _PASSING_STATUSES,
+        is_transient=status in _PASSING_STATUSES,
         retry_after_s=_seconds(retry_after),
         status=status,
         is_down=status >= 500,
@@ -99,7 +99,7 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 @contextmanager
-def making_sense() -> Iterator[None]:
+def as_malformed_response() -> Iterator[None]:
     """Around reading what the provider sent: JSON of another shape shows up as one of these."""
     try:
         yield

@@ -17,39 +17,39 @@ _SENSELESS_RETRIES = 4
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """What one call may cost.
 
     Attributes:
         retries: attempts after the first, where what failed may pass.
-        senseless_retries: attempts after the first, where the answer could not be understood.
+        malformed_retries: attempts after the first, where the answer could not be understood.
         retry_s: no attempt begins later than this after the first.
         attempt_s: the limit of one attempt; the task's deadline holds beside it.
         shortest_pause_s: between two attempts, though `Retry-After` may ask for less.
-        breaks_after: failed calls in a row, after which the provider is left alone for a while.
+        breaker_threshold: failed calls in a row, after which the provider is left alone for a while.
     """
 
     retries: float = 2
-    senseless_retries: int = 0
+    malformed_retries: int = 0
     retry_s: float = math.inf
     attempt_s: float = math.inf
     shortest_pause_s: float = 0.0
-    breaks_after: float = FAILURES
+    breaker_threshold: float = FAILURES
 
 
 # Somebody waits: their deadline is the limit.
-ONLINE = Patience()
+ONLINE = RetryPolicy()
 
 
-def offline(*, attempt_s: float, retry_s: float) -> Patience:
+def offline(*, attempt_s: float, retry_s: float) -> RetryPolicy:
     """For a run that nobody waits for, and that an outage of minutes should not end."""
-    return Patience(
+    return RetryPolicy(
         retries=math.inf,
-        senseless_retries=_SENSELESS_RETRIES,
+        malformed_retries=_SENSELESS_RETRIES,
         retry_s=retry_s,
         attempt_s=attempt_s,
         shortest_pause_s=1.0,
-        breaks_after=math.inf,
+        breaker_threshold=math.inf,
     )
 
 
@@ -60,10 +60,10 @@ class Retries:
         first_backoff_s: the pause before the first; it doubles with each.
     """
 
-    def __init__(self, patience: Patience, *, first_backoff_s: float) -> None:
-        self._patience = patience
+    def __init__(self, retry_policy: RetryPolicy, *, first_backoff_s: float) -> None:
+        self._retry_policy = retry_policy
         self._first_backoff_s = first_backoff_s
-        self._ends = asyncio.get_running_loop().time() + patience.retry_s
+        self._ends = asyncio.get_running_loop().time() + retry_policy.retry_s
         self._made: Counter[bool] = Counter()
 
     @property
@@ -76,29 +76,31 @@ class Retries:
         Raises:
             ProviderFailure: the same, if there is none. It tells which setting would allow for more.
         """
-        if self._made[failure.may_pass] >= self._limit(failure):
+        if self._made[failure.is_transient] >= self._limit(failure):
             raise failure
         pause = self._pause(failure)
         if pause > self._ends - asyncio.get_running_loop().time():
-            failure.what += f" ({self._spent(failure)}; EMBEDDING_RETRY_S is {self._patience.retry_s:g} s)"
+            failure.summary += (
+                f" ({self._spent(failure)}; EMBEDDING_RETRY_S is {self._retry_policy.retry_s:g} s)"
+            )
             raise failure
-        self._made[failure.may_pass] += 1
+        self._made[failure.is_transient] += 1
         return pause
 
     def _limit(self, failure: ProviderFailure) -> float:
-        if failure.may_pass:
-            return self._patience.retries
-        return self._patience.senseless_retries if failure.status is None else 0
+        if failure.is_transient:
+            return self._retry_policy.retries
+        return self._retry_policy.malformed_retries if failure.status is None else 0
 
     def _pause(self, failure: ProviderFailure) -> float:
         backoff = min(_LONGEST_BACKOFF_S, self._first_backoff_s * 2.0 ** min(self.count, 16))
         backoff *= random.uniform(0.5, 1.0)  # noqa: S311 - so that clients do not come back all at once
         if failure.retry_after_s is None:
             return backoff
-        return max(failure.retry_after_s, min(backoff, self._patience.shortest_pause_s))
+        return max(failure.retry_after_s, min(backoff, self._retry_policy.shortest_pause_s))
 
     def _spent(self, failure: ProviderFailure) -> str:
         wanted = failure.retry_after_s or 0
-        if wanted > self._patience.retry_s:
+        if wanted > self._retry_policy.retry_s:
             return f"it wants to be left alone for {wanted:.0f} s"
         return f"tried {self.count + 1} times"

@@ -26,8 +26,8 @@ from app.domain.errors import ModelTimeout, ModelUnavailable
 from app.domain.fingerprint import Fingerprint
 from app.domain.query import Filters, QueryRequest
 from app.embeddings.query_cache import QueryEmbedder
-from app.observability.request_context import Facts, current_notes
-from app.observability.stage_timer import Stopwatch
+from app.observability.request_context import SpanAttributes, current_context
+from app.observability.stage_timer import StageTimer
 from app.query.events import Answered, Found, Part
 from app.query.synthesis.contract import (
     NO_CONTEXT_ANSWER,
@@ -86,15 +86,15 @@ class RagQueryEngine(BaseQueryEngine):
 
     async def answer(self, request: QueryRequest, conversation: Conversation = NO_CONVERSATION) -> Answered:
         """Answer a question, or say that nothing was found."""
-        watch = self._begin(request)
-        question = await self._standalone(request.query, conversation, watch)
-        found = await self._find_relevant(request, question.text, watch)
+        timer = self._begin(request)
+        question = await self._standalone(request.query, conversation, timer)
+        found = await self._find_relevant(request, question.text, timer)
         synthesis = self._nothing_found()
         if found.citations:
-            with self._generating(watch) as facts:
+            with self._generating(timer) as attributes:
                 synthesis = await self._synthesizer.synthesize(question.text, found.citations, conversation)
-                facts.update(_facts(synthesis))
-        return self._answered(found, synthesis, question, watch)
+                attributes.update(_span_attributes(synthesis))
+        return self._answered(found, synthesis, question, timer)
 
     async def stream(
         self, request: QueryRequest, conversation: Conversation = NO_CONVERSATION
@@ -103,32 +103,32 @@ class RagQueryEngine(BaseQueryEngine):
 
         Closing it early ends what is being done for it, at the provider too.
         """
-        watch = self._begin(request)
-        question = await self._standalone(request.query, conversation, watch)
-        found = await self._find_relevant(request, question.text, watch)
+        timer = self._begin(request)
+        question = await self._standalone(request.query, conversation, timer)
+        found = await self._find_relevant(request, question.text, timer)
         yield found
         synthesis = self._nothing_found()
         if not found.citations:
             yield synthesis.text
         else:
             parts = self._synthesizer.stream(question.text, found.citations, conversation)
-            with self._generating(watch) as facts:
+            with self._generating(timer) as attributes:
                 async with aclosing(parts):
                     async for part in parts:
                         if isinstance(part, Synthesis):
                             synthesis = part
-                            facts.update(_facts(synthesis))
+                            attributes.update(_span_attributes(synthesis))
                         else:
-                            watch.first_token()
+                            timer.first_token()
                             yield part
-        yield self._answered(found, synthesis, question, watch)
+        yield self._answered(found, synthesis, question, timer)
 
     async def search(self, request: QueryRequest) -> RetrieveResponse:
         """The passages for a question, however low they score."""
-        watch = self._begin(request)
-        passages = await self._find(request, request.query, watch)
+        timer = self._begin(request)
+        passages = await self._find(request, request.query, timer)
         return RetrieveResponse(
-            citations=passages, index=self._snapshot_id, timings_ms=watch.retrieval_timings()
+            citations=passages, index=self._snapshot_id, timings_ms=timer.retrieval_timings()
         )
 
     def self_test(self) -> None:
@@ -136,42 +136,42 @@ class RagQueryEngine(BaseQueryEngine):
         probe = [1.0] * self._fingerprint.dimensions
         self._store.find(self._store_query("test", probe, 1, None))
 
-    def _begin(self, request: QueryRequest) -> Stopwatch:
+    def _begin(self, request: QueryRequest) -> StageTimer:
         start_deadline(self._timeout_s)
-        notes = current_notes()
-        notes.index, notes.question = self._snapshot_id, request.query
-        return Stopwatch(notes)
+        context = current_context()
+        context.index, context.question = self._snapshot_id, request.query
+        return StageTimer(context)
 
     @contextmanager
-    def _generating(self, watch: Stopwatch) -> Iterator[Facts]:
+    def _generating(self, timer: StageTimer) -> Iterator[SpanAttributes]:
         """Around what the language model does; where it fails, say that the passages can still be had."""
         try:
-            with watch.stage("generate", model=self._synthesizer.model) as facts:
-                yield facts
+            with timer.stage("generate", model=self._synthesizer.model) as attributes:
+                yield attributes
         except (ModelUnavailable, ModelTimeout) as error:
             detail = f"{error.detail}; retrieval works: POST /retrieve gives the passages"
             raise type(error)(detail) from error.__cause__
 
-    async def _standalone(self, question: str, conversation: Conversation, watch: Stopwatch) -> Standalone:
+    async def _standalone(self, question: str, conversation: Conversation, timer: StageTimer) -> Standalone:
         if not conversation.history:
             return Standalone(question)
-        with self._generating(watch) as facts:
+        with self._generating(timer) as attributes:
             standalone = await self._synthesizer.standalone(question, conversation)
-            facts.update(_facts(standalone))
+            attributes.update(_span_attributes(standalone))
             return standalone
 
-    async def _find_relevant(self, request: QueryRequest, question: str, watch: Stopwatch) -> Found:
-        passages = await self._find(request, question, watch)
+    async def _find_relevant(self, request: QueryRequest, question: str, timer: StageTimer) -> Found:
+        passages = await self._find(request, question, timer)
         if not passages or passages[0].score < self._retrieval.min_score:
             passages = []
         sources = list(dict.fromkeys(passage.document for passage in passages))
         return Found(passages, sources, self._snapshot_id)
 
-    async def _find(self, request: QueryRequest, question: str, watch: Stopwatch) -> list[Citation]:
-        with watch.stage("embed", model=self._fingerprint.model, dimensions=self._fingerprint.dimensions):
+    async def _find(self, request: QueryRequest, question: str, timer: StageTimer) -> list[Citation]:
+        with timer.stage("embed", model=self._fingerprint.model, dimensions=self._fingerprint.dimensions):
             vector = await self._embedder.embed(question, self._fingerprint)
         top_k = request.top_k or self._retrieval.top_k
-        with watch.stage("retrieve", index=self._snapshot_id, top_k=top_k):
+        with timer.stage("retrieve", index=self._snapshot_id, top_k=top_k):
             query = self._store_query(question, vector, top_k, request.filters)
             hits = await self._store.afind(query)
             return [_citation(marker, hit) for marker, hit in enumerate(hits, start=1)]
@@ -192,11 +192,11 @@ class RagQueryEngine(BaseQueryEngine):
         return Synthesis(NO_CONTEXT_ANSWER, self._synthesizer.model)
 
     def _answered(
-        self, found: Found, synthesis: Synthesis, question: Standalone, watch: Stopwatch
+        self, found: Found, synthesis: Synthesis, question: Standalone, timer: StageTimer
     ) -> Answered:
         status = AnswerStatus.ANSWERED if found.citations else AnswerStatus.NO_CONTEXT
         usage = _sum(question.usage, synthesis.usage)
-        watch.answered(status, usage)
+        timer.answered(status, usage)
         response = QueryResponse(
             answer=synthesis.text,
             status=status,
@@ -205,7 +205,7 @@ class RagQueryEngine(BaseQueryEngine):
             model=synthesis.model,
             index=self._snapshot_id,
             usage=usage,
-            timings_ms=watch.timings(),
+            timings_ms=timer.timings(),
         )
         return Answered(response, synthesis.finish_reason)
 
@@ -229,11 +229,11 @@ class RagQueryEngine(BaseQueryEngine):
         return {}
 
 
-def _facts(made: Synthesis | Standalone) -> Facts:
-    facts = made.usage.model_dump() if made.usage else {}
+def _span_attributes(made: Synthesis | Standalone) -> SpanAttributes:
+    attributes = made.usage.model_dump() if made.usage else {}
     if isinstance(made, Synthesis):
-        facts |= {"made_by": made.model, "finish_reasons": [made.finish_reason]}
-    return facts
+        attributes |= {"made_by": made.model, "finish_reasons": [made.finish_reason]}
+    return attributes
 
 
 def _sum(*usages: Usage | None) -> Usage | None:

@@ -11,15 +11,15 @@ from app.serving.served_index import ServedIndex
 from app.storage.postgres.chunk_table import ChunkTable
 from app.storage.postgres.database import database_errors
 from app.storage.postgres.generations import Generation
-from app.storage.postgres.replicas import Servers
+from app.storage.postgres.replicas import Replicas
 
-OpenGeneration = Callable[[Generation, ChunkTable, Servers], ServedIndex]
+OpenGeneration = Callable[[Generation, ChunkTable, Replicas], ServedIndex]
 
 
 class GenerationLoader:
     """See `Loader`. It never builds: servers may have a role that only reads, and there are many of them."""
 
-    def __init__(self, servers: Servers, open_index: OpenGeneration) -> None:
+    def __init__(self, servers: Replicas, open_index: OpenGeneration) -> None:
         self._servers = servers
         self._open_index = open_index
 

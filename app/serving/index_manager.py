@@ -228,7 +228,7 @@ class IndexManager:
         else:
             if report.published:  # and not by another process, in the meantime
                 logger.info("index: built %s in %.1f s", report.index, report.seconds)
-            for record in report.unread:
+            for record in report.failed:
                 logger.warning("index: %s was not read: %s", record.name, record.problem)
 
     def _on_progress(self, progress: Progress) -> None:

@@ -36,7 +36,7 @@ class _EngineFailure(SnapshotDamaged):
     """The files are what they were, and still cannot be loaded."""
 
 
-class IndexLoader:
+class SnapshotLoader:
     """From snapshots on disk; see `Loader`.
 
     Remembers what is damaged, so that it is not read again as long as it stays as it is.

@@ -78,7 +78,7 @@ class VectorCache(Protocol):
 
 
 @dataclass(frozen=True)
-class Before:
+class PreviousIndex:
     """The index that a run starts from.
 
     Attributes:
@@ -106,7 +106,7 @@ class Before:
 
 
 @dataclass(frozen=True)
-class Reuse:
+class ReusedChunks:
     """What the next index takes over from the one before.
 
     Attributes:
@@ -130,7 +130,7 @@ class Staging(Protocol):
     @property
     def built_at(self) -> str: ...
 
-    def take_over(self, before: Before, reuse: Reuse) -> None:
+    def reuse(self, previous: PreviousIndex, reused: ReusedChunks) -> None:
         """Begin with those chunks of the index before that are reused."""
         ...
 
@@ -159,7 +159,9 @@ class Storage(Protocol):
         """
         ...
 
-    def before(self, recipe: Recipe | None, *, full: bool = False) -> AbstractContextManager[Before]:
+    def previous_index(
+        self, recipe: Recipe | None, *, full: bool = False
+    ) -> AbstractContextManager[PreviousIndex]:
         """The newest intact index.
 
         Args:
@@ -168,7 +170,7 @@ class Storage(Protocol):
         """
         ...
 
-    def stage(self, before: Before) -> AbstractContextManager[Staging]:
+    def stage(self, previous: PreviousIndex) -> AbstractContextManager[Staging]:
         """A new index; removed unless it gets published. For the writer only."""
         ...
 

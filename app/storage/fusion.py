@@ -9,7 +9,7 @@ from typing import Any
 Ranking = list[tuple[Any, float]]
 
 
-def fuse(dense: Ranking, words: Ranking, *, dense_weight: float, limit: int) -> Ranking:
+def fuse(dense: Ranking, lexical: Ranking, *, dense_weight: float, limit: int) -> Ranking:
     """The weighted mean of both scores, the best `limit`, best first; equal scores in the order of their ids.
 
     A convex combination keeps how far apart scores are, which rank fusion throws away. With a weight of 0.3,
@@ -24,7 +24,7 @@ def fuse(dense: Ranking, words: Ranking, *, dense_weight: float, limit: int) -> 
     # What only BM25 found is at most as near as the last of the dense candidates.
     farthest = max(dense[-1][1], 0.0) if dense else 0.0
     fused = {chunk: dense_weight * cosine if cosine > 0 else 0.0 for chunk, cosine in dense}
-    for chunk, score in words:
+    for chunk, score in lexical:
         fused[chunk] = fused.get(chunk, dense_weight * farthest) + (1 - dense_weight) * score
     # Only what reaches the last one's score is sorted: all 200 would take 0.1 ms.
     least = min(nlargest(limit, fused.values()), default=0.0)

@@ -37,7 +37,7 @@ def candidates(ids: Sequence[str], current: str | None) -> list[str]:
     return sorted(newest_first, key=lambda index_id: current is not None and index_id > current)
 
 
-def to_go_back_to(wanted: str | None, ids: Sequence[str], current: str | None) -> str:
+def rollback_target(wanted: str | None, ids: Sequence[str], current: str | None) -> str:
     """
     Args:
         wanted: by default the newest that is older than the current one.

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import qdrant_edge as qdrant
 
-from app.text.token_cache import WordMemo
+from app.text.token_cache import TokenCache
 
 K = 1.2
 B = 0.75
@@ -58,7 +58,7 @@ class TermCounter:
         model = qdrant.Bm25(qdrant.Bm25Config(k=K, b=0.0, tokenizer=qdrant.TokenizerType.Multilingual))
         self._model = model
         # Not `self`: in a circle of references an old index's words would outlive it.
-        self._words = WordMemo(lambda word: model.embed_query(word).indices)
+        self._words = TokenCache(lambda word: model.embed_query(word).indices)
 
     def count(self, text: str) -> TermCounts:
         weighted = self._model.embed_document(text)

@@ -11,7 +11,7 @@ _MAX_WORD_CHARS = 40
 _MAX_NUMBERS = 8
 
 
-class WordMemo(dict[str, tuple[int, ...]]):
+class TokenCache(dict[str, tuple[int, ...]]):
     """Numbers by word, from a function; at most 20 MB. For any number of threads.
 
     A look-up takes 0.1 µs, where tokenizing takes 1 to 2 µs a word. When full, it starts again: what is

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from app.text.token_cache import WordMemo
+from app.text.token_cache import TokenCache
 
 # A word, with the blanks before it but for one.
 _WORD = re.compile(r" ( *[^ ]+)")
@@ -38,7 +38,7 @@ class StaticTokens:
 
     def __init__(self) -> None:
         self._tokenizer = load_tokenizer()
-        self._words = WordMemo(self._tokenize)
+        self._words = TokenCache(self._tokenize)
 
     def of(self, text: str) -> npt.NDArray[np.intp]:
         """Shape (tokens,). Other models have about as many for a text."""

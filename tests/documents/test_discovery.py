@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.documents.discovery import InspectedFile, inspect, walk
-from app.documents.reader_pool import Document, Reader
+from app.documents.reader_pool import Document, ReaderPool
 from app.domain.document import DocumentStatus
 from app.domain.errors import NoDocuments
 from tests.support.readers import read_text, tell, wait_if_first
@@ -24,7 +24,7 @@ def inspect_all(folder: Path) -> dict[str, InspectedFile]:
 
 
 def read_all(folder: Path) -> dict[str, Document[str]]:
-    reader = Reader(workers=1, limits=DEFAULT_LIMITS, read=read_text)
+    reader = ReaderPool(workers=1, limits=DEFAULT_LIMITS, read=read_text)
     return {document.name: document for document in reader.read_all(inspect_all(folder).values())}
 
 
@@ -139,7 +139,7 @@ def test_a_file_is_hashed_before_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("before")
     files = list(inspect_all(tmp_path).values())
     (tmp_path / "a.txt").write_text("after")
-    (document,) = Reader(workers=1, limits=DEFAULT_LIMITS, read=read_text).read_all(files)
+    (document,) = ReaderPool(workers=1, limits=DEFAULT_LIMITS, read=read_text).read_all(files)
     assert document.content == "after"
     assert document.sha256 == hashlib.sha256(b"before").hexdigest()
 
@@ -149,7 +149,7 @@ def test_documents_come_as_they_are_done(tmp_path: Path) -> None:
     names = [f"{number}.txt" for number in range(1, 10)]
     for name in names:
         (tmp_path / name).write_text(name)
-    reader = Reader(workers=2, limits=DEFAULT_LIMITS, read=wait_if_first)
+    reader = ReaderPool(workers=2, limits=DEFAULT_LIMITS, read=wait_if_first)
     documents = reader.read_all([file_at(tmp_path / name) for name in names])
     assert sorted(next(documents).name for _ in names[1:]) == names[1:]
     (tmp_path / "go").touch()
@@ -160,7 +160,7 @@ def test_processes_go_on_while_nobody_asks(tmp_path: Path) -> None:
     """Whoever takes the documents has something to do for each."""
     for name in ("1.txt", "2.txt"):
         (tmp_path / name).write_text(name)
-    reader = Reader(workers=1, limits=DEFAULT_LIMITS, read=tell)
+    reader = ReaderPool(workers=1, limits=DEFAULT_LIMITS, read=tell)
     documents = reader.read_all(inspect_all(tmp_path).values())
     next(documents)
     wait_for((tmp_path / "2.begun").exists, "the second file to be read")
@@ -180,7 +180,7 @@ def test_few_documents_are_held(tmp_path: Path, workers: int) -> None:
             begun += 1
             yield file
 
-    reader = Reader(workers=workers, limits=DEFAULT_LIMITS, read=tell)
+    reader = ReaderPool(workers=workers, limits=DEFAULT_LIMITS, read=tell)
     for taken, _ in enumerate(reader.read_all(counted(inspect_all(tmp_path).values()))):
         assert begun - taken <= 2 * workers
         wait_for(lambda: len([*tmp_path.glob("*.begun")]) == begun, "the processes to do what they may")
@@ -192,7 +192,7 @@ def test_no_process_is_started_for_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "gone.txt").symlink_to("nowhere")
     before = set(multiprocessing.active_children())
-    for document in Reader(workers=2, limits=DEFAULT_LIMITS, read=read_text).read_all(
+    for document in ReaderPool(workers=2, limits=DEFAULT_LIMITS, read=read_text).read_all(
         inspect_all(tmp_path).values()
     ):
         assert document.status is DocumentStatus.UNREADABLE
@@ -204,7 +204,7 @@ def test_no_process_is_left(tmp_path: Path) -> None:
     for number in range(10):
         (tmp_path / f"{number}.txt").write_text("text")
     before = set(multiprocessing.active_children())
-    reader = Reader(workers=2, limits=DEFAULT_LIMITS, read=read_text)
+    reader = ReaderPool(workers=2, limits=DEFAULT_LIMITS, read=read_text)
     assert len(list(reader.read_all(inspect_all(tmp_path).values()))) == 10
     assert set(multiprocessing.active_children()) == before
     documents = reader.read_all(inspect_all(tmp_path).values())

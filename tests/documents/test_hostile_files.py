@@ -8,7 +8,7 @@ import pytest
 
 from app.documents.discovery import inspect, walk
 from app.documents.pages import Page
-from app.documents.reader_pool import Document, Reader
+from app.documents.reader_pool import Document, ReaderPool
 from app.domain.document import DocumentStatus
 from tests.support.readers import read_all_pages
 from tests.support.reading import DEFAULT_LIMITS
@@ -74,7 +74,7 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def documents(shared_data: Path) -> list[Document[list[Page]]]:
     folder = shared_data / "hostile"
-    reader = Reader(workers=4, limits=DEFAULT_LIMITS, read=read_all_pages)
+    reader = ReaderPool(workers=4, limits=DEFAULT_LIMITS, read=read_all_pages)
     return list(reader.read_all(inspect(folder, walk(folder))))
 
 

@@ -14,7 +14,7 @@ import pytest
 from app.documents.discovery import InspectedFile, inspect, walk
 from app.documents.limits import MB, check_size
 from app.documents.pages import UnreadableError
-from app.documents.reader_pool import Document, Reader
+from app.documents.reader_pool import Document, ReaderPool
 from app.domain.document import DocumentStatus
 from tests.conftest import SAMPLE_DOCUMENTS
 from tests.support.readers import read_all_pages, read_much, use_memory
@@ -30,7 +30,7 @@ def read_all(
     files: list[InspectedFile], read: Callable[[Path, str], T], *, memory_mb: int, inflated_mb: int = 512
 ) -> dict[str, Document[T]]:
     limits = replace(DEFAULT_LIMITS, memory_mb=memory_mb, inflated_mb=inflated_mb)
-    reader = Reader(workers=1, limits=limits, read=read)
+    reader = ReaderPool(workers=1, limits=limits, read=read)
     return {document.name: document for document in reader.read_all(files)}
 
 
@@ -48,7 +48,7 @@ def sparse(path: Path, mb: int) -> Path:
 def test_a_report_of_500_pages_is_within_the_defaults(tmp_path: Path) -> None:
     """Text on each, as dense as it is in real ones."""
     make_long_pdf(tmp_path / "long.pdf")
-    (document,) = Reader(workers=1, limits=DEFAULT_LIMITS, read=read_all_pages).read_all(
+    (document,) = ReaderPool(workers=1, limits=DEFAULT_LIMITS, read=read_all_pages).read_all(
         inspect(tmp_path, walk(tmp_path))
     )
     pages = document.content or []

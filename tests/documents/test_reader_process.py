@@ -15,7 +15,7 @@ from pathlib import Path
 
 from app.documents.discovery import InspectedFile
 from app.documents.limits import ReadingLimits
-from app.documents.reader_pool import Document, Reader
+from app.documents.reader_pool import Document, ReaderPool
 from app.domain.document import DocumentStatus
 from tests.support.readers import behave
 from tests.support.reading import DEFAULT_LIMITS, file_at, make_long_pdf
@@ -27,7 +27,7 @@ def read_files(
 ) -> list[Document[str]]:
     for name in names:
         (folder / name).write_text(name)
-    reader = Reader(workers=workers, limits=limits, read=behave)
+    reader = ReaderPool(workers=workers, limits=limits, read=behave)
     return list(reader.read_all([file_at(folder / name) for name in names]))
 
 
@@ -98,7 +98,7 @@ def test_a_process_that_died_idle_costs_no_file(tmp_path: Path) -> None:
                 idle.join()
             yield file_at(tmp_path / name)
 
-    documents = list(Reader(workers=1, limits=DEFAULT_LIMITS, read=behave).read_all(files()))
+    documents = list(ReaderPool(workers=1, limits=DEFAULT_LIMITS, read=behave).read_all(files()))
     assert [document.content for document in documents] == ["1.txt", "2.txt", "3.txt"]
 
 
@@ -119,7 +119,7 @@ def test_starting_a_process_is_not_a_files_time(tmp_path: Path) -> None:
     """It takes longer than most files do, and more so on a machine with much else to do."""
     limits = replace(DEFAULT_LIMITS, timeout_s=2)
     (tmp_path / "1.txt").write_text("text")
-    reader = Reader(workers=1, limits=limits, read=SlowToArrive())
+    reader = ReaderPool(workers=1, limits=limits, read=SlowToArrive())
     (document,) = reader.read_all([file_at(tmp_path / "1.txt")])
     assert document.status is DocumentStatus.INDEXED
 

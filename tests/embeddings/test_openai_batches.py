@@ -17,7 +17,7 @@ import pytest
 from app.domain.errors import EmbeddingChanged, IndexingError
 from app.domain.vectors import Vectors
 from app.embeddings.contract import BatchEmbedding, Submit
-from app.embeddings.openai_batches import ProviderModel
+from app.embeddings.openai_batches import OpenAIBatches
 from app.provider import client
 from app.provider.client import Endpoint, ProviderClient
 from app.provider.retry import offline
@@ -60,18 +60,18 @@ def own_threads() -> set[threading.Thread]:
 
 
 @pytest.fixture
-def embedding(_server: tuple[FaultyProvider, str]) -> Callable[..., ProviderModel]:
-    def make(*, attempt_s: float = 30, retry_s: float = 60) -> ProviderModel:
-        patience = offline(attempt_s=attempt_s, retry_s=retry_s)
+def embedding(_server: tuple[FaultyProvider, str]) -> Callable[..., OpenAIBatches]:
+    def make(*, attempt_s: float = 30, retry_s: float = 60) -> OpenAIBatches:
+        retry_policy = offline(attempt_s=attempt_s, retry_s=retry_s)
         endpoint = Endpoint(
-            ProviderClient(f"{_server[1]}/v1", "sk-test"), "embeddings", "the embedding model", patience
+            ProviderClient(f"{_server[1]}/v1", "sk-test"), "embeddings", "the embedding model", retry_policy
         )
-        return ProviderModel(endpoint, "text-embedding-3-small")
+        return OpenAIBatches(endpoint, "text-embedding-3-small")
 
     return make
 
 
-MakeEmbedding = Callable[..., ProviderModel]
+MakeEmbedding = Callable[..., OpenAIBatches]
 
 
 @pytest.fixture(autouse=True)
@@ -260,7 +260,7 @@ def test_an_outage_ends_the_batch_when_its_time_is_over(
     assert requests_for(provider, BATCHES[MIDDLE]) >= 2
 
 
-def clock_of(embedding: ProviderModel) -> Clock:
+def clock_of(embedding: OpenAIBatches) -> Clock:
     """Of its session, in which something was asked."""
     loop = embedding.endpoint._client._loop
     assert loop

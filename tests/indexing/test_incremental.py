@@ -215,7 +215,7 @@ def test_plan_tells_and_writes_nothing(made: Settings, sent: Callable[[], list[s
     assert planned.changes.changed == done.changes.changed == ["rules.md"]
     assert planned.changes.renamed == done.changes.renamed == [("leave.md", "absence.md")]
     assert planned.changes.removed == done.changes.removed == ["travel.md"]
-    assert [record.name for record in planned.unread] == ["broken.pdf"]
+    assert [record.name for record in planned.failed] == ["broken.pdf"]
     assert (planned.embedded, planned.chunks, planned.tokens) == (done.embedded, done.chunks, done.tokens)
     assert planned.embedded == 2
     assert (planned.published, planned.planned, done.planned) == (False, True, False)

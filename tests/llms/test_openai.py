@@ -15,7 +15,7 @@ from app.bootstrap.models import make_provider
 from app.bootstrap.serving import make_embedding
 from app.config.settings import Settings
 from app.domain.errors import ModelTimeout, ModelUnavailable
-from app.llms.openai import ChatModel
+from app.llms.openai import OpenAIChat
 from app.provider import client
 from app.provider.client import Endpoint
 from tests.support.fake_provider import FakeProvider, embed, failing_with
@@ -26,17 +26,17 @@ ASKED = [ChatMessage(role="user", content="How long?")]
 
 
 @pytest.fixture
-def llm(provider: FakeProvider, openai_settings: MakeSettings) -> ChatModel:
+def llm(provider: FakeProvider, openai_settings: MakeSettings) -> OpenAIChat:
     provider.reply = "Sixteen weeks."
     return make_llm(openai_settings(), "gpt-4o-mini")
 
 
-def make_llm(settings: Settings, model: str) -> ChatModel:
+def make_llm(settings: Settings, model: str) -> OpenAIChat:
     endpoint = Endpoint(make_provider(settings), "chat/completions", "the language model")
-    return ChatModel(endpoint, model=model, stream_idle_s=60)
+    return OpenAIChat(endpoint, model=model, stream_idle_s=60)
 
 
-def test_every_way_to_ask_gives_the_answer(llm: ChatModel) -> None:
+def test_every_way_to_ask_gives_the_answer(llm: OpenAIChat) -> None:
     """Chat and completion, whole and streamed."""
     assert llm.chat(ASKED).message.content == "Sixteen weeks."
     assert llm.complete("How long?").text == "Sixteen weeks."
@@ -44,7 +44,7 @@ def test_every_way_to_ask_gives_the_answer(llm: ChatModel) -> None:
     assert list(llm.stream_complete("How long?"))[-1].text == "Sixteen weeks."
 
 
-def test_every_asynchronous_way_too(llm: ChatModel) -> None:
+def test_every_asynchronous_way_too(llm: OpenAIChat) -> None:
     async def ask() -> list[str | None]:
         chat = await llm.achat(ASKED)
         complete = await llm.acomplete("How long?")
@@ -56,7 +56,7 @@ def test_every_asynchronous_way_too(llm: ChatModel) -> None:
     assert asyncio.run(ask()) == ["Sixteen weeks."] * 4
 
 
-def test_parameters_are_passed_on(llm: ChatModel, provider: FakeProvider) -> None:
+def test_parameters_are_passed_on(llm: OpenAIChat, provider: FakeProvider) -> None:
     llm.chat(ASKED, temperature=0.5, max_tokens=9)
     (request,) = provider.chat_requests
     assert (request["temperature"], request["max_tokens"]) == (0.5, 9)
@@ -74,7 +74,7 @@ def test_reasoning_models_get_no_parameters_that_they_refuse(
     assert request["max_completion_tokens"] == 9
 
 
-def test_an_error_is_ours(llm: ChatModel, provider: FakeProvider) -> None:
+def test_an_error_is_ours(llm: OpenAIChat, provider: FakeProvider) -> None:
     provider.chat_fault = failing_with(400)
     with pytest.raises(ModelUnavailable, match="the language model answered with status 400"):
         llm.chat(ASKED)
@@ -108,14 +108,14 @@ def test_one_that_never_answers_does_not_hold_up_a_build_forever(
         embedding.get_text_embedding_batch(["one text"])
 
 
-def test_one_client_can_be_used_in_one_event_loop_after_another(llm: ChatModel) -> None:
+def test_one_client_can_be_used_in_one_event_loop_after_another(llm: OpenAIChat) -> None:
     """As LlamaIndex's synchronous methods do."""
     for _ in range(2):
         assert asyncio.run(llm.achat(ASKED)).message.content == "Sixteen weeks."
 
 
 @pytest.mark.parametrize("usage", [{}, {"prompt_tokens": 1}, {"prompt_tokens": None, "completion_tokens": 2}])
-def test_half_a_usage_loses_no_answer(llm: ChatModel, provider: FakeProvider, usage: dict[str, Any]) -> None:
+def test_half_a_usage_loses_no_answer(llm: OpenAIChat, provider: FakeProvider, usage: dict[str, Any]) -> None:
     answer = json.loads(provider.chat_answer({"model": "m"})) | {"usage": usage}
     provider.chat_fault = lambda _request, _body: JSONResponse(answer)
     assert llm.chat(ASKED).message.content == "Sixteen weeks."

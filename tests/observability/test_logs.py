@@ -23,7 +23,7 @@ from app.http.access_log import RequestLog
 from app.main import create_app
 from app.observability.logging import LogFormatter
 from app.observability.metrics import Metrics
-from app.observability.request_context import RequestNotes
+from app.observability.request_context import RequestContext
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.raw_http import RawExchange
@@ -145,7 +145,7 @@ def test_the_last_line_is_not_lost(
 
 def ended(log: RequestLog, request_id: str, **scope: Any) -> None:
     known = {"method": "GET", "path": "/documents", "raw_path": b"/documents"}
-    log.ended(known | scope, RequestNotes(request_id, status=200), 0.001)
+    log.ended(known | scope, RequestContext(request_id, status=200), 0.001)
 
 
 def test_a_request_that_ends_after_the_server_is_told_of_too(listen: Callable[..., Lines]) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from app.provider import circuit_breaker as breaker
-from app.provider.circuit_breaker import FAILURES, Breaker, CircuitOpen
+from app.provider.circuit_breaker import FAILURES, CircuitBreaker, CircuitOpen
 
 
-def fail(tested: Breaker, times: int = 1) -> None:
+def fail(tested: CircuitBreaker, times: int = 1) -> None:
     for _ in range(times):
         with tested.call():
             tested.failed()
 
 
-def is_open(tested: Breaker) -> bool:
+def is_open(tested: CircuitBreaker) -> bool:
     try:
         with tested.call():
             return False
@@ -22,15 +22,15 @@ def is_open(tested: Breaker) -> bool:
         return True
 
 
-def opened(monkeypatch: pytest.MonkeyPatch, *, cooled: bool) -> Breaker:
+def opened(monkeypatch: pytest.MonkeyPatch, *, cooled: bool) -> CircuitBreaker:
     monkeypatch.setattr(breaker, "COOL_DOWN_S", 0.0 if cooled else 1000.0)
-    tested = Breaker()
+    tested = CircuitBreaker()
     fail(tested, FAILURES)
     return tested
 
 
 def test_it_opens_after_failures_in_a_row() -> None:
-    tested = Breaker()
+    tested = CircuitBreaker()
     fail(tested, FAILURES - 1)
     with tested.call():
         tested.succeeded()
@@ -74,7 +74,7 @@ def test_a_probe_that_was_given_up_says_nothing(monkeypatch: pytest.MonkeyPatch)
 def test_a_call_from_before_does_not_end_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a second would be let through beside it."""
     monkeypatch.setattr(breaker, "COOL_DOWN_S", 0.0)
-    tested = Breaker()
+    tested = CircuitBreaker()
     early = tested.call()
     early.__enter__()
     fail(tested, FAILURES)

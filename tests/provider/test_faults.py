@@ -259,10 +259,10 @@ def test_a_stream_that_falls_silent_is_given_up(
     watched = service(**LIMITS)
     silence = taking(1.1 * IDLE_S, watched.clock, slow)
     STREAM.set_fault(faulty, faults.after(ROLE + tokens, faults.when_told(silence)))
-    said = "".join(PIECES[:tokens])
-    outcome = watched.ask(STREAM.path, when_heard(said, faulty))
+    provider_message = "".join(PIECES[:tokens])
+    outcome = watched.ask(STREAM.path, when_heard(provider_message, faulty))
     STREAM.check(outcome, TIMEOUT)
-    assert tokens_of(outcome) == said
+    assert tokens_of(outcome) == provider_message
     assert len(faulty.chat_requests) == 1
 
 
@@ -340,11 +340,11 @@ def test_a_stream_that_breaks_off_is_an_error_with_what_was_said(
     """At any token: without a finish reason there is no answer, and half of one is never asked for again."""
     faulty.good.pieces = ["It", " lasts", " sixteen", " weeks"]
     STREAM.set_fault(faulty, faults.after(ROLE + tokens, faults.when_told(fault)))
-    said = "".join(faulty.good.pieces[:tokens])
-    outcome = service().ask(STREAM.path, when_heard(said, faulty))
+    provider_message = "".join(faulty.good.pieces[:tokens])
+    outcome = service().ask(STREAM.path, when_heard(provider_message, faulty))
 
     STREAM.check(outcome, UNAVAILABLE)
-    assert tokens_of(outcome) == said
+    assert tokens_of(outcome) == provider_message
     assert len(faulty.chat_requests) == 1
 
 

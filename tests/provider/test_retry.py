@@ -8,24 +8,24 @@ from collections.abc import Callable
 import pytest
 
 from app.provider.failures import ProviderFailure
-from app.provider.retry import ONLINE, Patience, Retries, offline
+from app.provider.retry import ONLINE, Retries, RetryPolicy, offline
 
 OFFLINE = offline(attempt_s=60, retry_s=300)
 
 
 def failure(
-    *, may_pass: bool = True, retry_after_s: float | None = None, status: int | None = None
+    *, is_transient: bool = True, retry_after_s: float | None = None, status: int | None = None
 ) -> ProviderFailure:
-    return ProviderFailure("failed", may_pass=may_pass, retry_after_s=retry_after_s, status=status)
+    return ProviderFailure("failed", is_transient=is_transient, retry_after_s=retry_after_s, status=status)
 
 
 def pauses(
-    patience: Patience, make_failure: Callable[[], ProviderFailure], at_most: int = 100
+    retry_policy: RetryPolicy, make_failure: Callable[[], ProviderFailure], at_most: int = 100
 ) -> list[float]:
     """Those between attempts that fail and take no time."""
 
     async def collect() -> list[float]:
-        retries = Retries(patience, first_backoff_s=0.25)
+        retries = Retries(retry_policy, first_backoff_s=0.25)
         found: list[float] = []
         try:
             while len(found) < at_most:
@@ -40,7 +40,7 @@ def pauses(
 def test_online_there_are_two_retries_and_none_for_what_makes_no_sense() -> None:
     """Somebody waits."""
     assert len(pauses(ONLINE, failure)) == 2
-    assert pauses(ONLINE, lambda: failure(may_pass=False)) == []
+    assert pauses(ONLINE, lambda: failure(is_transient=False)) == []
 
 
 def test_online_a_provider_that_wants_no_pause_gets_none() -> None:
@@ -58,8 +58,8 @@ def test_pauses_double_up_to_half_a_minute() -> None:
 
 
 def test_a_long_outage_is_no_overflow() -> None:
-    patience = offline(attempt_s=60, retry_s=10**9)
-    assert pauses(patience, failure, at_most=3000)[-1] <= 30
+    retry_policy = offline(attempt_s=60, retry_s=10**9)
+    assert pauses(retry_policy, failure, at_most=3000)[-1] <= 30
 
 
 def test_the_provider_may_ask_for_more_than_we_would_wait() -> None:
@@ -83,7 +83,7 @@ def test_an_outage_does_not_use_up_the_tries_of_a_senseless_answer(status: int |
             retries.pause_after(failure())
         try:
             while True:
-                retries.pause_after(failure(may_pass=False, status=status))
+                retries.pause_after(failure(is_transient=False, status=status))
         except ProviderFailure:
             return retries.count
 

@@ -19,7 +19,7 @@ from app.domain.errors import IndexingError
 from app.domain.index import HealthResponse
 from app.indexing.indexer import Indexer
 from app.serving.index_manager import IndexManager
-from app.serving.snapshot_loader import IndexLoader
+from app.serving.snapshot_loader import SnapshotLoader
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot_store import SnapshotStore
 from tests.conftest import build
@@ -226,7 +226,7 @@ def test_a_first_build_that_failed_is_tried_again_after_a_while(
     indexer, store = FailsFirst(made), CountedStore(made.index_dir, keep=1)
     provider = make_provider(made)
     manager = IndexManager(
-        loader=IndexLoader(store, make_index_opener(made, provider, Scratch()), Scratch()),
+        loader=SnapshotLoader(store, make_index_opener(made, provider, Scratch()), Scratch()),
         indexer=cast(Indexer, indexer),
         poll_s=0.01,
         build_retry_s=retry_s,

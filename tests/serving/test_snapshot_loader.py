@@ -14,7 +14,7 @@ import pytest
 
 from app.domain.errors import FingerprintMismatch, SnapshotDamaged
 from app.serving.served_index import ServedIndex
-from app.serving.snapshot_loader import IndexLoader
+from app.serving.snapshot_loader import SnapshotLoader
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot import Snapshot
 from app.storage.disk.snapshot_store import SnapshotStore
@@ -81,22 +81,22 @@ def engine() -> Engine:
 
 
 @pytest.fixture
-def loader(store: SnapshotStore, engine: Engine) -> IndexLoader:
-    return IndexLoader(store, engine.open, Scratch())
+def loader(store: SnapshotStore, engine: Engine) -> SnapshotLoader:
+    return SnapshotLoader(store, engine.open, Scratch())
 
 
-def served(loader: IndexLoader, before: ServedIndex | None = None) -> tuple[str, str | None]:
+def served(loader: SnapshotLoader, before: ServedIndex | None = None) -> tuple[str, str | None]:
     choice = loader.choose(before)
     assert choice is not None
     return choice.index.id, choice.problem
 
 
-def test_without_any_there_is_nothing_to_choose(loader: IndexLoader) -> None:
+def test_without_any_there_is_nothing_to_choose(loader: SnapshotLoader) -> None:
     assert loader.choose(None) is None
 
 
 def test_the_current_one_is_chosen_and_not_loaded_twice(
-    loader: IndexLoader, engine: Engine, ids: list[str]
+    loader: SnapshotLoader, engine: Engine, ids: list[str]
 ) -> None:
     first = loader.choose(None)
     assert first is not None
@@ -105,7 +105,7 @@ def test_the_current_one_is_chosen_and_not_loaded_twice(
     assert engine.opened == [ids[2]]
 
 
-def test_the_newest_intact_one_stands_in(loader: IndexLoader, ids: list[str], tmp_path: Path) -> None:
+def test_the_newest_intact_one_stands_in(loader: SnapshotLoader, ids: list[str], tmp_path: Path) -> None:
     """The text says what is wrong, what is served, and what to do."""
     (folder_of(tmp_path, ids[2]) / DATA).unlink()
     flip(folder_of(tmp_path, ids[1]) / DATA)
@@ -117,13 +117,13 @@ def test_the_newest_intact_one_stands_in(loader: IndexLoader, ids: list[str], tm
 
 
 def test_after_a_rollback_the_refused_one_is_the_last_resort(
-    loader: IndexLoader, store: SnapshotStore, ids: list[str], tmp_path: Path
+    loader: SnapshotLoader, store: SnapshotStore, ids: list[str], tmp_path: Path
 ) -> None:
     store.point_to(ids[1])
     flip(folder_of(tmp_path, ids[1]) / DATA)
     assert served(loader)[0] == ids[0]
     flip(folder_of(tmp_path, ids[0]) / DATA)
-    assert served(IndexLoader(store, Engine().open, Scratch()))[0] == ids[2]
+    assert served(SnapshotLoader(store, Engine().open, Scratch()))[0] == ids[2]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_after_a_rollback_the_refused_one_is_the_last_resort(
     ids=["empty", "nonsense", "dangling", "a directory", "a link to nowhere", "gone"],
 )
 def test_where_current_names_none_the_newest_is_chosen(
-    loader: IndexLoader, ids: list[str], tmp_path: Path, damage: Callable[[Path], object], expected: str
+    loader: SnapshotLoader, ids: list[str], tmp_path: Path, damage: Callable[[Path], object], expected: str
 ) -> None:
     damage(tmp_path / "CURRENT")
     chosen, problem = served(loader)
@@ -150,7 +150,7 @@ def test_where_current_names_none_the_newest_is_chosen(
 
 
 def test_what_is_served_stays_where_it_is_the_newest_intact(
-    loader: IndexLoader, engine: Engine, store: SnapshotStore, ids: list[str], tmp_path: Path
+    loader: SnapshotLoader, engine: Engine, store: SnapshotStore, ids: list[str], tmp_path: Path
 ) -> None:
     """It is not loaded again beside itself."""
     first = loader.choose(None)
@@ -165,7 +165,7 @@ def test_what_is_served_stays_where_it_is_the_newest_intact(
 
 
 def test_damage_is_not_looked_for_again_until_something_changes(
-    loader: IndexLoader, store: CountedStore, ids: list[str], tmp_path: Path
+    loader: SnapshotLoader, store: CountedStore, ids: list[str], tmp_path: Path
 ) -> None:
     """Then it is read as a whole, and served if it is repaired."""
     content = (folder_of(tmp_path, ids[2]) / DATA).read_bytes()
@@ -180,7 +180,7 @@ def test_damage_is_not_looked_for_again_until_something_changes(
     assert served(loader, fallback.index) == (ids[2], None)
 
 
-def test_a_repair_must_be_a_whole_one(loader: IndexLoader, ids: list[str], tmp_path: Path) -> None:
+def test_a_repair_must_be_a_whole_one(loader: SnapshotLoader, ids: list[str], tmp_path: Path) -> None:
     """One whose times are right, too: they have lied before."""
     folder = folder_of(tmp_path, ids[2])
     content = (folder / DATA).read_bytes()
@@ -194,7 +194,7 @@ def test_a_repair_must_be_a_whole_one(loader: IndexLoader, ids: list[str], tmp_p
 
 
 def test_a_scrub_finds_what_was_trusted(
-    loader: IndexLoader, engine: Engine, ids: list[str], tmp_path: Path
+    loader: SnapshotLoader, engine: Engine, ids: list[str], tmp_path: Path
 ) -> None:
     """The next choice is another one, though nothing on the disk has changed since."""
     flip_unseen(folder_of(tmp_path, ids[2]) / DATA)
@@ -208,7 +208,7 @@ def test_a_scrub_finds_what_was_trusted(
 
 
 def test_without_another_what_is_served_goes_on(
-    loader: IndexLoader, store: SnapshotStore, tmp_path: Path
+    loader: SnapshotLoader, store: SnapshotStore, tmp_path: Path
 ) -> None:
     """Its damage is told."""
     only = publish(store)
@@ -224,7 +224,7 @@ def test_without_another_what_is_served_goes_on(
 
 
 def test_an_index_that_is_gone_goes_on_being_served(
-    loader: IndexLoader, ids: list[str], tmp_path: Path
+    loader: SnapshotLoader, ids: list[str], tmp_path: Path
 ) -> None:
     first = loader.choose(None)
     assert first is not None
@@ -238,7 +238,7 @@ def test_an_index_that_is_gone_goes_on_being_served(
 
 
 def test_where_none_is_intact_the_current_ones_damage_is_told(
-    loader: IndexLoader, ids: list[str], tmp_path: Path
+    loader: SnapshotLoader, ids: list[str], tmp_path: Path
 ) -> None:
     for snapshot_id in ids:
         (folder_of(tmp_path, snapshot_id) / DATA).unlink()
@@ -247,7 +247,7 @@ def test_where_none_is_intact_the_current_ones_damage_is_told(
 
 
 def test_another_model_is_never_replaced_by_an_older_index(
-    loader: IndexLoader, engine: Engine, ids: list[str]
+    loader: SnapshotLoader, engine: Engine, ids: list[str]
 ) -> None:
     """The settings are wrong then, not the index."""
     engine.unfit = {ids[2]}
@@ -256,7 +256,7 @@ def test_another_model_is_never_replaced_by_an_older_index(
 
 
 def test_what_stands_in_fits_the_settings(
-    loader: IndexLoader, engine: Engine, ids: list[str], tmp_path: Path
+    loader: SnapshotLoader, engine: Engine, ids: list[str], tmp_path: Path
 ) -> None:
     flip(folder_of(tmp_path, ids[2]) / DATA)
     engine.unfit = {ids[1]}
@@ -264,7 +264,7 @@ def test_what_stands_in_fits_the_settings(
 
 
 def test_what_the_engine_fails_on_is_replaced_and_closed(
-    loader: IndexLoader, engine: Engine, ids: list[str]
+    loader: SnapshotLoader, engine: Engine, ids: list[str]
 ) -> None:
     """Its files are as they were written: the text says so, and it is not tried at every look."""
     engine.failing = {ids[2]}
@@ -281,7 +281,7 @@ def test_what_the_engine_failed_on_is_tried_again_after_a_while(
     store: SnapshotStore, engine: Engine, ids: list[str]
 ) -> None:
     """It may have been for want of memory."""
-    loader = IndexLoader(store, engine.open, Scratch(), engine_retry_s=0)
+    loader = SnapshotLoader(store, engine.open, Scratch(), engine_retry_s=0)
     engine.failing = {ids[2]}
     fallback = loader.choose(None)
     assert fallback is not None
@@ -290,7 +290,7 @@ def test_what_the_engine_failed_on_is_tried_again_after_a_while(
 
 
 def test_damage_that_the_engine_stumbles_on_is_named(
-    loader: IndexLoader, engine: Engine, ids: list[str], tmp_path: Path
+    loader: SnapshotLoader, engine: Engine, ids: list[str], tmp_path: Path
 ) -> None:
     """The file is found, not the engine's panic."""
     engine.failing = {ids[2]}
@@ -306,4 +306,4 @@ def test_an_error_of_the_system_is_no_damage(store: SnapshotStore, ids: list[str
         raise OSError(errno.EMFILE, "Too many open files")
 
     with pytest.raises(OSError, match="Too many open files"):
-        IndexLoader(store, fail, Scratch()).choose(None)
+        SnapshotLoader(store, fail, Scratch()).choose(None)

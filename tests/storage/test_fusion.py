@@ -33,11 +33,11 @@ def test_the_best_are_those_of_the_whole_order() -> None:
     drawn = random.Random(1)
     for _ in range(50):
         dense = [(number, drawn.randint(-3, 3) / 4) for number in drawn.sample(range(40), 20)]
-        words = [(number, drawn.randint(0, 3) / 4) for number in drawn.sample(range(40), 20)]
+        lexical = [(number, drawn.randint(0, 3) / 4) for number in drawn.sample(range(40), 20)]
         dense.sort(key=lambda item: -item[1])
-        everything = fuse(dense, words, dense_weight=0.5, limit=40)
+        everything = fuse(dense, lexical, dense_weight=0.5, limit=40)
         assert everything == sorted(everything, key=lambda item: (-item[1], item[0]))
-        assert fuse(dense, words, dense_weight=0.5, limit=7) == everything[:7]
+        assert fuse(dense, lexical, dense_weight=0.5, limit=7) == everything[:7]
 
 
 def test_an_opposite_direction_counts_as_none() -> None:

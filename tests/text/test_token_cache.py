@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from app.text import token_cache as words
-from app.text.token_cache import WordMemo
+from app.text.token_cache import TokenCache
 
 
-def lengths(asked: list[str]) -> WordMemo:
+def lengths(asked: list[str]) -> TokenCache:
     def compute(word: str) -> list[int]:
         asked.append(word)
         return [len(word), 0]
 
-    return WordMemo(compute)
+    return TokenCache(compute)
 
 
 def test_numbers_come_in_the_order_of_the_words_and_each_is_computed_once() -> None:

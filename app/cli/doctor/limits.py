@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from app.bootstrap.access import make_rate_limits
 from app.cli.doctor.finding import Finding, fail, ok
 from app.config.settings import Settings, WhenDown
-from app.http.rate_limiter import RateLimits
+from app.http.rate_limiter import RateLimiter
 
 
 def check_rate_limits(settings: Settings) -> Iterator[Finding]:
@@ -25,7 +25,7 @@ def check_rate_limits(settings: Settings) -> Iterator[Finding]:
         )
 
 
-async def _answers(limits: RateLimits) -> bool:
+async def _answers(limits: RateLimiter) -> bool:
     try:
         return await limits.storage_answers()
     finally:

@@ -12,11 +12,11 @@ from app.domain.deadline import start_deadline
 from app.domain.errors import ModelTimeout, RagError
 from app.provider.client import Endpoint, ProviderClient
 from app.provider.failures import ProviderFailure
-from app.provider.retry import Patience
+from app.provider.retry import RetryPolicy
 
 TIMEOUT_S = 10.0
 
-_ONCE = Patience(retries=0)
+_ONCE = RetryPolicy(retries=0)
 _MAX_BYTES = 1024 * 1024
 
 

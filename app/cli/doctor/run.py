@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from app.bootstrap.access import check_openness
+from app.bootstrap.access import require_keys_unless_loopback
 from app.cli.doctor.finding import Finding, fail, ok
 from app.cli.doctor.index import check_index_on_disk
 from app.cli.doctor.limits import check_rate_limits
@@ -55,7 +55,7 @@ def _guarded(check: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Find
 
 def _check_settings(settings: Settings) -> Finding:
     try:
-        keys = check_openness(settings)
+        keys = require_keys_unless_loopback(settings)
     except SettingsError as error:
         return fail("settings", str(error))
     return ok("settings", "all are right; " + ("keys are asked for" if keys else "no key is asked for"))

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.domain.errors import Unauthorized
 from app.http.api_keys import ApiKeys
 from app.http.problems import error_response
-from app.observability.request_context import current_notes
+from app.observability.request_context import current_context
 
 
 class Authentication:
@@ -28,7 +28,7 @@ class Authentication:
         keys = _presented(scope)
         client = await self._keys.client_of(*keys) if keys else None
         if client is not None:
-            current_notes().client = client
+            current_context().client = client
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await _refusal(scope, wrong=bool(keys))(scope, receive, send)

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.http.middleware.coarse_timer import CoarseTimer
 from app.http.middleware.request_task import current_task
 from app.http.paths import is_work
-from app.observability.request_context import CLIENT_GONE, current_notes
+from app.observability.request_context import CLIENT_GONE, current_context
 
 # A request that has ended by then was not worth a task of its own, which takes 15 microseconds.
 _UNWATCHED_S = 0.1
@@ -29,10 +29,10 @@ class CancelOnDisconnect:
         if not is_work(scope):
             await self._app(scope, receive, send)
             return
-        notes = current_notes()
+        context = current_context()
         unread = [await receive()]
         if unread[0]["type"] == "http.disconnect":
-            notes.outcome = CLIENT_GONE
+            context.outcome = CLIENT_GONE
             return
         work = current_task()
         gone = False
@@ -43,7 +43,7 @@ class CancelOnDisconnect:
             while (await receive())["type"] != "http.disconnect":
                 pass
             # A server says so too when the answer has been sent.
-            if not notes.answered:
+            if not context.answered:
                 gone = True
                 work.cancel()
 
@@ -56,7 +56,7 @@ class CancelOnDisconnect:
         except asyncio.CancelledError:
             if not gone:
                 raise
-            notes.outcome = CLIENT_GONE
+            context.outcome = CLIENT_GONE
             work.uncancel()
         finally:
             self._timer.stop(waiting)

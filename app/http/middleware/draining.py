@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.domain.errors import IndexNotReady
 from app.http.middleware.request_task import current_task
 from app.http.problems import error_response
-from app.observability.request_context import current_notes
+from app.observability.request_context import current_context
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class RefuseWhenDraining:
             except asyncio.CancelledError:
                 if not drain.has_cut(request):
                     raise
-                if current_notes().status is not None:  # a stream, which has told the reason by an event
+                if current_context().status is not None:  # a stream, which has told the reason by an event
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
                 else:
                     await _refusal(scope)(scope, receive, send)

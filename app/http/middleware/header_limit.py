@@ -14,7 +14,7 @@ MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
 
 
-class HeadLimit:
+class HeaderLimit:
     """Refuses what no client of ours sends.
 
     The server's protocol has a bound, too, for heads that do not end: see `app/http/server/protocol.py`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.http.problems import as_internal_error, error_response
-from app.observability.request_context import current_notes
+from app.observability.request_context import current_context
 
 
 class InternalErrors:
@@ -21,6 +21,6 @@ class InternalErrors:
         try:
             await self._app(scope, receive, send)
         except Exception as error:  # the request's boundary: what got here, nobody else has answered
-            if scope["type"] != "http" or current_notes().status is not None:
+            if scope["type"] != "http" or current_context().status is not None:
                 raise
             await error_response(scope["path"], as_internal_error(error))(scope, receive, send)

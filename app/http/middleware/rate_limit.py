@@ -8,14 +8,14 @@ from app.domain.errors import Overloaded, RagError, RateLimited
 from app.http.client_address import ClientAddress
 from app.http.paths import is_work
 from app.http.problems import error_response
-from app.http.rate_limiter import RateLimits, Verdict
-from app.observability.request_context import Header, current_notes
+from app.http.rate_limiter import RateLimiter, Verdict
+from app.observability.request_context import Header, current_context
 
 
 class RateLimit:
     """Refuses work beyond the limit: by the key's name, or by address where there are no keys."""
 
-    def __init__(self, app: ASGIApp, limits: RateLimits, address_of: ClientAddress) -> None:
+    def __init__(self, app: ASGIApp, limits: RateLimiter, address_of: ClientAddress) -> None:
         self._app = app
         self._limits = limits
         self._address_of = address_of
@@ -24,8 +24,8 @@ class RateLimit:
         if not is_work(scope):
             await self._app(scope, receive, send)
             return
-        notes = current_notes()
-        client = ("key", notes.client) if notes.client else ("address", self._address_of(scope))
+        context = current_context()
+        client = ("key", context.client) if context.client else ("address", self._address_of(scope))
         try:
             verdict = await self._limits.take(*client)
         except Overloaded as error:
@@ -34,7 +34,7 @@ class RateLimit:
         if verdict is None:
             await self._app(scope, receive, send)
             return
-        notes.headers += self._headers(verdict)
+        context.headers += self._headers(verdict)
         app = self._app if verdict.allowed else error_response(scope["path"], self._refusal(verdict))
         await app(scope, receive, send)
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.http.access_log import RequestLog
 from app.http.middleware.draining import Drain
 from app.observability.logging import request_id
-from app.observability.request_context import Header, RequestNotes, start_notes
+from app.observability.request_context import Header, RequestContext, start_context
 
 _WELL_FORMED_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 # What browsers are told.
@@ -44,23 +44,23 @@ class Observed:
             return
         own = _given_id(scope) or os.urandom(16).hex()
         request_id.set(own)
-        notes = start_notes(own, [*_SECURITY_HEADERS, (b"x-request-id", own.encode())])
+        context = start_context(own, [*_SECURITY_HEADERS, (b"x-request-id", own.encode())])
         started = time.perf_counter()
 
         async def send_and_note(message: Message) -> None:
             if message["type"] == "http.response.start":
-                notes.status = message["status"]
+                context.status = message["status"]
                 if self._drain.began:
-                    notes.headers.append(_CLOSE)
-                message["headers"] = _with_headers(message, notes)
+                    context.headers.append(_CLOSE)
+                message["headers"] = _with_headers(message, context)
             elif not message.get("more_body", False):
-                notes.answered = True
+                context.answered = True
             await send(message)
 
         try:
             await self._app(scope, receive, send_and_note)
         finally:
-            self._log.ended(scope, notes, time.perf_counter() - started)
+            self._log.ended(scope, context, time.perf_counter() - started)
 
 
 def _given_id(scope: Scope) -> str | None:
@@ -72,7 +72,7 @@ def _given_id(scope: Scope) -> str | None:
     return None
 
 
-def _with_headers(message: Message, notes: RequestNotes) -> list[Header]:
+def _with_headers(message: Message, context: RequestContext) -> list[Header]:
     """Those of the layers are the only ones of their names."""
-    names = dict(notes.headers)
-    return [header for header in message.get("headers", ()) if header[0] not in names] + notes.headers
+    names = dict(context.headers)
+    return [header for header in message.get("headers", ()) if header[0] not in names] + context.headers

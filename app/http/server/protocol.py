@@ -25,7 +25,7 @@ class BoundedProtocol(HttpToolsProtocol):
     first byte; its bounds are for h11 alone. The body, while the application reads it, is `BodyLimit`'s.
 
     Attributes:
-        max_head_bytes: of a head that has not ended; one that comes in a single read is `HeadLimit`'s.
+        max_head_bytes: of a head that has not ended; one that comes in a single read is `HeaderLimit`'s.
         head_timeout_s: from the connection, or the head's first byte on one that is used again, to its end.
         max_unread_bytes: of a body whose answer has been given already, as where a key was missing.
     """

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from app.domain.answer import Citation
 from app.embeddings.local import LocalEmbedding
 from app.query.synthesis.contract import Conversation, Standalone, Synthesis
-from app.query.synthesis.sentence_analysis import Analysis, Analyzer
+from app.query.synthesis.sentence_analysis import SentenceAnalysis, SentenceAnalyzer
 from app.text.bm25 import TermCounter
 
 MODEL = "extractive"
@@ -49,7 +49,7 @@ class ExtractiveSynthesizer:
     def __init__(self, embedding: LocalEmbedding) -> None:
         self._embedding = embedding
         self._counter = TermCounter()
-        self._analyzer = Analyzer(embedding, self._counter, max_sentences=_MAX_SENTENCES)
+        self._analyzer = SentenceAnalyzer(embedding, self._counter, max_sentences=_MAX_SENTENCES)
 
     async def standalone(self, question: str, conversation: Conversation) -> Standalone:
         """The question as it is: what it refers to, only a language model could tell."""
@@ -72,7 +72,7 @@ class ExtractiveSynthesizer:
     def quote(self, question: str, passages: Sequence[Citation]) -> str:
         best = passages[:_PASSAGES]
         analyses = [self._analyzer.analyze(passage) for passage in best]
-        found = Analysis.joined(analyses).first(_MAX_SENTENCES)
+        found = SentenceAnalysis.joined(analyses).first(_MAX_SENTENCES)
         if not found.sentences:
             return f"{best[0].text[:_MAX_CHARS].strip()} [{best[0].marker}]"
         places = np.repeat(np.arange(len(best)), [len(each.sentences) for each in analyses])[:_MAX_SENTENCES]
@@ -82,7 +82,7 @@ class ExtractiveSynthesizer:
         worth = [index for index in best_first if scores[index] >= _WORTH_ADDING * scores[best_first[0]]]
         return " ".join(f"{found.sentences[index]} [{best[places[index]].marker}]" for index in worth)
 
-    def _scores(self, question: str, found: Analysis, relevance: Scores) -> Scores:
+    def _scores(self, question: str, found: SentenceAnalysis, relevance: Scores) -> Scores:
         """Higher is better.
 
         Args:
@@ -99,7 +99,7 @@ class ExtractiveSynthesizer:
         return scores
 
 
-def _word_scores(question: set[int], found: Analysis) -> Scores:
+def _word_scores(question: set[int], found: SentenceAnalysis) -> Scores:
     """The share of the question's words in each sentence; those rare among the sentences count more."""
     count = len(found.sentences)
     if not question:

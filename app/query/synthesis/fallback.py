@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 _FAILED = (ModelUnavailable, ModelTimeout)
 
 
-class DegradingSynthesizer:
+class FallbackSynthesizer:
     """Asks one synthesizer, and another where that fails. Which it was, the synthesis's `model` tells."""
 
     def __init__(self, preferred: Synthesizer, fallback: Synthesizer) -> None:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from app.domain.answer import Citation
 from app.domain.errors import ModelUnavailable
-from app.llms.openai import ChatModel, Completion, Messages
+from app.llms.openai import Completion, Messages, OpenAIChat
 from app.query.synthesis.contract import Conversation, Standalone, Synthesis
 from app.query.synthesis.markers import MarkerFilter, resolve_markers
 
@@ -29,7 +29,7 @@ _MAX_QUESTION_CHARS = 8_000
 
 
 class LLMSynthesizer:
-    def __init__(self, llm: ChatModel) -> None:
+    def __init__(self, llm: OpenAIChat) -> None:
         self._llm = llm
 
     @property

@@ -30,7 +30,7 @@ _Key = tuple[str, str | None, bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Analysis:
+class SentenceAnalysis:
     """Sentences, each judged together with the headings above it.
 
     Attributes:
@@ -45,24 +45,26 @@ class Analysis:
     places: npt.NDArray[np.integer[Any]]
 
     @staticmethod
-    def joined(parts: Sequence[Analysis]) -> Analysis:
+    def joined(parts: Sequence[SentenceAnalysis]) -> SentenceAnalysis:
         starts = np.cumsum([0, *(len(part.sentences) for part in parts[:-1])])
-        return Analysis(
+        return SentenceAnalysis(
             [sentence for part in parts for sentence in part.sentences],
             np.concatenate([part.vectors for part in parts]),
             np.concatenate([part.terms for part in parts]),
             np.concatenate([part.places + start for part, start in zip(parts, starts, strict=True)]),
         )
 
-    def first(self, count: int) -> Analysis:
+    def first(self, count: int) -> SentenceAnalysis:
         """Of the first `count` sentences only."""
         if len(self.sentences) <= count:
             return self
         kept = self.places < count
-        return Analysis(self.sentences[:count], self.vectors[:count], self.terms[kept], self.places[kept])
+        return SentenceAnalysis(
+            self.sentences[:count], self.vectors[:count], self.terms[kept], self.places[kept]
+        )
 
 
-class Analyzer:
+class SentenceAnalyzer:
     """Analyses passages, and remembers those that were last asked for. For any number of threads."""
 
     def __init__(
@@ -77,10 +79,10 @@ class Analyzer:
         self._counter = counter
         self._max_sentences = max_sentences
         self._room = remembered_bytes
-        self._remembered: OrderedDict[_Key, Analysis] = OrderedDict()
+        self._remembered: OrderedDict[_Key, SentenceAnalysis] = OrderedDict()
         self._lock = Lock()
 
-    def analyze(self, passage: Citation) -> Analysis:
+    def analyze(self, passage: Citation) -> SentenceAnalysis:
         """The first `max_sentences` of a passage."""
         key = (passage.text, passage.heading, not passage.document.lower().endswith(_PLAIN_SUFFIXES))
         with self._lock:
@@ -92,7 +94,7 @@ class Analyzer:
             self._remember(key, made)
         return made
 
-    def _remember(self, key: _Key, made: Analysis) -> None:
+    def _remember(self, key: _Key, made: SentenceAnalysis) -> None:
         if key in self._remembered:
             return
         self._remembered[key] = made
@@ -100,12 +102,12 @@ class Analyzer:
         while self._room < 0:
             self._room += _size(*self._remembered.popitem(last=False))
 
-    def _made(self, key: _Key) -> Analysis:
+    def _made(self, key: _Key) -> SentenceAnalysis:
         text, heading, markdown = key
         sentences = split_sentences(text, markdown=markdown, limit=self._max_sentences)
         texts = [f"{heading or ''} {sentence}" for sentence in sentences]
         terms = [self._counter.terms(text) for text in texts]
-        return Analysis(
+        return SentenceAnalysis(
             sentences,
             self._embedding.embed(texts),
             np.array([term for each in terms for term in each], dtype=np.uint32),
@@ -113,7 +115,7 @@ class Analyzer:
         )
 
 
-def _size(key: _Key, analysis: Analysis) -> int:
+def _size(key: _Key, analysis: SentenceAnalysis) -> int:
     text, heading, _ = key
     arrays = analysis.vectors.nbytes + analysis.terms.nbytes + analysis.places.nbytes
     return _OVERHEAD_BYTES + arrays + sum(map(sys.getsizeof, (text, heading, *analysis.sentences)))

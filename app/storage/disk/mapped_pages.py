@@ -9,7 +9,7 @@ from pathlib import Path
 _MAPS = Path("/proc/self/maps")
 
 
-def let_go(folder: Path) -> None:
+def release_mapped_pages(folder: Path) -> None:
     """Take the pages of files below a folder out of this process.
 
     They stay in the kernel's cache, which writes and drops them as it needs memory, and come back from there

@@ -49,5 +49,5 @@ def _finds(shard: ChunkShard, vectors: dict[str, Any]) -> bool:
         qdrant.QueryRequest(limit=1, query=qdrant.Query.Nearest(vectors[name], using=name))
         for name in (DENSE, BM25)
     ]
-    dense, words = shard.engine.query_batch(qdrant.QueryBatchRequest(searches))
-    return bool(words) and bool(dense) and dense[0].score >= _ITSELF
+    dense, lexical = shard.engine.query_batch(qdrant.QueryBatchRequest(searches))
+    return bool(lexical) and bool(dense) and dense[0].score >= _ITSELF

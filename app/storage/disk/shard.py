@@ -18,7 +18,7 @@ import qdrant_edge as qdrant
 from app.domain.vectors import Vector
 from app.storage.disk.chunk_points import ChunkPoints, number_of
 from app.storage.disk.labels import LABELS, labels_of
-from app.storage.disk.mapped_pages import let_go
+from app.storage.disk.mapped_pages import release_mapped_pages
 from app.storage.payloads import FIELDS, Entry
 from app.text.bm25 import TermCounts, TermStatistics, counts_of, has_drifted, weights
 
@@ -172,7 +172,7 @@ class ChunkShard:
             self._tokens += entry.terms.length
         self._since_let_go += len(entries)
         if self._since_let_go >= _LET_GO_AFTER:
-            let_go(self._path)
+            release_mapped_pages(self._path)
             self._since_let_go = 0
 
     def delete(self, wanted: qdrant.Filter) -> None:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.storage.contract import Reuse
+from app.storage.contract import ReusedChunks
 from app.storage.disk.shard import ChunkShard
 from app.storage.disk.snapshot import Snapshot
 from app.storage.payloads import Entry, moved
@@ -24,7 +24,7 @@ _BYTES_A_CHARACTER = 6
 _BYTES_A_NUMBER = 2 * 4
 
 
-class Target:
+class ShardWriter:
     """A shard in a directory of its own; without chunks, there is none."""
 
     def __init__(self, folder: Path, *, average_length: float | None) -> None:
@@ -34,7 +34,7 @@ class Target:
         # What the disk has to have room for until it is saved.
         self._needed = 0
 
-    def take_over(self, before: Snapshot, shard: ChunkShard, reuse: Reuse) -> None:
+    def reuse(self, previous: Snapshot, shard: ChunkShard, reused: ReusedChunks) -> None:
         """Begin with those chunks of an index that are reused.
 
         Args:
@@ -45,13 +45,13 @@ class Target:
             OSError: the disk is full.
         """
         # Twice: what is in the copy may all be written anew.
-        self._needed = before.bytes_on_disk
+        self._needed = previous.bytes_on_disk
         check_room(self._folder, 2 * self._needed)
-        before.copy_files(before.store_files, self._folder)
+        previous.copy_files(previous.store_files, self._folder)
         self._shard = ChunkShard.open(self._folder)
-        kept = set(reuse.kept)
-        self._shard.delete_documents([each.name for each in before.documents() if each.name not in kept])
-        for name, new_name in reuse.copied:
+        kept = set(reused.kept)
+        self._shard.delete_documents([each.name for each in previous.documents() if each.name not in kept])
+        for name, new_name in reused.copied:
             entries = [each._replace(payload=moved(each.payload, new_name)) for each in shard.entries(name)]
             self._make_room(entries)
             self._shard.add(entries)

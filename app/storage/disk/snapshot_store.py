@@ -16,7 +16,7 @@ from app.storage.disk.files import flush_and_digest, in_threads, status_of, sync
 from app.storage.disk.lock import writer_lock
 from app.storage.disk.manifest_file import write_manifest
 from app.storage.disk.snapshot import DOCUMENTS, Snapshot
-from app.storage.ids import ID, candidates, next_id, to_go_back_to
+from app.storage.ids import ID, candidates, next_id, rollback_target
 from app.storage.manifest import FileInfo, Manifest, SnapshotSummary
 
 _STAGING = ".staging-"
@@ -206,7 +206,7 @@ class SnapshotStore:
         """
         ids = self.ids()
         current = self.current_id() if snapshot_id is None else None
-        snapshot = self.open(to_go_back_to(snapshot_id, ids, current))
+        snapshot = self.open(rollback_target(snapshot_id, ids, current))
         snapshot.verify()
         return snapshot
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from app.domain.document import DocumentRecord
 from app.domain.errors import SnapshotDamaged
-from app.storage.contract import Before, Recipe, Reuse
+from app.storage.contract import PreviousIndex, Recipe, ReusedChunks
 from app.storage.disk.embedding_cache import EmbeddingCache
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.self_test import check_answers
 from app.storage.disk.shard import ENGINE_VERSION, ChunkShard
-from app.storage.disk.shard_writer import Target
+from app.storage.disk.shard_writer import ShardWriter
 from app.storage.disk.snapshot import Snapshot
 from app.storage.disk.snapshot_store import SnapshotStore, Staging
 from app.storage.manifest import Manifest, SnapshotSummary
@@ -42,20 +42,20 @@ class DiskStorage:
             yield
 
     @contextmanager
-    def before(self, recipe: Recipe | None, *, full: bool = False) -> Iterator[Before]:
+    def previous_index(self, recipe: Recipe | None, *, full: bool = False) -> Iterator[PreviousIndex]:
         """Every file of it is read and checked: what is damaged must not be handed on."""
         snapshot = self._newest_verified()
         if snapshot is None:
-            yield Before()
+            yield PreviousIndex()
             return
         manifest = snapshot.manifest
         recipe = recipe or Recipe.of(manifest)
         is_current = manifest.id == self._current_id()
         if full or not recipe.makes_vectors_of(manifest.embedding):
-            yield Before(manifest, snapshot.documents(), is_current=is_current)
+            yield PreviousIndex(manifest, snapshot.documents(), is_current=is_current)
             return
         with ExitStack() as stack:
-            yield Before(
+            yield PreviousIndex(
                 manifest,
                 snapshot.documents(),
                 has_chunks=recipe.makes_chunks_of(manifest) and manifest.engine == ENGINE_VERSION,
@@ -64,10 +64,10 @@ class DiskStorage:
             )
 
     @contextmanager
-    def stage(self, before: Before) -> Iterator[DiskStaging]:
+    def stage(self, previous: PreviousIndex) -> Iterator[DiskStaging]:
         with self._snapshots.stage() as staging:
-            target = Target(
-                staging.path, average_length=before.chunks.average_length if before.chunks else None
+            target = ShardWriter(
+                staging.path, average_length=previous.chunks.average_length if previous.chunks else None
             )
             try:
                 yield DiskStaging(self._snapshots, staging, target)
@@ -126,7 +126,7 @@ class DiskStorage:
 class DiskStaging:
     """See `app.storage.contract.Staging`."""
 
-    def __init__(self, snapshots: SnapshotStore, staging: Staging, target: Target) -> None:
+    def __init__(self, snapshots: SnapshotStore, staging: Staging, target: ShardWriter) -> None:
         self._snapshots = snapshots
         self._staging = staging
         self._target = target
@@ -139,10 +139,10 @@ class DiskStaging:
     def built_at(self) -> str:
         return self._staging.built_at
 
-    def take_over(self, before: Before, reuse: Reuse) -> None:
-        assert before.manifest is not None  # noqa: S101 - there is something to take over
-        assert isinstance(before.chunks, ChunkShard)  # noqa: S101 - a storage is given what it gave
-        self._target.take_over(self._snapshots.open(before.manifest.id), before.chunks, reuse)
+    def reuse(self, previous: PreviousIndex, reused: ReusedChunks) -> None:
+        assert previous.manifest is not None  # noqa: S101 - there is something to take over
+        assert isinstance(previous.chunks, ChunkShard)  # noqa: S101 - a storage is given what it gave
+        self._target.reuse(self._snapshots.open(previous.manifest.id), previous.chunks, reused)
 
     def add(self, entries: Sequence[Entry]) -> None:
         self._target.add(entries)

@@ -147,17 +147,17 @@ class EdgeVectorStore(ChunkStore):
         if query.mode is VectorStoreQueryMode.DEFAULT:
             return self._rankings(query, limit, dense=True)[0]
         if query.mode in {VectorStoreQueryMode.SPARSE, VectorStoreQueryMode.TEXT_SEARCH}:
-            return self._rankings(query, query.sparse_top_k or limit, words=True)[0]
+            return self._rankings(query, query.sparse_top_k or limit, lexical=True)[0]
         if query.mode is VectorStoreQueryMode.HYBRID:
             weight = self.dense_weight if query.alpha is None else query.alpha
-            dense, words = self._rankings(query, candidates, dense=True, words=True)
-            return fuse(dense, words, dense_weight=weight, limit=limit)
+            dense, lexical = self._rankings(query, candidates, dense=True, lexical=True)
+            return fuse(dense, lexical, dense_weight=weight, limit=limit)
         raise NotImplementedError(
             f"query mode {query.mode.value}: this store does default, sparse and hybrid"
         )
 
     def _rankings(
-        self, query: VectorStoreQuery, limit: int, *, dense: bool = False, words: bool = False
+        self, query: VectorStoreQuery, limit: int, *, dense: bool = False, lexical: bool = False
     ) -> list[Ranking]:
         """The dense ranking (cosines) and BM25's (over its bound), as asked for, in one engine call."""
         wanted = self._wanted(query)
@@ -167,7 +167,7 @@ class EdgeVectorStore(ChunkStore):
             nearest = qdrant.Query.Nearest(query.query_embedding or [], using=DENSE)
             searches.append(_search(nearest, limit, wanted, qdrant.SearchParams(hnsw_ef=_HNSW_EF)))
             scales.append(1.0)
-        if words:
+        if lexical:
             terms = self._counter.query(query.query_str or "")
             searches.append(_search(qdrant.Query.Nearest(terms, using=BM25), limit, wanted, None))
             scales.append(1.0 / max(self._shard.terms.score_bound(terms.indices), 1e-9))

@@ -14,7 +14,7 @@ from app.domain.errors import SnapshotDamaged
 from app.domain.vectors import Vector
 from app.storage.payloads import Entry, moved
 from app.storage.postgres.database import Database
-from app.storage.postgres.rows import COLUMNS, entry_of_row, row_of, vector_of, words
+from app.storage.postgres.rows import COLUMNS, entry_of_row, row_of, sparse_vector, vector_of
 from app.storage.postgres.statement import Condition, Statement
 from app.text.bm25 import TermStatistics, has_drifted, weights
 
@@ -148,7 +148,7 @@ class ChunkTable:
             self.terms.add(entry.terms.terms)
             self._tokens += entry.terms.length
 
-    def take_over(self, other: ChunkTable, kept: Sequence[str]) -> None:
+    def reuse(self, other: ChunkTable, kept: Sequence[str]) -> None:
         """Begin with another table's chunks of some documents, copied within the database."""
         names = self.name, other.name
         with self.connection.transaction():
@@ -244,7 +244,7 @@ class ChunkTable:
                     for entry in page:
                         terms, counts = entry.terms
                         values = weights(counts, length=entry.terms.length, average_length=average)
-                        copy.write_row([entry.payload["id"], words(terms, values)])
+                        copy.write_row([entry.payload["id"], sparse_vector(terms, values)])
             self._execute("UPDATE {table} t SET weights = r.weights FROM reweighed r WHERE r.id = t.id")
         self.average_length = average
 

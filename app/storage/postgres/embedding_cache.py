@@ -22,7 +22,7 @@ WHERE (s.scope, s.text_hash) = (e.scope, e.text_hash) AND size > %s
 """
 
 
-class PostgresCache:
+class PostgresEmbeddingCache:
     """
     Args:
         connection: None where there are no tables yet: then nothing is known.

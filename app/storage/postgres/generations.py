@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.domain.document import DocumentRecord
 from app.domain.errors import IndexLocked, SnapshotDamaged
-from app.storage.ids import ID, candidates, next_id, to_go_back_to
+from app.storage.ids import ID, candidates, next_id, rollback_target
 from app.storage.manifest import Manifest, SnapshotSummary
 from app.storage.postgres.chunk_table import ChunkTable
 from app.storage.postgres.database import Database
@@ -194,7 +194,7 @@ class Generations:
 
     def find_for_rollback(self, index_id: str | None) -> Generation:
         """See `SnapshotStore.find_for_rollback`."""
-        return self.open(to_go_back_to(index_id, self.ids(), self.current_id()))
+        return self.open(rollback_target(index_id, self.ids(), self.current_id()))
 
     def next_id(self) -> str:
         return next_id(self.ids())

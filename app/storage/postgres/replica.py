@@ -71,7 +71,7 @@ class _NoTables(DatabaseError):
     """None was there when it was connected."""
 
 
-class Server:
+class Replica:
     """One database, as a server of this service sees it.
 
     Attributes:

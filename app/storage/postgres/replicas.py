@@ -24,7 +24,7 @@ from app.domain.errors import (
 from app.storage.postgres.chunk_table import ChunkTable
 from app.storage.postgres.database import Database
 from app.storage.postgres.generations import CHANNEL, Generation
-from app.storage.postgres.replica import Limits, PoolObserver, Server
+from app.storage.postgres.replica import Limits, PoolObserver, Replica
 from app.storage.postgres.statement import Statement
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _LISTEN_AGAIN_S = 1.0
 _RETRY_AFTER_S = 2
 
 
-class Servers:
+class Replicas:
     """Asks the replicas in turn, and the primary where none of them can answer.
 
     Args:
@@ -48,14 +48,14 @@ class Servers:
         observer: PoolObserver | None = None,
     ) -> None:
         self._observer = observer
-        self.primary = Server(primary, limits)
-        self.replicas = [Server(database, limits) for database in replicas]
+        self.primary = Replica(primary, limits)
+        self.replicas = [Replica(database, limits) for database in replicas]
         self._limits = limits
         self._turn = itertools.count()
         self.on_loss: Callable[[], None] = lambda: None
 
     @property
-    def all(self) -> list[Server]:
+    def all(self) -> list[Replica]:
         return [self.primary, *self.replicas]
 
     async def open(self) -> None:
@@ -75,7 +75,7 @@ class Servers:
         if self._observer is not None:
             for number, server in enumerate(self.all):
                 server.tell(f"replica{number}" if number else "primary", self._observer)
-        found: dict[Server, str | None] = {}
+        found: dict[Replica, str | None] = {}
         problems: list[IndexingError] = []
         for server in self.all:
             try:
@@ -105,14 +105,14 @@ class Servers:
                 problem = error
         raise problem
 
-    def _note(self, server: Server, error: IndexingError) -> None:
+    def _note(self, server: Replica, error: IndexingError) -> None:
         """Tell of a replica: who asks is answered by another one, and sees nothing of it."""
         if server is not self.primary and server.problem != error.reason:
             number = self.replicas.index(server) + 1
             logger.warning("database: read replica %d: %s", number, error.reason)
         server.problem = error.reason
 
-    def having(self, index_id: str) -> list[Server]:
+    def having(self, index_id: str) -> list[Replica]:
         """Those that can answer from an index, in the order in which to ask them."""
         found = [server for server in self.replicas if server.ids and index_id in server.ids]
         if found:

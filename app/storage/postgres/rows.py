@@ -64,7 +64,9 @@ def row_of(entry: Entry, average_length: float) -> tuple[Any, ...]:
         counted.length,
         HalfVector(normalized(vector)),
         signed(counted.terms),
-        words(counted.terms, weights(counted.counts, length=counted.length, average_length=average_length)),
+        sparse_vector(
+            counted.terms, weights(counted.counts, length=counted.length, average_length=average_length)
+        ),
     )
 
 
@@ -96,7 +98,7 @@ def normalized(vector: Sequence[float] | Vector) -> Vector:
     return array / length if length else array
 
 
-def words(terms: Sequence[int], values: Sequence[float]) -> SparseVector:
+def sparse_vector(terms: Sequence[int], values: Sequence[float]) -> SparseVector:
     return SparseVector(dict(zip(map(place, terms), values, strict=True)), DIMENSIONS_OF_WORDS)
 
 

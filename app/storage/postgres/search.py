@@ -16,7 +16,7 @@ from psycopg import sql
 
 from app.storage.payloads import FIELDS
 from app.storage.postgres.filters import condition_of, joined
-from app.storage.postgres.rows import normalized, signed, storable, words
+from app.storage.postgres.rows import normalized, signed, sparse_vector, storable
 from app.storage.postgres.statement import Condition, Statement
 from app.text.bm25 import TermCounter, TermStatistics
 
@@ -28,15 +28,15 @@ _SCORED = 3000
 _DENSE = """
 SELECT id, -(embedding <#> %s) AS score FROM {table} WHERE {wanted} ORDER BY embedding <#> %s LIMIT %s
 """
-_WORDS = """
+_LEXICAL = """
 SELECT id, -(weights <#> %s) / %s AS score FROM {table} WHERE terms && %s::int4[] AND {wanted}
 ORDER BY score DESC, id LIMIT %s
 """
 _NOTHING = "SELECT NULL::text AS id, 0::float8 AS score WHERE false"
 # As `app.storage.fusion` does it.
 _FUSED = """
-SELECT id, %s * greatest(coalesce(dense.score, farthest.score), 0) + %s * coalesce(words.score, 0) AS score
-FROM dense FULL JOIN words USING (id)
+SELECT id, %s * greatest(coalesce(dense.score, farthest.score), 0) + %s * coalesce(lexical.score, 0) AS score
+FROM dense FULL JOIN lexical USING (id)
 CROSS JOIN (SELECT greatest(coalesce(min(score), 0), 0) AS score FROM dense) farthest
 ORDER BY score DESC, id LIMIT %s
 """
@@ -72,7 +72,7 @@ class Search:
         if query.mode is VectorStoreQueryMode.DEFAULT:
             return self._payloads([("found", self._dense(query, limit, wanted))])
         if query.mode in {VectorStoreQueryMode.SPARSE, VectorStoreQueryMode.TEXT_SEARCH}:
-            return self._payloads([("found", self._words(query, query.sparse_top_k or limit, wanted))])
+            return self._payloads([("found", self._lexical(query, query.sparse_top_k or limit, wanted))])
         if query.mode is not VectorStoreQueryMode.HYBRID:
             raise NotImplementedError(
                 f"query mode {query.mode.value}: this store does default, sparse and hybrid"
@@ -82,7 +82,7 @@ class Search:
         return self._payloads(
             [
                 ("dense", self._dense(query, candidates, wanted)),
-                ("words", self._words(query, candidates, wanted)),
+                ("lexical", self._lexical(query, candidates, wanted)),
                 ("found", Statement(sql.SQL(_FUSED).format(), [weight, 1 - weight, limit])),
             ]
         )
@@ -105,7 +105,7 @@ class Search:
         text = sql.SQL(_DENSE).format(table=self.table, wanted=wanted[0])
         return Statement(text, [vector, *wanted[1], vector, limit])
 
-    def _words(self, query: VectorStoreQuery, limit: int, wanted: Condition) -> Statement:
+    def _lexical(self, query: VectorStoreQuery, limit: int, wanted: Condition) -> Statement:
         asked = sorted(self.counter.terms(query.query_str or ""))
         frequencies = dict(zip(asked, self.terms.frequencies(asked), strict=True))
         known = sorted((term for term in asked if frequencies[term]), key=lambda term: frequencies[term])
@@ -118,9 +118,9 @@ class Search:
                 break
             rarest.append(term)
         weights = [self.terms.inverse_frequency(frequencies[term]) for term in known]
-        text = sql.SQL(_WORDS).format(table=self.table, wanted=wanted[0])
+        text = sql.SQL(_LEXICAL).format(table=self.table, wanted=wanted[0])
         bound = max(self.terms.score_bound(asked), 1e-9)
-        return Statement(text, [words(known, weights), bound, signed(rarest), *wanted[1], limit])
+        return Statement(text, [sparse_vector(known, weights), bound, signed(rarest), *wanted[1], limit])
 
     def _wanted(self, query: VectorStoreQuery) -> Condition:
         parts = [condition_of(query.filters, self.fields)]

@@ -11,13 +11,13 @@ import psycopg
 
 from app.domain.document import DocumentRecord
 from app.domain.errors import SnapshotDamaged
-from app.storage.contract import Before, Recipe, Reuse
+from app.storage.contract import PreviousIndex, Recipe, ReusedChunks
 from app.storage.manifest import Manifest, SnapshotSummary
 from app.storage.payloads import Entry
 from app.storage.postgres import schema
 from app.storage.postgres.chunk_table import ChunkTable, Hnsw
 from app.storage.postgres.database import Database, database_errors
-from app.storage.postgres.embedding_cache import PostgresCache
+from app.storage.postgres.embedding_cache import PostgresEmbeddingCache
 from app.storage.postgres.generations import ENGINE, Generations
 from app.storage.postgres.statement import SEARCHING
 from app.storage.self_test import judge
@@ -74,23 +74,23 @@ class PostgresStorage:
                     self._writing = None
 
     @contextmanager
-    def before(self, recipe: Recipe | None, *, full: bool = False) -> Iterator[Before]:
+    def previous_index(self, recipe: Recipe | None, *, full: bool = False) -> Iterator[PreviousIndex]:
         with self._reading() as generations:
-            yield Before() if generations is None else _before(generations, recipe, full=full)
+            yield PreviousIndex() if generations is None else _previous(generations, recipe, full=full)
 
     @contextmanager
-    def stage(self, before: Before) -> Iterator[PostgresStaging]:
-        staging = PostgresStaging(self._own(), before, self._building.hnsw, self._keep)
+    def stage(self, previous: PreviousIndex) -> Iterator[PostgresStaging]:
+        staging = PostgresStaging(self._own(), previous, self._building.hnsw, self._keep)
         try:
             yield staging
         finally:
             staging.clean_up()
 
     @contextmanager
-    def cache(self, *, read_only: bool) -> Iterator[PostgresCache]:
+    def cache(self, *, read_only: bool) -> Iterator[PostgresEmbeddingCache]:
         with self._reading() as generations:
             connection = generations.connection if generations else None
-            yield PostgresCache(connection, self._database.table("embeddings"))
+            yield PostgresEmbeddingCache(connection, self._database.table("embeddings"))
 
     def prune(self) -> None:
         self._own().prune(self._keep)
@@ -126,27 +126,27 @@ class PostgresStorage:
 class PostgresStaging:
     """See `Staging`."""
 
-    def __init__(self, generations: Generations, before: Before, hnsw: Hnsw, keep: int) -> None:
+    def __init__(self, generations: Generations, previous: PreviousIndex, hnsw: Hnsw, keep: int) -> None:
         self.id = generations.next_id()
         self.built_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._generations = generations
-        self._before = before
+        self._previous = previous
         self._hnsw = hnsw
         self._keep = keep
         self._table: ChunkTable | None = None
         self._is_published = False
 
-    def take_over(self, before: Before, reuse: Reuse) -> None:
-        other = before.chunks
+    def reuse(self, previous: PreviousIndex, reused: ReusedChunks) -> None:
+        other = previous.chunks
         assert isinstance(other, ChunkTable)  # noqa: S101 - a storage is given what it gave
-        table = self._create(before.dimensions, other.average_length)
-        table.take_over(other, reuse.kept)
-        for name, new_name in reuse.copied:
+        table = self._create(previous.dimensions, other.average_length)
+        table.reuse(other, reused.kept)
+        for name, new_name in reused.copied:
             table.copy_document(other, name, new_name)
 
     def add(self, entries: Sequence[Entry]) -> None:
         if self._table is None:
-            chunks = self._before.chunks
+            chunks = self._previous.chunks
             average = chunks.average_length if chunks else None
             average = average or sum(each.terms.length for each in entries) / len(entries)
             self._create(len(entries[0].vector), max(1.0, average))
@@ -180,20 +180,20 @@ class PostgresStaging:
         return self._table
 
 
-def _before(generations: Generations, recipe: Recipe | None, *, full: bool) -> Before:
+def _previous(generations: Generations, recipe: Recipe | None, *, full: bool) -> PreviousIndex:
     current = generations.current_id()
     if current is None:
-        return Before()
+        return PreviousIndex()
     try:
         generation = generations.open(current)
         generations.check_count(current, generation.manifest.chunks)
     except SnapshotDamaged:
-        return Before()
+        return PreviousIndex()
     manifest = generation.manifest
     recipe = recipe or Recipe.of(manifest)
     if full or not recipe.makes_vectors_of(manifest.embedding):
-        return Before(manifest, generation.documents(), is_current=True)
-    return Before(
+        return PreviousIndex(manifest, generation.documents(), is_current=True)
+    return PreviousIndex(
         manifest,
         generation.documents(),
         has_chunks=recipe.makes_chunks_of(manifest) and manifest.engine == ENGINE,

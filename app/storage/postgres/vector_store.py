@@ -26,7 +26,7 @@ from app.storage.postgres.chunk_table import ChunkTable, Hnsw
 from app.storage.postgres.database import Database
 from app.storage.postgres.filters import condition_of, joined
 from app.storage.postgres.generations import Generations
-from app.storage.postgres.replicas import Servers
+from app.storage.postgres.replicas import Replicas
 from app.storage.postgres.rows import PAYLOAD, payload_of_row, storable
 from app.storage.postgres.schema import check, migrate
 from app.storage.postgres.search import Search
@@ -48,11 +48,11 @@ class PostgresVectorStore(ChunkStore):
     filter_fields: tuple[str, ...] = FIELDS
 
     _table: ChunkTable = PrivateAttr()
-    _servers: Servers | None = PrivateAttr()
+    _servers: Replicas | None = PrivateAttr()
     _search: Search = PrivateAttr()
     _counter: TermCounter = PrivateAttr(default_factory=TermCounter)
 
-    def __init__(self, table: ChunkTable, servers: Servers | None = None, **fields: Any) -> None:
+    def __init__(self, table: ChunkTable, servers: Replicas | None = None, **fields: Any) -> None:
         super().__init__(**fields)
         self._table = table
         self._servers = servers

@@ -26,7 +26,7 @@ from app.http.api_keys import ApiKeys
 from app.http.middleware.authentication import Authentication
 from app.http.paths import DOCS, PROBES
 from app.main import create_app
-from app.observability.request_context import current_notes, start_notes
+from app.observability.request_context import current_context, start_context
 from tests.config.test_settings import start_with
 from tests.support.raw_http import connect
 from tests.support.serving import (
@@ -212,7 +212,7 @@ def seen_by_the_application(
     sent: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(current_notes().client)
+        seen.append(current_context().client)
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -221,7 +221,7 @@ def seen_by_the_application(
         return {"type": "http.request"}
 
     async def ask() -> None:
-        start_notes("an-id", [])
+        start_context("an-id", [])
         await Authentication(app, ApiKeys(parse_keys(f"alice:{KEY}")), PROBES)(scope, receive, send)
 
     asyncio.run(ask())

@@ -23,7 +23,7 @@ from app.config.networks import parse_networks
 from app.config.settings import Settings, SettingsError, load_settings
 from app.domain.errors import Overloaded
 from app.http.client_address import ClientAddress
-from app.http.rate_limiter import MovingWindows, RateLimits, make_storage
+from app.http.rate_limiter import MovingWindows, RateLimiter, make_storage
 from app.main import create_app
 from tests.config.test_settings import start_with
 from tests.support.redis import redis_server
@@ -230,7 +230,7 @@ def test_several_workers_need_a_storage_that_they_share(tmp_path: Path) -> None:
 def test_what_is_over_is_forgotten() -> None:
     """A scan from many addresses does not fill the memory."""
     storage = make_storage("memory://")
-    limits = RateLimits("5/second", storage, refuse_when_down=False)
+    limits = RateLimiter("5/second", storage, refuse_when_down=False)
     assert isinstance(storage, MovingWindows)
 
     async def scan() -> None:
@@ -392,7 +392,7 @@ def test_the_storage_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture
     """It is tried again after a pause; then the limit holds, and the log says it."""
     port = free_port()
     storage = make_storage(f"redis://127.0.0.1:{port}{PATIENTLY}")
-    limits = RateLimits("1/hour", storage, refuse_when_down=True, pause_s=0.1)
+    limits = RateLimiter("1/hour", storage, refuse_when_down=True, pause_s=0.1)
 
     async def go() -> None:
         with pytest.raises(Overloaded):

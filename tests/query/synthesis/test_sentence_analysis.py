@@ -12,7 +12,7 @@ import numpy as np
 
 from app.domain.answer import Citation
 from app.embeddings.local import LocalEmbedding
-from app.query.synthesis.sentence_analysis import Analysis, Analyzer
+from app.query.synthesis.sentence_analysis import SentenceAnalysis, SentenceAnalyzer
 from app.text.bm25 import TermCounter
 from tests.support.serving import ROOT
 
@@ -20,8 +20,8 @@ EMBEDDING = LocalEmbedding()
 ENCODER = TermCounter()
 
 
-def analyzer(remembered_bytes: int = 1_000_000) -> Analyzer:
-    return Analyzer(EMBEDDING, ENCODER, max_sentences=400, remembered_bytes=remembered_bytes)
+def analyzer(remembered_bytes: int = 1_000_000) -> SentenceAnalyzer:
+    return SentenceAnalyzer(EMBEDDING, ENCODER, max_sentences=400, remembered_bytes=remembered_bytes)
 
 
 def passage(text: str, document: str = "a.md", heading: str | None = None) -> Citation:
@@ -34,7 +34,7 @@ def long_passage(number: int) -> Citation:
     return passage(f"Number {number}. " + "Leave lasts for a number of weeks. " * 20)
 
 
-def same(one: Analysis, other: Analysis) -> bool:
+def same(one: SentenceAnalysis, other: SentenceAnalysis) -> bool:
     return (
         one.sentences == other.sentences
         and np.array_equal(one.vectors, other.vectors)
@@ -91,7 +91,7 @@ def test_memory_is_bounded_in_bytes() -> None:
 
 
 def memory_taken() -> int:
-    def analyze_many() -> Analyzer:
+    def analyze_many() -> SentenceAnalyzer:
         remembering = analyzer(500_000)
         for number in range(200):
             remembering.analyze(long_passage(number))
@@ -144,7 +144,7 @@ def test_many_threads_may_ask() -> None:
 def test_joined_and_cut_they_are_still_their_own() -> None:
     one = analyzer().analyze(passage("Leave lasts 16 weeks. It is paid."))
     two = analyzer().analyze(passage("Trains are red. Buses are blue."))
-    first = Analysis.joined([one, two]).first(3)
+    first = SentenceAnalysis.joined([one, two]).first(3)
     (trains,) = ENCODER.terms("trains")
     (buses,) = ENCODER.terms("buses")
     assert first.sentences == ["Leave lasts 16 weeks.", "It is paid.", "Trains are red."]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.storage.disk import mapped_pages
-from app.storage.disk.mapped_pages import let_go
+from app.storage.disk.mapped_pages import release_mapped_pages
 
 _BYTES = 1024 * 1024
 
@@ -39,7 +39,7 @@ def test_the_pages_below_a_folder_go_and_keep_what_was_written(tmp_path: Path) -
     path = tmp_path / "a folder" / "engine file"
     content = mapped(path, mmap.MAP_SHARED)
     assert resident(path) == _BYTES // 1024
-    let_go(path.parent)
+    release_mapped_pages(path.parent)
     assert resident(path) == 0
     assert content[:] == b"x" * _BYTES
     assert path.read_bytes() == b"x" * _BYTES
@@ -51,11 +51,11 @@ def test_the_pages_below_a_folder_go_and_keep_what_was_written(tmp_path: Path) -
 def test_others_stay(tmp_path: Path, name: str, flags: int) -> None:
     """Those of another folder; and those whose writes are in the memory alone."""
     content = mapped(tmp_path / name, flags)
-    let_go(tmp_path / "folder")
+    release_mapped_pages(tmp_path / "folder")
     assert resident(tmp_path / name) == _BYTES // 1024
     assert content[:] == b"x" * _BYTES
 
 
 def test_where_there_is_no_such_list_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped_pages, "_MAPS", tmp_path / "none")
-    let_go(tmp_path)
+    release_mapped_pages(tmp_path)

@@ -27,7 +27,7 @@ from app.domain.errors import (
 )
 from app.indexing.migration import _BATCH, Migrated, migrate
 from app.indexing.progress import OnProgress, Progress, Stage
-from app.storage.contract import Before, Recipe, Storage
+from app.storage.contract import PreviousIndex, Recipe, Storage
 from app.storage.disk.shard import ChunkShard
 from app.storage.manifest import Manifest
 from app.storage.postgres.chunk_table import ChunkTable
@@ -55,18 +55,18 @@ def served(storage: Storage) -> str | None:
 
 
 def manifest_of(storage: Storage) -> Manifest:
-    with storage.before(None) as before:
+    with storage.previous_index(None) as before:
         assert before.manifest is not None
         return before.manifest
 
 
 def stored_in(storage: Storage) -> Stored:
     """As `tests.support.stored.stored`, of either backend."""
-    with storage.before(None) as before:
+    with storage.previous_index(None) as before:
         return _stored(before)
 
 
-def _stored(before: Before) -> Stored:
+def _stored(before: PreviousIndex) -> Stored:
     chunks = before.chunks
     assert isinstance(chunks, ChunkShard | ChunkTable)
     entries = [entry for record in before.documents for entry in chunks.entries(record.name)]
@@ -294,8 +294,8 @@ class MissingOne:
         self._storage = storage
 
     @contextmanager
-    def before(self, recipe: Recipe | None, *, full: bool = False) -> Iterator[Before]:
-        with self._storage.before(recipe, full=full) as before:
+    def before(self, recipe: Recipe | None, *, full: bool = False) -> Iterator[PreviousIndex]:
+        with self._storage.previous_index(recipe, full=full) as before:
             assert before.manifest is not None
             manifest = before.manifest.model_copy(update={"chunks": before.manifest.chunks + 1})
             yield replace(before, manifest=manifest)

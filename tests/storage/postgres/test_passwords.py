@@ -9,7 +9,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from app.bootstrap.postgres import make_servers
+from app.bootstrap.postgres import make_replicas
 from app.config.settings import Settings, SettingsError, load_settings
 from app.storage.postgres.database import Database
 from tests.conftest import build, write_two_documents
@@ -150,6 +150,6 @@ def test_the_server_is_killed(settings: MakeSettings, tmp_path: Any) -> None:
 def test_it_is_in_no_representation(settings: MakeSettings) -> None:
     url = f"postgresql://u:{SECRET}@127.0.0.1/rag"
     made = settings(database_url=url, database_read_urls=f"{url} {url}")
-    servers = make_servers(made)
+    servers = make_replicas(made)
     for each in (made, Database(url), servers, *servers.all, *servers.all[1:], servers.primary.database):
         assert SECRET not in repr(each) + str(each)
