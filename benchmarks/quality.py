@@ -1,14 +1,19 @@
-"""Does it find the right passages and quote the right answers? Asked over HTTP, with no key set."""
+"""Does it find the right passages and quote the right answers? Asked over HTTP, with no key set.
+
+The measures of retrieval are trec_eval's, by way of `ir_measures`.
+"""
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from statistics import fmean
 from typing import Any
+
+from ir_measures import R, Success, calc_aggregate, nDCG
+from ir_measures.measures import Measure
 
 from app.embeddings.local import LocalEmbedding
 from benchmarks import datasets
@@ -20,8 +25,8 @@ from benchmarks.service import Client, serve, serve_files, written
 _TOP_K = 50
 _SEED = 20261120
 
-# The documents of a question's passages, best first, and the relevant ones' grades.
-Ranking = tuple[list[str], dict[str, int]]
+# The documents of a query's passages, best first, by query.
+Rankings = dict[str, list[str]]
 
 
 def measure() -> Report:
@@ -41,10 +46,10 @@ def _scifact(report: Report) -> None:
     with scifact_folder(search) as folder:
         rankings = scifact_rankings(search, folder)
         naive = _naive_rankings(folder, search)
-    report.add("SciFact nDCG@10", mean_ndcg(rankings), at_least=0.68)
-    report.add("SciFact nDCG@10, naive", mean_ndcg(naive))
-    report.add("SciFact recall@10", fmean(_recall(*each, 10) for each in rankings))
-    report.add("SciFact recall@50 passages", fmean(_recall(*each, _TOP_K) for each in rankings))
+    report.add("SciFact nDCG@10", mean(nDCG @ 10, search, rankings), at_least=0.68)
+    report.add("SciFact nDCG@10, naive", mean(nDCG @ 10, search, naive))
+    report.add("SciFact recall@10", mean(R @ 10, search, rankings))
+    report.add("SciFact recall@50 passages", mean(R @ _TOP_K, search, rankings))
 
 
 def scifact_folder(search: Search) -> AbstractContextManager[Path]:
@@ -54,22 +59,24 @@ def scifact_folder(search: Search) -> AbstractContextManager[Path]:
     )
 
 
-def scifact_rankings(search: Search, folder: Path, **settings: str) -> list[Ranking]:
-    """Of a service with these settings."""
+def scifact_rankings(search: Search, folder: Path, **settings: str) -> Rankings:
+    """Return the rankings of a service with these settings."""
     with serve(folder, **settings) as client:
         return _rankings(client, search)
 
 
-def mean_ndcg(rankings: list[Ranking]) -> float:
-    return fmean(_ndcg(*each, 10) for each in rankings)
+def mean(measure: Measure, search: Search, rankings: Rankings) -> float:
+    """Return a measure's mean over all judged queries."""
+    # No two documents have the same score, since trec_eval sorts those that do by their names.
+    run = {query: {name: -place for place, name in enumerate(ranking)} for query, ranking in rankings.items()}
+    return float(calc_aggregate([measure], search.relevant, run)[measure])
 
 
 def _xquad(report: Report, language: str, bar: float | None) -> None:
     search = datasets.xquad(language)
     with serve_files({f"{name}.txt": text for name, (_, text) in search.documents.items()}) as client:
         rankings = _rankings(client, search)
-    hits = fmean(_recall(*each, 1) for each in rankings)
-    report.add(f"XQuAD {language} hit@1", hits, at_least=bar)
+    report.add(f"XQuAD {language} hit@1", mean(Success @ 1, search, rankings), at_least=bar)
 
 
 def _squad_found(report: Report, squad: Squad) -> None:
@@ -129,39 +136,22 @@ def _sample(report: Report) -> None:
     report.add("sample corpus: off-topic questions declined", fmean(declined))
 
 
-def _rankings(client: Client, search: Search) -> list[Ranking]:
-    """Of each judged query."""
-    return [
-        (_documents(client.retrieve(search.queries[query], _TOP_K)), grades)
-        for query, grades in search.relevant.items()
-    ]
+def _rankings(client: Client, search: Search) -> Rankings:
+    """Return the ranking of each judged query."""
+    return {query: _documents(client.retrieve(search.queries[query], _TOP_K)) for query in search.relevant}
 
 
-def _naive_rankings(folder: Path, search: Search) -> list[Ranking]:
+def _naive_rankings(folder: Path, search: Search) -> Rankings:
     retriever = NaiveIndex.of_documents(folder, LocalEmbedding()).retriever(_TOP_K)
-    return [
-        (
-            _documents([hit.node.metadata for hit in retriever.retrieve(search.queries[query])], "file_name"),
-            grades,
-        )
-        for query, grades in search.relevant.items()
-    ]
+    found = {query: retriever.retrieve(search.queries[query]) for query in search.relevant}
+    return {
+        query: _documents([hit.node.metadata for hit in hits], "file_name") for query, hits in found.items()
+    }
 
 
 def _documents(passages: list[dict[str, Any]], field: str = "document") -> list[str]:
     names = (PurePosixPath(passage[field]).stem for passage in passages)
     return list(dict.fromkeys(names))
-
-
-def _ndcg(ranking: list[str], grades: dict[str, int], depth: int) -> float:
-    gain = sum(grades.get(name, 0) / math.log2(rank + 2) for rank, name in enumerate(ranking[:depth]))
-    best = sorted(grades.values(), reverse=True)[:depth]
-    return gain / sum(grade / math.log2(rank + 2) for rank, grade in enumerate(best))
-
-
-def _recall(ranking: list[str], grades: dict[str, int], depth: int) -> float:
-    relevant = {name for name, grade in grades.items() if grade > 0}
-    return len(relevant & set(ranking[:depth])) / len(relevant)
 
 
 def _contains(answer: str, golds: Iterable[str]) -> bool:

@@ -9,11 +9,13 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from ir_measures import nDCG
+
 from benchmarks import datasets
 from benchmarks.database import database, environment
 from benchmarks.datasets import ROOT
 from benchmarks.loadgen import Result
-from benchmarks.quality import mean_ndcg, scifact_folder, scifact_rankings
+from benchmarks.quality import mean, scifact_folder, scifact_rankings
 from benchmarks.questions import write_questions
 from benchmarks.report import Report
 from benchmarks.service import indexed, openai_settings
@@ -40,8 +42,8 @@ def _measure_quality(report: Report, in_database: dict[str, str]) -> None:
     """Without a key, over HTTP."""
     search = datasets.scifact()
     with scifact_folder(search) as folder:
-        found = mean_ndcg(scifact_rankings(search, folder, **in_database))
-        embedded = mean_ndcg(scifact_rankings(search, folder))
+        found = mean(nDCG @ 10, search, scifact_rankings(search, folder, **in_database))
+        embedded = mean(nDCG @ 10, search, scifact_rankings(search, folder))
     report.add("SciFact nDCG@10, PostgreSQL", found)
     report.add("SciFact nDCG@10, embedded engine", embedded)
     report.add("SciFact nDCG@10, difference", abs(found - embedded), at_most=0.01)
