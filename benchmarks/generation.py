@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 import psycopg
+from llama_index.core.utils import iter_batch
 from psycopg import sql
 
 from app.bootstrap.postgres import make_postgres_storage
@@ -91,7 +91,7 @@ def load(settings: Settings, entries: Iterable[Entry]) -> Loaded:
     names: dict[str, None] = {}
     copying = 0.0
     with storage.writer(), storage.stage(PreviousIndex()) as staging:
-        for batch in _batches(entries, settings.embedding_batch_size):
+        for batch in iter_batch(entries, settings.embedding_batch_size):
             names.update(dict.fromkeys(entry.payload["ref_doc_id"] for entry in batch))
             started = time.perf_counter()
             staging.add(batch)
@@ -132,12 +132,6 @@ def _timed_cursor(took: Took) -> type[psycopg.Cursor[Any]]:
             return self
 
     return TimedCursor
-
-
-def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
-    iterator = iter(entries)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _manifest(index_id: str, documents: int, chunks: int) -> Manifest:

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import uvloop
 
 from benchmarks.connection import Broken, Line, Reply, get, post
@@ -245,12 +246,8 @@ def _kind(error: Exception) -> str:
 def _times(seconds: list[float]) -> Times | None:
     if not seconds:
         return None
-    ordered = sorted(each * 1000 for each in seconds)
-
-    def quantile(share: float) -> float:
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-    return Times(quantile(0.5), quantile(0.9), quantile(0.99), ordered[-1], len(ordered))
+    p50, p90, p99, most = np.quantile(seconds, [0.5, 0.9, 0.99, 1], method="higher") * 1000
+    return Times(float(p50), float(p90), float(p99), float(most), len(seconds))
 
 
 async def _generate(load: Load, questions: Iterator[bytes]) -> Result:

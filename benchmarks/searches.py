@@ -85,8 +85,7 @@ async def times(
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return float(np.quantile(values, share, method="higher"))
 
 
 def matrix(entries: Sequence[Entry]) -> Floats:

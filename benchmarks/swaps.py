@@ -31,6 +31,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import httpx
+import numpy as np
 
 from benchmarks.corpus import documents
 from benchmarks.datasets import ROOT
@@ -226,9 +227,8 @@ def _add_latencies(report: Report, asked: list[Asked], swaps: list[Swap], p99_at
 
 
 def _quantile(asked: list[Asked], share: float) -> float:
-    """Of the latencies, in milliseconds, those of errors too."""
-    ordered = sorted(each.latency_ms for each in asked)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    """Return a quantile of the latencies in milliseconds, those of errors too."""
+    return float(np.quantile([each.latency_ms for each in asked], share, method="higher"))
 
 
 def _write_questions(path: Path) -> Path:
