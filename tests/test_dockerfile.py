@@ -139,22 +139,6 @@ def test_the_base_is_pinned_and_used_twice() -> None:
     assert steps("FROM") == ["${BASE} AS build", "${BASE}"]
 
 
-def test_makefile_and_readme_name_the_same_image() -> None:
-    """And every option of the README's `docker run` fits the image."""
-    makefile, readme = (ROOT / "Makefile").read_text(), (ROOT / "README.md").read_text()
-    assert "docker build --tag rag-service ." in makefile
-    section = readme[readme.index("## In a container") :].split("\n## ")[0]
-    (run,) = re.findall(r"docker run (.*?)\n(?!  )", section, re.DOTALL)
-    assert run.split()[-1] == "rag-service"
-    assert f":{steps('EXPOSE')[0]} " in run.replace("\\\n", " ")
-    for path in json.loads(steps("VOLUME")[0]):
-        assert f":{path}" in run
-    assert "--read-only" in run
-    copied = {step.split()[1] for step in steps("COPY") if not step.startswith("--from")}
-    scripts = set(re.findall(r"scripts/\w+\.py", section))
-    assert scripts <= copied
-
-
 def test_it_installs_what_the_lock_pins() -> None:
     (install,) = (step for step in steps("RUN") if "pip install" in step)
     assert {"--require-hashes", "requirements.lock"} <= set(shlex.split(install))

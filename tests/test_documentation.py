@@ -20,8 +20,8 @@ import psycopg
 import pytest
 import yaml
 
-from app.errors import RagError
-from app.settings import Settings
+from app.config.settings import Settings
+from app.domain.errors import RagError
 from tests.support.fake_provider import FakeProvider
 from tests.support.kustomize import build
 from tests.support.markdown import Block, anchors, blocks, links, prose

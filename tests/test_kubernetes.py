@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -203,16 +202,3 @@ def test_with_a_database_no_pod_has_the_index() -> None:
     for kind, name in WORKLOADS:
         (container,) = pod_of(POSTGRES, kind, name)["containers"]
         assert [env["name"] for env in container["env"]] == ["DATABASE_URL"]
-
-
-def test_the_readme_names_what_is_there() -> None:
-    """Every file and object that it tells a reader to use."""
-    readme = (ROOT / "README.md").read_text()
-    section = readme[readme.index("### In Kubernetes") :].split("\n## ")[0]
-    for path in re.findall(r"deploy/[\w./-]*\w", section):
-        assert (ROOT / path).exists(), path
-    for kind, name in re.findall(r"\b(deployment|cronjob|job|service|secret)/([\w-]+\w)", section):
-        known = {(each.lower(), name) for each, name in map(key_of, build(BASE))}
-        assert (kind, name) in known, (kind, name)
-    command = pod_of(BASE, "Job", "rag-reindex")["containers"][0]["command"]
-    assert command[2] in section

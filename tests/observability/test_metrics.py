@@ -243,9 +243,3 @@ def test_the_dashboard_shows_what_there_is(sample: httpx.Client) -> None:
 def test_each_legend_names_labels_that_are_kept(target: dict[str, str]) -> None:
     kept = set(re.findall(r"\w+", "".join(re.findall(r"by \(([^)]*)\)", target["expr"]))))
     assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= kept
-
-
-def test_the_readme_names_every_figure(sample: httpx.Client) -> None:
-    readme = (ROOT / "README.md").read_text()
-    missing = {name for name in scrape(sample).families if not re.search(rf"\b{name}(_total)?\b", readme)}
-    assert not missing
