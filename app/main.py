@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TypedDict
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app.bootstrap.middleware import make_layers
+from app.bootstrap.middleware import MiddlewareParts, make_middleware, make_middleware_parts
 from app.bootstrap.models import make_provider
 from app.bootstrap.serving import make_index_manager
 from app.bootstrap.tracing import NO_TELEMETRY
 from app.config.settings import Settings, load_settings
-from app.http.openapi import _documented
+from app.http.openapi import describe
 from app.http.paths import is_probe
+from app.http.problems import install_handlers
 from app.http.routes import chat, documents, health, metrics, query
 from app.observability.metrics import Metrics
 from app.serving.index_manager import IndexManager
@@ -29,6 +30,8 @@ DESCRIPTION = "Ask your documents. Answers cite the passages they rest on."
 
 
 class State(TypedDict):
+    """The parts that routes take from `request.state`."""
+
     manager: IndexManager
     metrics: Metrics
 
@@ -40,30 +43,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings: from the environment where not given, which is how uvicorn's workers call it.
     """
     settings = settings or load_settings()
-    layers = make_layers(settings)
-    tracing, figures = layers.tracing, layers.metrics
+    parts = make_middleware_parts(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        provider = make_provider(settings, figures.provider)
-        manager = await asyncio.to_thread(make_index_manager, settings, provider, figures)
-        await manager.start()
-        relax_gc()
-        watch = asyncio.create_task(manager.run())
-        with layers.drain.on_signals(manager.stop):
-            yield {"manager": manager, "metrics": figures}
-        layers.log.close()
-        manager.stop()
-        await asyncio.wait({watch}, timeout=_STOP_GRACE_S)
-        watch.cancel()
-        with suppress(asyncio.CancelledError):
-            await watch
-        await manager.close()
-        await provider.close()
-        if tracing is not None:
-            await asyncio.to_thread(tracing.close)
-        if layers.limits is not None:
-            await layers.limits.close()
+        async with _running(settings, parts) as manager:
+            with parts.drain.on_signals(manager.stop):
+                yield {"manager": manager, "metrics": parts.metrics}
 
     # Its documentation pages bring their scripts along: the stock ones load them from a CDN.
     app = FastAPIOffline(
@@ -71,20 +57,55 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version="0.1.0",
         lifespan=lifespan,
+        middleware=make_middleware(settings, parts),
         redoc_url=None,
-        telemetry=tracing.for_fastapi(is_probe) if tracing else NO_TELEMETRY,
+        telemetry=parts.tracing.for_fastapi(is_probe) if parts.tracing else NO_TELEMETRY,
     )
-    layers.add_to(app, settings)
+    install_handlers(app)
     for module in (query, chat, documents, health, metrics):
         app.include_router(module.router)
-    app.openapi = lambda: _documented(app, with_keys=layers.keys is not None)  # type: ignore[method-assign] # FastAPI's documented way
+    with_keys = parts.keys is not None
+    app.openapi = lambda: describe(app, with_keys=with_keys)  # type: ignore[method-assign] # FastAPI's documented way
     return app
 
 
-def relax_gc() -> None:
-    """For when all that stays has been loaded: a full collection that looks through it takes 100 ms.
+@asynccontextmanager
+async def _running(settings: Settings, parts: MiddlewareParts) -> AsyncIterator[IndexManager]:
+    """Start the parts, and close them in the reverse order; those before a step that fails, too."""
+    async with AsyncExitStack() as stack:
+        if parts.limiter is not None:
+            stack.push_async_callback(parts.limiter.close)
+        if parts.tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, parts.tracing.close)
+        provider = make_provider(settings, parts.metrics.provider)
+        stack.push_async_callback(provider.close)
+        manager = await asyncio.to_thread(make_index_manager, settings, provider, parts.metrics)
+        stack.push_async_callback(manager.close)
+        await manager.start()
+        relax_gc()
+        await stack.enter_async_context(_following(manager))
+        yield manager
 
-    With the default of 700 objects, there are several collections in each request: 6 % of the throughput.
+
+@asynccontextmanager
+async def _following(manager: IndexManager) -> AsyncIterator[None]:
+    """Build the first index, and swap in each new one, until the end."""
+    task = asyncio.create_task(manager.run())
+    try:
+        yield
+    finally:
+        manager.stop()
+        await asyncio.wait({task}, timeout=_STOP_GRACE_S)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def relax_gc() -> None:
+    """Make collections rare, when all that stays has been loaded.
+
+    A full collection that looks through what is loaded takes 100 ms. With the default threshold of 700
+    objects, there are several collections in each request: 6 % of the throughput.
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

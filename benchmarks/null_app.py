@@ -18,9 +18,10 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel, SecretStr
 
-from app.bootstrap.middleware import make_layers
+from app.bootstrap.middleware import make_middleware, make_middleware_parts
 from app.config.secrets import secrets_of
 from app.config.settings import LogFormat, Settings
+from app.http.problems import install_handlers
 from app.main import relax_gc
 from app.observability.logging import log_config
 from benchmarks.connection import API_KEY
@@ -71,12 +72,13 @@ def serve(application: FastAPI, port: int, *, protocol: str = "httptools") -> No
     )
 
 
-def _add_layers() -> None:
+def _add_middleware() -> None:
     settings = Settings(
         api_keys=SecretStr(f"benchmark:{API_KEY}"), rate_limit="100000/minute", log_format=LogFormat.JSON
     )
     logging.config.dictConfig(log_config(settings.log_level, settings.log_format, secrets_of(settings)))
-    make_layers(settings).add_to(app, settings)
+    install_handlers(app)
+    app.user_middleware[:] = make_middleware(settings, make_middleware_parts(settings))
 
 
 def main() -> None:
@@ -85,7 +87,7 @@ def main() -> None:
     parser.add_argument("--layers", action="store_true")
     arguments = parser.parse_args()
     if arguments.layers:
-        _add_layers()
+        _add_middleware()
         relax_gc()
         serve(app, arguments.port, protocol="app.http.server.protocol:BoundedProtocol")
     else:

@@ -20,8 +20,8 @@ def with_key_scheme(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def _documented(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
-    """FastAPI's description of the API, without the errors that it adds and that there are not."""
+def describe(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
+    """Return the OpenAPI document of the API, without the errors that FastAPI adds and no route gives."""
     schema = FastAPI.openapi(app)
     for name, path in schema["paths"].items():
         for operation in path.values():

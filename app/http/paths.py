@@ -1,4 +1,4 @@
-"""Which paths are what: probes, metrics, documentation, and work."""
+"""The kinds of paths: probes, metrics, documentation, and work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from starlette.types import Scope
 
 PROBES = frozenset({"/health", "/health/live"})
 METRICS = frozenset({"/metrics"})
-# What FastAPIOffline's page loads.
+_REPEATED = PROBES | METRICS
+# All that FastAPIOffline's page loads.
 DOCS = frozenset(
     {
         "/docs",
@@ -20,16 +21,15 @@ DOCS = frozenset(
 
 
 def is_work(scope: Scope) -> bool:
-    """Whether a request is more than a question of how things are, as a probe's is."""
+    """Tell whether a request is to be admitted, limited and watched: a question, unlike probes and lists."""
     return bool(scope["type"] == "http" and scope["method"] == "POST")
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the route that took the request: of them there are few, whatever is asked for."""
+    """Return the template of the route that took the request: there are few, whatever is asked for."""
     return getattr(scope.get("route"), "path", "none")
 
 
 def is_probe(scope: Scope) -> bool:
-    """Whether a machine asks how things are, every few seconds."""
-    path: str = scope["path"]
-    return path.startswith("/health") or path == "/metrics"
+    """Tell whether a request is one that machines repeat: a probe, or a scrape of metrics."""
+    return scope["path"] in _REPEATED

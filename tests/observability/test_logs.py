@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import socket
@@ -18,12 +17,8 @@ from starlette.responses import JSONResponse, Response
 
 from app.config.secrets import secrets_of
 from app.config.settings import Settings
-from app.http import access_log as request_log
-from app.http.access_log import RequestLog
 from app.main import create_app
 from app.observability.logging import LogFormatter
-from app.observability.metrics import Metrics
-from app.observability.request_context import RequestContext
 from tests.conftest import build
 from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.raw_http import RawExchange
@@ -123,50 +118,6 @@ def test_a_request_has_one_line(openai_level: httpx.Client, listen: Callable[...
     assert stream["first_token_ms"] > 0
     assert "parental" not in "".join(log.lines)
     assert "in-the-query" not in "".join(log.lines)
-
-
-def test_the_last_line_is_not_lost(
-    sample_settings: Settings, listen: Callable[..., Lines], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Lines are written a moment later; a server that stops writes them first. Figures are there at once."""
-    monkeypatch.setattr(request_log, "TELL_EACH_S", 3600)
-    log = listen()
-    with (
-        serve_in_thread(create_app(sample_settings)) as url,
-        httpx.Client(base_url=url, timeout=60) as client,
-    ):
-        wait_for(lambda: client.get("/health").status_code == 200, "the index")
-        assert client.post("/retrieve", json=QUESTION, headers={"X-Request-ID": "last"}).is_success
-        counted = 'rag_requests_total{method="POST",route="/retrieve",status="200"} 1.0'
-        wait_for(lambda: counted in client.get("/metrics").text, "it to be counted")
-        assert "last" not in "".join(log.lines)
-    wait_for(lambda: '"last"' in "".join(log.lines), "the line")
-
-
-def ended(log: RequestLog, request_id: str, **scope: Any) -> None:
-    known = {"method": "GET", "path": "/documents", "raw_path": b"/documents"}
-    log.ended(known | scope, RequestContext(request_id, status=200), 0.001)
-
-
-def test_a_request_that_ends_after_the_server_is_told_of_too(listen: Callable[..., Lines]) -> None:
-    """As one whose client does not read: there is no event loop for long."""
-    lines, log = listen(), RequestLog(Metrics().requests, log_questions=False)
-    log.close()
-    ended(log, "late")
-    assert lines.requests(1)[0]["request_id"] == "late"
-
-
-def test_a_line_that_cannot_be_written_takes_no_other_along(listen: Callable[..., Lines]) -> None:
-    lines, log = listen(), RequestLog(Metrics().requests, log_questions=False)
-
-    async def end_three() -> None:
-        for name in ("one", "two", "three"):
-            ended(log, name, **({"raw_path": None} if name == "two" else {}))
-        log.close()
-
-    asyncio.run(end_three())
-    told = [(line["request_id"], line["message"]) for line in lines.requests(3)]
-    assert told == [("one", "request"), ("-", "a request's line could not be written"), ("three", "request")]
 
 
 @pytest.mark.parametrize("path", ["/query", "/query/stream", "/v1/chat/completions"])

@@ -7,8 +7,6 @@ import asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.domain.errors import BodyTooLarge, RequestTimeout
-from app.http.middleware.coarse_timer import CoarseTimer
-from app.http.middleware.request_task import current_task
 from app.http.problems import error_response
 
 
@@ -22,7 +20,6 @@ class BodyLimit:
         self._app = app
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
-        self._timer = CoarseTimer(timeout_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,24 +40,11 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
     async def _read_in_time(self, receive: Receive) -> Message:
-        task = current_task()
-        late = False
-
-        def expire() -> None:
-            nonlocal late
-            late = True
-            task.cancel()
-
-        waiting = self._timer.start(expire)
         try:
-            return await self._read(receive)
-        except asyncio.CancelledError:
-            if not late:
-                raise
-            task.uncancel()
+            async with asyncio.timeout(self._timeout_s):
+                return await self._read(receive)
+        except TimeoutError:
             raise RequestTimeout(f"the body did not arrive within {self._timeout_s:g} s") from None
-        finally:
-            self._timer.stop(waiting)
 
     async def _read(self, receive: Receive) -> Message:
         """The whole body as one message, or what came instead of one."""

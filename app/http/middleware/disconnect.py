@@ -6,7 +6,6 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.middleware.coarse_timer import CoarseTimer
 from app.http.middleware.request_task import current_task
 from app.http.paths import is_work
 from app.observability.request_context import CLIENT_GONE, current_context
@@ -23,7 +22,6 @@ class CancelOnDisconnect:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._timer = CoarseTimer(_UNWATCHED_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not is_work(scope):
@@ -50,7 +48,9 @@ class CancelOnDisconnect:
         async def replay() -> Message:
             return unread.pop() if unread else await receive()
 
-        waiting = self._timer.start(lambda: watchers.append(asyncio.create_task(watch())))
+        start_watching = asyncio.get_running_loop().call_later(
+            _UNWATCHED_S, lambda: watchers.append(asyncio.create_task(watch()))
+        )
         try:
             await self._app(scope, replay, send)
         except asyncio.CancelledError:
@@ -59,6 +59,6 @@ class CancelOnDisconnect:
             context.outcome = CLIENT_GONE
             work.uncancel()
         finally:
-            self._timer.stop(waiting)
+            start_watching.cancel()
             for watcher in watchers:
                 watcher.cancel()

@@ -1,4 +1,4 @@
-"""The end of a server: what comes is refused, what is in work may finish for a while, the rest is cut."""
+"""Drain a server that stops: refuse new requests, let those in progress finish for a while, cut the rest."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.domain.errors import IndexNotReady
 from app.http.middleware.request_task import current_task
+from app.http.paths import is_probe
 from app.http.problems import error_response
 from app.observability.request_context import current_context
 
 logger = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# How a server is, its operators want to know to the end.
-_OPEN_PATHS = frozenset({"/health", "/health/live", "/metrics"})
 # For what was cut to tell its clients.
 _CUT_GRACE_S = 2.0
 _RETRY_AFTER_S = 1
@@ -101,7 +100,7 @@ class Drain:
         if not self._requests:
             return
         logger.info("stopping: %d requests are in work", len(self._requests))
-        ended = asyncio.create_task(_wait(set(self._requests)))
+        ended = asyncio.create_task(asyncio.wait(set(self._requests)))
         hurried = asyncio.create_task(self._hurried.wait())
         await asyncio.wait({ended, hurried}, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED)
         ended.cancel()
@@ -112,10 +111,6 @@ class Drain:
             for task in self._cut:
                 task.cancel()
             await asyncio.wait(self._cut, timeout=_CUT_GRACE_S)
-
-
-async def _wait(tasks: set[asyncio.Task[None]]) -> None:
-    await asyncio.wait(tasks)
 
 
 class RefuseWhenDraining:
@@ -130,7 +125,7 @@ class RefuseWhenDraining:
             await self._app(scope, receive, send)
             return
         drain = self._drain
-        if scope["path"] in _OPEN_PATHS:
+        if is_probe(scope):
             await self._app(scope, receive, send)
         elif drain.began:
             await _refusal(scope)(scope, receive, send)

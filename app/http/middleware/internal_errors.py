@@ -1,4 +1,4 @@
-"""What every request passes through."""
+"""Answer for exceptions that nothing else has handled."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from app.observability.request_context import current_context
 
 
 class InternalErrors:
-    """Turns what nobody expected into a problem.
+    """Turns an unexpected exception into a problem document with the status 500 and the request's id.
 
-    Starlette's own handler raises it again, which makes the server log it twice and drop the connection.
+    Starlette's own handler raises the exception again, which makes the server log it twice and close the
+    connection. An exception after the response has begun cannot become a status any more: it goes on, and the
+    server cuts the response off.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -20,7 +22,7 @@ class InternalErrors:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
-        except Exception as error:  # the request's boundary: what got here, nobody else has answered
+        except Exception as error:  # the boundary of a request: no one else has answered it
             if scope["type"] != "http" or current_context().status is not None:
                 raise
             await error_response(scope["path"], as_internal_error(error))(scope, receive, send)

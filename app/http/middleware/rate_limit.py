@@ -15,9 +15,9 @@ from app.observability.request_context import Header, current_context
 class RateLimit:
     """Refuses work beyond the limit: by the key's name, or by address where there are no keys."""
 
-    def __init__(self, app: ASGIApp, limits: RateLimiter, address_of: ClientAddress) -> None:
+    def __init__(self, app: ASGIApp, limiter: RateLimiter, address_of: ClientAddress) -> None:
         self._app = app
-        self._limits = limits
+        self._limiter = limiter
         self._address_of = address_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -27,7 +27,7 @@ class RateLimit:
         context = current_context()
         client = ("key", context.client) if context.client else ("address", self._address_of(scope))
         try:
-            verdict = await self._limits.take(*client)
+            verdict = await self._limiter.take(*client)
         except Overloaded as error:
             await error_response(scope["path"], error)(scope, receive, send)
             return
@@ -40,10 +40,10 @@ class RateLimit:
 
     def _headers(self, verdict: Verdict) -> list[Header]:
         return [
-            (b"ratelimit-limit", b"%d" % self._limits.limit.amount),
+            (b"ratelimit-limit", b"%d" % self._limiter.limit.amount),
             (b"ratelimit-remaining", b"%d" % verdict.remaining),
             (b"ratelimit-reset", b"%d" % verdict.reset_s),
         ]
 
     def _refusal(self, verdict: Verdict) -> RagError:
-        return RateLimited(f"more than {self._limits.limit}", retry_after_s=verdict.reset_s)
+        return RateLimited(f"more than {self._limiter.limit}", retry_after_s=verdict.reset_s)
