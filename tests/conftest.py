@@ -20,8 +20,7 @@ from app.indexing.report import Report
 from app.main import create_app
 from app.storage.postgres import database as database_module
 from app.storage.postgres import replica as server_module
-from tests.support.fake_provider import FakeProvider
-from tests.support.faulty_provider import FaultyProvider, serve_provider
+from tests.fake_provider import FakeProvider, serving
 from tests.support.postgres import PostgresServer, drop_schema, postgres_server
 from tests.support.serving import ROOT, serve_in_thread, wait_for
 from tests.support.watched import WatchedService, serve_watched
@@ -172,16 +171,22 @@ def sample(request: pytest.FixtureRequest) -> httpx.Client:
 
 @pytest.fixture(scope="session")
 def _provider_server() -> Iterator[tuple[FakeProvider, str]]:
-    provider = FakeProvider()
-    with serve_in_thread(provider.app) as url:
+    with serving() as (provider, url):
         yield provider, url
 
 
+@pytest.fixture(scope="session")
+def provider_url(_provider_server: tuple[FakeProvider, str]) -> str:
+    """Address of the fake model provider."""
+    return _provider_server[1]
+
+
 @pytest.fixture
-def provider(_provider_server: tuple[FakeProvider, str]) -> FakeProvider:
-    """The fake model provider, as if just started."""
+def provider(_provider_server: tuple[FakeProvider, str]) -> Iterator[FakeProvider]:
+    """The fake model provider, as if just started, before a test and after it."""
     _provider_server[0].reset()
-    return _provider_server[0]
+    yield _provider_server[0]
+    _provider_server[0].reset()
 
 
 def write_two_documents(folder: Path) -> None:
@@ -191,27 +196,25 @@ def write_two_documents(folder: Path) -> None:
 
 @pytest.fixture
 def openai_settings(
-    provider: FakeProvider, _provider_server: tuple[FakeProvider, str], settings: Callable[..., Settings]
+    provider: FakeProvider, provider_url: str, settings: Callable[..., Settings]
 ) -> Callable[..., Settings]:
     """Settings whose models are the fake provider's, over two documents of this test's own."""
     write_two_documents(settings().documents_dir)
 
     def make(**values: Any) -> Settings:
-        return settings(**_provider_values(_provider_server[1]) | values)
+        return settings(**_provider_values(provider_url) | values)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def _openai_index(
-    _provider_server: tuple[FakeProvider, str], tmp_path_factory: pytest.TempPathFactory
-) -> Settings:
+def _openai_index(provider_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("openai_level")
     write_two_documents(folder)
     settings = Settings(
         documents_dir=folder,
         index_dir=tmp_path_factory.mktemp("openai_index"),
-        **_provider_values(_provider_server[1]),
+        **_provider_values(provider_url),
     )
     build(settings)
     return settings
@@ -232,29 +235,13 @@ def openai_level(_openai_index: Settings, provider: FakeProvider) -> Iterator[ht
 
 
 @pytest.fixture(scope="session")
-def _faulty_server() -> Iterator[tuple[FaultyProvider, str]]:
-    provider = FaultyProvider()
-    with serve_provider(provider) as url:
-        yield provider, url
-
-
-@pytest.fixture
-def faulty(_faulty_server: tuple[FaultyProvider, str]) -> FaultyProvider:
-    """The provider that can fail in every way, as if just started."""
-    _faulty_server[0].reset()
-    return _faulty_server[0]
-
-
-@pytest.fixture(scope="session")
-def faulty_settings(
-    _faulty_server: tuple[FaultyProvider, str], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Settings]:
-    """Settings with that provider and an index of two documents, for one request at a time."""
-    folder = tmp_path_factory.mktemp("faulty")
+def watched_settings(provider_url: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Settings]:
+    """Settings with the provider's models and an index of two documents, for one request at a time."""
+    folder = tmp_path_factory.mktemp("watched")
     write_two_documents(folder)
-    defaults = _provider_values(_faulty_server[1]) | {
+    defaults = _provider_values(provider_url) | {
         "documents_dir": folder,
-        "index_dir": tmp_path_factory.mktemp("faulty_index"),
+        "index_dir": tmp_path_factory.mktemp("watched_index"),
         "index_poll_s": 60,
         "request_timeout_s": 60,
         "max_concurrency": 1,
@@ -269,7 +256,7 @@ def faulty_settings(
 
 
 @pytest.fixture(scope="session")
-def _faulty_services() -> Iterator[dict[str, tuple[WatchedService, ExitStack]]]:
+def _watched_services() -> Iterator[dict[str, tuple[WatchedService, ExitStack]]]:
     services: dict[str, tuple[WatchedService, ExitStack]] = {}
     yield services
     for _, stack in services.values():
@@ -277,20 +264,20 @@ def _faulty_services() -> Iterator[dict[str, tuple[WatchedService, ExitStack]]]:
 
 
 @pytest.fixture
-def serve_faulty(
-    faulty: FaultyProvider,
-    faulty_settings: Callable[..., Settings],
-    _faulty_services: dict[str, tuple[WatchedService, ExitStack]],
+def watched_service(
+    provider: FakeProvider,
+    watched_settings: Callable[..., Settings],
+    _watched_services: dict[str, tuple[WatchedService, ExitStack]],
 ) -> Callable[..., WatchedService]:
-    """A server with given settings, whose models fail. One that was found clean is used again."""
+    """A server with given settings that a test looks into. One that was found clean is used again."""
 
     def get(**values: Any) -> WatchedService:
         key = repr(sorted(values.items()))
-        service, stack = _faulty_services.pop(key, (None, ExitStack()))
+        service, stack = _watched_services.pop(key, (None, ExitStack()))
         if service is None or not service.clean:
             stack.close()
-            service = stack.enter_context(serve_watched(create_app(faulty_settings(**values)), faulty))
-        _faulty_services[key] = service, stack
+            service = stack.enter_context(serve_watched(create_app(watched_settings(**values)), provider))
+        _watched_services[key] = service, stack
         service.note_idle()
         return service
 

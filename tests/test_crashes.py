@@ -16,11 +16,10 @@ from dataclasses import replace
 import pytest
 
 from app.domain.errors import IndexingError
-from tests.support.crash_trials import KEPT, Scenario, Workshop, check_kill, current_id
-from tests.support.durability import not_flushed
-from tests.support.fake_provider import FakeProvider
-from tests.support.traced_reindex import Kill, traced_reindex
-from tests.support.tracing import reason_not_to_trace
+from tests.crash_tracer.durability import not_flushed
+from tests.crash_tracer.traced_reindex import Kill, traced_reindex
+from tests.crash_tracer.tracer import reason_not_to_trace
+from tests.crash_tracer.trials import KEPT, Scenario, Workshop, check_kill, current_id
 
 # Of all trials together, over an hour where every step is taken; each run in them has a limit of its own.
 pytestmark = pytest.mark.timeout(3 * 3600)
@@ -53,9 +52,7 @@ _NEW = {
 
 
 @pytest.fixture(scope="module")
-def workshop(
-    tmp_path_factory: pytest.TempPathFactory, _provider_server: tuple[FakeProvider, str]
-) -> Iterator[Workshop]:
+def workshop(tmp_path_factory: pytest.TempPathFactory, provider_url: str) -> Iterator[Workshop]:
     if reason := reason_not_to_trace():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("crashes").resolve()
@@ -63,11 +60,9 @@ def workshop(
         for file, text in documents.items():
             (folder / name / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / name / file).write_text(text)
-    provider, url = _provider_server
-    provider.reset()
     settings = {
         # What a provider has embedded is kept on the disk, too.
-        **{"openai_base_url": f"{url}/v1", "llm_provider": "extractive"},
+        **{"openai_base_url": f"{provider_url}/v1", "llm_provider": "extractive"},
         **{"parse_workers": 1, "embedding_batch_size": 2, "keep_snapshots": KEPT},
     }
     with traced_reindex(_SERVERS, folder) as reindex:

@@ -22,7 +22,6 @@ import yaml
 
 from app.config.settings import Settings
 from app.domain.errors import RagError
-from tests.support.fake_provider import FakeProvider
 from tests.support.kustomize import build
 from tests.support.markdown import Block, anchors, blocks, links, prose
 from tests.support.newcomer import Checkout
@@ -95,14 +94,12 @@ def test_javascript(block: Block, sample_on_disk: httpx.Client, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("block", [each for each in to_run("sh") if not SERVICE.search(each.code)], ids=str)
-def test_commands_of_the_project(
-    block: Block, tmp_path: Path, _provider_server: tuple[FakeProvider, str]
-) -> None:
+def test_commands_of_the_project(block: Block, tmp_path: Path, provider_url: str) -> None:
     """They work in a fresh checkout; a fake provider stands in for OpenAI and Ollama."""
     checkout = Checkout(tmp_path)
-    code = block.code.replace("http://localhost:11434/v1", f"{_provider_server[1]}/v1")
+    code = block.code.replace("http://localhost:11434/v1", f"{provider_url}/v1")
     if "OPENAI_API_KEY" in code:
-        checkout.environment["OPENAI_BASE_URL"] = f"{_provider_server[1]}/v1"
+        checkout.environment["OPENAI_BASE_URL"] = f"{provider_url}/v1"
     if SERVES.search(code.splitlines()[-1]):
         checkout.serve(code)
         return

@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.fake_provider import FakeProvider
 from tests.support.mounts import SmallDisk, small_disk
 from tests.support.serving import ROOT, run_reindex, server_process
 from tests.support.stored import Stored, stored
@@ -23,7 +22,7 @@ LARGE_DOCUMENTS = 100
 MAKE_A_SHARD = """
 import sys
 from pathlib import Path
-from app.storage.edge_shard import ChunkShard
+from app.storage.disk.shard import ChunkShard
 
 full = Path(sys.argv[1], "full")
 full.write_bytes(bytes(4096))
@@ -137,9 +136,9 @@ def test_a_server_starts_on_a_full_disk(environment: dict[str, str], tmp_path: P
 
 @pytest.mark.parametrize("free", [4096, 28 * 1024], ids=["its making", "its growing"])
 def test_there_is_no_room_for_the_embedding_cache(
-    environment: dict[str, str], tmp_path: Path, _provider_server: tuple[FakeProvider, str], free: int
+    environment: dict[str, str], tmp_path: Path, provider_url: str, free: int
 ) -> None:
-    environment["OPENAI_BASE_URL"] = f"{_provider_server[1]}/v1"
+    environment["OPENAI_BASE_URL"] = f"{provider_url}/v1"
     with small_disk(tmp_path / "mounted", "10m") as disk:
         disk.leave_free(free)
         done = run_reindex(environment, within=disk.within)

@@ -13,9 +13,9 @@ import pytest
 
 from app.config.settings import Settings
 from tests.conftest import build
+from tests.fake_provider import FakeProvider
 from tests.http.middleware.test_draining import QUESTION, environment_of
 from tests.support.balancer import Balancer
-from tests.support.fake_provider import FakeProvider
 from tests.support.serving import ServerProcess, serve_in_thread, server_process, wait_for
 
 MakeSettings = Callable[..., Settings]
@@ -77,7 +77,7 @@ def test_nobody_notices_a_rolling_restart(
     """No ordinary request fails, every stream ends with its event, every process with status 0."""
     build(openai_settings())
     provider.reply = " ".join(["word"] * _WORDS) + " [1]."
-    provider.token_delay_s = _WORD_S
+    provider.token_s = _WORD_S
     environment = environment_of(openai_settings(), DRAIN_TIMEOUT_S=_DRAIN_S)
     with ExitStack() as stack:
 

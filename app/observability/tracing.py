@@ -103,15 +103,15 @@ class _RequestTrace:
 
     def begin(self, stage: str, attributes: SpanAttributes) -> _StageSpan:
         operation = _OPERATIONS[stage]
-        attributes = {"gen_ai.operation.name": operation, **_known(attributes)}
+        of_span = {"gen_ai.operation.name": operation, **_known(attributes)}
         if (provider := self._providers.get(stage)) is not None:
-            attributes["gen_ai.provider.name"] = provider
+            of_span["gen_ai.provider.name"] = provider
         span = self._tracer.start_span(
             # An index's id is no part of the name: there is another one after each reindex.
             f"{operation} {attributes['model']}" if "model" in attributes else operation,
             context=self._context,
             kind=trace.SpanKind.INTERNAL if provider in {None, LOCAL} else trace.SpanKind.CLIENT,
-            attributes=attributes,
+            attributes=of_span,
         )
         self._current = trace.set_span_in_context(span, self._context)
         return _StageSpan(self, span)

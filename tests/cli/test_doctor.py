@@ -20,7 +20,7 @@ from app.config.secrets import secrets_of
 from app.config.settings import Settings, WhenDown
 from app.main import create_app
 from tests.conftest import build, write_two_documents
-from tests.support.fake_provider import FakeProvider, failing_with
+from tests.fake_provider import FakeProvider, faults
 from tests.support.mounts import small
 from tests.support.postgres import PASSWORD, PostgresServer
 from tests.support.redis import redis_server
@@ -127,13 +127,13 @@ def test_what_is_wrong_with_the_provider(
     provider: FakeProvider, openai_settings: MakeSettings, status: int, state: str, named: str
 ) -> None:
     """By the kind of its answer; what it says itself may hold a part of the key."""
-    provider.chat_fault = failing_with(status, f"Incorrect API key provided: {KEY}")
+    provider.chat.fault = faults.status(status, message=f"Incorrect API key provided: {KEY}")
     found = examine(openai_settings(openai_api_key=KEY))
     assert found["embedding"].state is State.OK
     assert "96 dimensions" in found["embedding"].text
     assert (found["chat"].state, str(status) in found["chat"].text) == (state, True)
     assert named in found["chat"].advice
-    assert len(provider.chat_requests) == 1
+    assert len(provider.chat.requests) == 1
 
 
 def test_a_provider_that_is_not_there(openai_settings: MakeSettings) -> None:

@@ -16,12 +16,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from starlette.responses import JSONResponse
 
 from app.config.settings import Settings
 from app.storage.disk.snapshot_store import SnapshotStore
 from tests.conftest import build
-from tests.support.fake_provider import FakeProvider
+from tests.fake_provider import Exchange, FakeProvider, faults
 from tests.support.made_snapshots import flip, folder_of
 from tests.support.serving import ROOT, clean_environment, run_reindex, server_process, wait_for
 from tests.support.stored import stored
@@ -111,16 +110,16 @@ def test_a_plan_counts_what_a_provider_would_be_paid_for(
     environment: Environment,
     tmp_path: Path,
     provider: FakeProvider,
-    _provider_server: tuple[FakeProvider, str],
+    provider_url: str,
 ) -> None:
     """It asks no provider, makes no folder, and where all can be read, its status is 0."""
     (tmp_path / "documents" / "copy.md").write_text("Parental leave lasts 16 weeks.")
     done = run_reindex(
-        environment | {"OPENAI_BASE_URL": f"{_provider_server[1]}/v1", "EMBEDDING_PRICE": "1000"},
+        environment | {"OPENAI_BASE_URL": f"{provider_url}/v1", "EMBEDDING_PRICE": "1000"},
         "--plan",
         "--json",
     )
-    assert (done.returncode, provider.embedding_requests) == (0, [])
+    assert (done.returncode, provider.embeddings.requests) == (0, [])
     assert not (tmp_path / "index").exists()
     report = json.loads(done.stdout)
     assert (report["index"], report["planned"], report["published"]) == (None, True, False)
@@ -346,14 +345,15 @@ def test_what_changes_during_the_first_run_is_not_missed(
     environment: Environment,
     tmp_path: Path,
     provider: FakeProvider,
-    _provider_server: tuple[FakeProvider, str],
+    provider_url: str,
 ) -> None:
-    def change(*_: object) -> None:
-        if len(provider.embedding_requests) <= 1:
+    async def change(exchange: Exchange) -> None:
+        if len(provider.embeddings.requests) <= 1:
             write(tmp_path, 20)
+        await exchange.answer_well()
 
-    provider.embedding_fault = change
-    environment["OPENAI_BASE_URL"] = f"{_provider_server[1]}/v1"
+    provider.embeddings.fault = change
+    environment["OPENAI_BASE_URL"] = f"{provider_url}/v1"
     with watching(environment, tmp_path / "log") as command:
         command.wait_for("1 texts embedded", times=2)
         assert answers(tmp_path, "Parental leave lasts 20 weeks.")
@@ -379,12 +379,12 @@ def test_of_eight_at_once_one_runs_and_seven_say_which(
     ids: list[str],
     tmp_path: Path,
     provider: FakeProvider,
-    _provider_server: tuple[FakeProvider, str],
+    provider_url: str,
 ) -> None:
     """The one that runs gets no answer from its provider before the others have ended."""
     go_on = threading.Event()
-    provider.embedding_fault = lambda *_: None if go_on.wait(100) else JSONResponse({}, 400)
-    environment["OPENAI_BASE_URL"] = f"{_provider_server[1]}/v1"
+    provider.embeddings.fault = faults.held(go_on)
+    environment["OPENAI_BASE_URL"] = f"{provider_url}/v1"
     running = [
         subprocess.Popen(COMMAND, env=clean_environment() | environment, stderr=subprocess.PIPE, text=True)
         for _ in range(8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,9 +20,7 @@ from app.embeddings.openai_batches import OpenAIBatches
 from app.provider import client
 from app.provider.client import Endpoint, ProviderClient
 from app.provider.retry import offline
-from tests.support import faults, slow_faults
-from tests.support.fake_provider import DIMENSIONS, embed
-from tests.support.faulty_provider import Exchange, Fault, FaultyProvider, serve_provider
+from tests.fake_provider import DIMENSIONS, Exchange, FakeProvider, Fault, embed, faults, slow_faults
 from tests.support.moved_clock import Clock
 from tests.support.serving import wait_for
 
@@ -35,20 +32,13 @@ MIDDLE = 9  # batches are done before it
 LIMIT_S = 30  # for a future to be done, wherever it is not the point how long that takes
 
 
-@pytest.fixture(scope="module")
-def _server() -> Iterator[tuple[FaultyProvider, str]]:
-    provider = FaultyProvider()
-    with serve_provider(provider) as url:
-        yield provider, url
-
-
-@pytest.fixture
-def provider(_server: tuple[FaultyProvider, str]) -> Iterator[FaultyProvider]:
-    """As if just started; and the check that a test leaves no request, no connection and no thread."""
-    provider = _server[0]
-    provider.reset()
+@pytest.fixture(autouse=True)
+def _nothing_is_left(provider: FakeProvider) -> Iterator[None]:
+    """A test leaves no request, no connection and no thread."""
+    provider.close_idle()
+    wait_for(lambda: provider.connections == 0, "connections of other tests to be closed")
     before = own_threads()  # those of other tests may end meanwhile
-    yield provider
+    yield
     wait_for(lambda: provider.open_requests == 0, "requests to end")
     wait_for(lambda: provider.connections == 0, "connections to be closed")
     wait_for(lambda: not own_threads() - before, "threads to end")
@@ -60,11 +50,11 @@ def own_threads() -> set[threading.Thread]:
 
 
 @pytest.fixture
-def embedding(_server: tuple[FaultyProvider, str]) -> Callable[..., OpenAIBatches]:
+def embedding(provider_url: str) -> Callable[..., OpenAIBatches]:
     def make(*, attempt_s: float = 30, retry_s: float = 60) -> OpenAIBatches:
         retry_policy = offline(attempt_s=attempt_s, retry_s=retry_s)
         endpoint = Endpoint(
-            ProviderClient(f"{_server[1]}/v1", "sk-test"), "embeddings", "the embedding model", retry_policy
+            ProviderClient(f"{provider_url}/v1", "sk-test"), "embeddings", "the embedding model", retry_policy
         )
         return OpenAIBatches(endpoint, "text-embedding-3-small")
 
@@ -100,24 +90,24 @@ def assert_right(vectors: list[Vectors]) -> None:
         assert np.array_equal(made, expected)
 
 
-def requests_for(provider: FaultyProvider, texts: list[str]) -> int:
-    return sum(exchange.body["input"] == texts for exchange in provider.embedding_requests)
+def requests_for(provider: FakeProvider, texts: list[str]) -> int:
+    return sum(exchange.body["input"] == texts for exchange in provider.embeddings.requests)
 
 
 @pytest.mark.parametrize("encoding", ["base64", "lists"])
 def test_each_batch_is_asked_for_once_over_few_connections(
-    provider: FaultyProvider, embedding: MakeEmbedding, encoding: str
+    provider: FakeProvider, embedding: MakeEmbedding, encoding: str
 ) -> None:
     """One HTTP session for the whole run."""
     if encoding == "lists":
-        provider.good.distort = lambda _: None
+        provider.embeddings.fault = faults.distorted(lambda _: None)
     assert_right(run(embedding()))
     assert [requests_for(provider, texts) for texts in BATCHES] == [1] * len(BATCHES)
-    assert len({exchange._writer for exchange in provider.exchanges}) <= CONCURRENCY
+    assert len({exchange.connection for exchange in provider.exchanges}) <= CONCURRENCY
 
 
 def test_vectors_belong_to_their_texts_whatever_comes_back_first(
-    provider: FaultyProvider, embedding: MakeEmbedding
+    provider: FakeProvider, embedding: MakeEmbedding
 ) -> None:
     """Neither the order of the answers counts, nor the order within one."""
     held: list[asyncio.Event] = []
@@ -128,12 +118,11 @@ def test_vectors_belong_to_their_texts_whatever_comes_back_first(
         if len(held) == CONCURRENCY:
             held.pop().set()
         await mine.wait()
-        await exchange.answer_well()
+        await faults.distorted(lambda answer: answer["data"].reverse())(exchange)
         if held:
             held.pop().set()
 
-    provider.embedding_fault = last_first
-    provider.good.distort = lambda answer: answer["data"].reverse()
+    provider.embeddings.fault = last_first
     with embedding().session() as submit:
         for start in range(0, len(BATCHES), CONCURRENCY):
             futures = [submit(texts) for texts in BATCHES[start : start + CONCURRENCY]]
@@ -142,7 +131,7 @@ def test_vectors_belong_to_their_texts_whatever_comes_back_first(
 
 
 def test_as_many_requests_are_open_as_futures_and_no_more(
-    provider: FaultyProvider, embedding: MakeEmbedding
+    provider: FakeProvider, embedding: MakeEmbedding
 ) -> None:
     """They do not wait for each other, and none is asked twice while it is slow."""
     most: list[int] = []
@@ -154,19 +143,10 @@ def test_as_many_requests_are_open_as_futures_and_no_more(
                 await asyncio.sleep(0.01)
         await exchange.answer_well()
 
-    provider.embedding_fault = slowly
+    provider.embeddings.fault = slowly
     assert_right(run(embedding()))
     assert max(most) == CONCURRENCY
     assert len(most) == len(BATCHES)
-
-
-def distorted(distort: Callable[[dict[str, Any]], None]) -> Fault:
-    async def answer(exchange: Exchange) -> None:
-        content = json.loads(exchange.good_answer())
-        distort(content)
-        await exchange.answer(200, json.dumps(content).encode())
-
-    return answer
 
 
 def drop_last(answer: dict[str, Any]) -> None:
@@ -183,9 +163,9 @@ def nest(answer: dict[str, Any]) -> None:
 
 
 SENSELESS: dict[str, Fault] = {
-    "too few": distorted(drop_last),
-    "misnumbered": distorted(repeat_index),
-    "nested": distorted(nest),
+    "too few": faults.distorted(drop_last),
+    "misnumbered": faults.distorted(repeat_index),
+    "nested": faults.distorted(nest),
     "malformed": faults.body(faults.MALFORMED),
     "empty": faults.body(b"", content_type="application/json"),
     "HTML": faults.body(b"<html>", content_type="text/html"),
@@ -205,31 +185,31 @@ HANGS: dict[str, Fault] = {"hang": faults.hang, "hang in the body": faults.hang_
 
 @pytest.mark.parametrize("fault", (PASSING | SENSELESS).values(), ids=PASSING | SENSELESS)
 def test_what_passes_in_the_middle_of_a_run_is_not_noticed(
-    provider: FaultyProvider, embedding: MakeEmbedding, fault: Fault
+    provider: FakeProvider, embedding: MakeEmbedding, fault: Fault
 ) -> None:
     """More often than anybody who waits for an answer would try; only what failed is asked for again."""
-    provider.embedding_fault = faults.later(fault, after=MIDDLE, times=4)
+    provider.embeddings.fault = faults.later(fault, after=MIDDLE, times=4)
     assert_right(run(embedding()))
-    assert len(provider.embedding_requests) == len(BATCHES) + 4
+    assert len(provider.embeddings.requests) == len(BATCHES) + 4
 
 
 @pytest.mark.parametrize("fault", HANGS.values(), ids=HANGS)
 def test_a_request_that_hangs_is_given_up_and_sent_again(
-    provider: FaultyProvider, embedding: MakeEmbedding, fault: Fault
+    provider: FakeProvider, embedding: MakeEmbedding, fault: Fault
 ) -> None:
     """Again and again, as after any other outage."""
-    provider.embedding_fault = faults.later(fault, after=1, times=6)
+    provider.embeddings.fault = faults.later(fault, after=1, times=6)
     made = run(embedding(attempt_s=0.25), BATCHES[:2])
     assert all(np.array_equal(*pair) for pair in zip(made, EXPECTED[:2], strict=True))
-    assert len(provider.embedding_requests) >= 2 + 6
+    assert len(provider.embeddings.requests) >= 2 + 6
 
 
 @pytest.mark.parametrize("number", [302, 400, 401, 403, 404, 422])
 def test_what_cannot_pass_ends_the_batch_at_once(
-    provider: FaultyProvider, embedding: MakeEmbedding, number: int
+    provider: FakeProvider, embedding: MakeEmbedding, number: int
 ) -> None:
     """The index's health is for everybody: what the provider said is for the operator alone."""
-    provider.embedding_fault = faults.later(faults.status(number), after=MIDDLE, times=1000)
+    provider.embeddings.fault = faults.later(faults.status(number), after=MIDDLE)
     with pytest.raises(IndexingError, match=f"embedding failed: .* answered with status {number}") as error:
         run(embedding())
     assert max(requests_for(provider, texts) for texts in BATCHES) == 1
@@ -247,14 +227,14 @@ OUTAGES: dict[str, Callable[[Clock], Fault]] = {
 
 @pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
 def test_an_outage_ends_the_batch_when_its_time_is_over(
-    provider: FaultyProvider, embedding: MakeEmbedding, outage: Callable[[Clock], Fault]
+    provider: FakeProvider, embedding: MakeEmbedding, outage: Callable[[Clock], Fault]
 ) -> None:
     """The error names the setting; and what was done before is there."""
     made = embedding()
     with made.session() as submit:
         for texts, expected in zip(BATCHES[:MIDDLE], EXPECTED[:MIDDLE], strict=True):
             assert np.array_equal(submit(texts).result(LIMIT_S), expected)
-        provider.embedding_fault = outage(clock_of(made))
+        provider.embeddings.fault = outage(clock_of(made))
         with pytest.raises(IndexingError, match=r"\(tried \d+ times; EMBEDDING_RETRY_S is 60 s\)"):
             submit(BATCHES[MIDDLE]).result(LIMIT_S)
     assert requests_for(provider, BATCHES[MIDDLE]) >= 2
@@ -269,10 +249,10 @@ def clock_of(embedding: OpenAIBatches) -> Clock:
 
 @pytest.mark.parametrize("fault", SENSELESS.values(), ids=SENSELESS)
 def test_a_server_that_never_makes_sense_is_not_asked_for_minutes(
-    provider: FaultyProvider, embedding: MakeEmbedding, fault: Fault
+    provider: FakeProvider, embedding: MakeEmbedding, fault: Fault
 ) -> None:
     """The address may be that of something else."""
-    provider.embedding_fault = fault
+    provider.embeddings.fault = fault
     with pytest.raises(IndexingError, match="embedding failed"):
         run(embedding(retry_s=600))
     assert requests_for(provider, BATCHES[0]) == 5
@@ -280,44 +260,44 @@ def test_a_server_that_never_makes_sense_is_not_asked_for_minutes(
 
 @pytest.mark.parametrize(("times", "is_told"), [(2, False), (4, True)])
 def test_an_outage_is_told_while_it_lasts(
-    provider: FaultyProvider,
+    provider: FakeProvider,
     embedding: MakeEmbedding,
     caplog: pytest.LogCaptureFixture,
     times: int,
     is_told: bool,
 ) -> None:
     """An operator should not wonder why nothing moves; what passes at once is not worth a line."""
-    provider.embedding_fault = faults.at_first(faults.status(503), times)
+    provider.embeddings.fault = faults.at_first(faults.status(503), times)
     run(embedding(), BATCHES[:1])
     assert ("the embedding model answered with status 503: asking again in" in caplog.text) == is_told
     assert faults.SECRET not in caplog.text
 
 
-def test_who_wants_to_be_left_alone_is(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
-    provider.embedding_fault = faults.at_first(faults.status(429, "1"))
+def test_who_wants_to_be_left_alone_is(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+    provider.embeddings.fault = faults.at_first(faults.status(429, "1"))
     run(embedding(), BATCHES[:1])
-    first, second = provider.embedding_requests
+    first, second = provider.embeddings.requests
     assert second.arrived - first.arrived >= 1
 
 
 @pytest.mark.parametrize("written", [str, faults.http_date], ids=["seconds", "a date"])
 def test_who_wants_to_be_left_alone_for_too_long_is_not_waited_for(
-    provider: FaultyProvider, embedding: MakeEmbedding, written: Callable[[float], str]
+    provider: FakeProvider, embedding: MakeEmbedding, written: Callable[[float], str]
 ) -> None:
-    provider.embedding_fault = faults.status(429, written(3600))
+    provider.embeddings.fault = faults.status(429, written(3600))
     with pytest.raises(IndexingError, match=r"left alone for 3\d{3} s; EMBEDDING_RETRY_S is 60 s"):
         run(embedding(), BATCHES[:1])
-    assert len(provider.embedding_requests) == 1
+    assert len(provider.embeddings.requests) == 1
 
 
-def test_no_breaker_stands_between(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
+def test_no_breaker_stands_between(provider: FakeProvider, embedding: MakeEmbedding) -> None:
     """Every batch has its own tries, however many failed before."""
-    provider.embedding_fault = faults.later(faults.status(503), after=0, times=12)
+    provider.embeddings.fault = faults.later(faults.status(503), after=0, times=12)
     with embedding(retry_s=0).session() as submit:
         futures = [submit(texts) for texts in BATCHES[:12]]
         assert all(isinstance(future.exception(LIMIT_S), IndexingError) for future in futures)
         assert np.array_equal(submit(BATCHES[12]).result(LIMIT_S), EXPECTED[12])
-    assert len(provider.embedding_requests) == 13
+    assert len(provider.embeddings.requests) == 13
 
 
 @pytest.mark.parametrize(
@@ -330,28 +310,28 @@ def test_no_breaker_stands_between(provider: FaultyProvider, embedding: MakeEmbe
     ],
 )
 def test_a_batch_that_is_too_large_names_the_setting(
-    provider: FaultyProvider, embedding: MakeEmbedding, number: int, said: bytes
+    provider: FakeProvider, embedding: MakeEmbedding, number: int, said: bytes
 ) -> None:
     """It is not split behind the operator's back."""
 
     async def refuse(exchange: Exchange) -> None:
         await exchange.answer(number, b'{"error": {"message": "%b"}}' % said)
 
-    provider.embedding_fault = refuse
+    provider.embeddings.fault = refuse
     with pytest.raises(IndexingError, match="lower EMBEDDING_BATCH_SIZE"):
         run(embedding(), BATCHES[:1])
-    assert len(provider.embedding_requests) == 1
+    assert len(provider.embeddings.requests) == 1
 
 
-def test_another_refusal_does_not(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
-    provider.embedding_fault = faults.status(400)
+def test_another_refusal_does_not(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+    provider.embeddings.fault = faults.status(400)
     with pytest.raises(IndexingError) as error:
         run(embedding(), BATCHES[:1])
     assert "EMBEDDING_BATCH_SIZE" not in str(error.value)
 
 
 def renamed(name: object) -> Fault:
-    return distorted(lambda answer: answer.update(model=name))
+    return faults.distorted(lambda answer: answer.update(model=name))
 
 
 def lengthen(answer: dict[str, Any]) -> None:
@@ -363,61 +343,61 @@ def lengthen(answer: dict[str, Any]) -> None:
     ("fault", "other"),
     [
         (renamed("text-embedding-4"), f"text-embedding-4 with {DIMENSIONS}"),
-        (distorted(lengthen), f"text-embedding-3-small with {DIMENSIONS + 1}"),
+        (faults.distorted(lengthen), f"text-embedding-3-small with {DIMENSIONS + 1}"),
     ],
     ids=["name", "dimensions"],
 )
 def test_a_model_that_changes_in_the_middle_ends_the_run(
-    provider: FaultyProvider, embedding: MakeEmbedding, fault: Fault, other: str
+    provider: FakeProvider, embedding: MakeEmbedding, fault: Fault, other: str
 ) -> None:
     """Vectors of two models cannot be compared; the error names both."""
-    provider.embedding_fault = faults.later(fault, after=MIDDLE, times=1000)
+    provider.embeddings.fault = faults.later(fault, after=MIDDLE)
     with pytest.raises(EmbeddingChanged) as error:
         run(embedding())
     assert f"from text-embedding-3-small with {DIMENSIONS} dimensions to {other}" in str(error.value)
 
 
-def test_another_run_may_have_another_model(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
+def test_another_run_may_have_another_model(provider: FakeProvider, embedding: MakeEmbedding) -> None:
     one = embedding()
     run(one, BATCHES[:1])
-    provider.embedding_fault = distorted(lengthen)
+    provider.embeddings.fault = faults.distorted(lengthen)
     assert run(one, BATCHES[:1])[0].shape == (3, DIMENSIONS + 1)
 
 
 @pytest.mark.parametrize("name", [None, 7, ""])
 def test_a_provider_need_not_name_its_model(
-    provider: FaultyProvider, embedding: MakeEmbedding, name: object
+    provider: FakeProvider, embedding: MakeEmbedding, name: object
 ) -> None:
     """Nor always."""
-    provider.embedding_fault = faults.later(renamed(name), after=MIDDLE, times=1000)
+    provider.embeddings.fault = faults.later(renamed(name), after=MIDDLE)
     assert_right(run(embedding()))
 
 
-def hang_all(submit: Submit, provider: FaultyProvider) -> list[Future[Vectors]]:
+def hang_all(submit: Submit, provider: FakeProvider) -> list[Future[Vectors]]:
     futures = [submit(texts) for texts in BATCHES[:CONCURRENCY]]
     wait_for(lambda: provider.open_requests == CONCURRENCY, "all requests to be open")
     return futures
 
 
-def test_leaving_ends_what_is_under_way(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
+def test_leaving_ends_what_is_under_way(provider: FakeProvider, embedding: MakeEmbedding) -> None:
     """As an interrupted run does: the fixture sees that no request, connection or thread is left."""
-    provider.embedding_fault = faults.hang
+    provider.embeddings.fault = faults.hang
     with pytest.raises(KeyboardInterrupt), embedding().session() as submit:
         futures = hang_all(submit, provider)
         raise KeyboardInterrupt
     assert all(future.cancelled() for future in futures)
 
 
-def test_leaving_does_not_wait_for_a_retry(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
-    provider.embedding_fault = faults.status(429, "50")
+def test_leaving_does_not_wait_for_a_retry(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+    provider.embeddings.fault = faults.status(429, "50")
     with embedding().session() as submit:
         future = submit(BATCHES[0])
-        wait_for(lambda: provider.embedding_requests and not provider.open_requests, "the answer")
+        wait_for(lambda: provider.embeddings.requests and not provider.open_requests, "the answer")
     assert future.cancelled()
 
 
-def test_a_future_can_be_cancelled_by_itself(provider: FaultyProvider, embedding: MakeEmbedding) -> None:
-    provider.embedding_fault = faults.hang
+def test_a_future_can_be_cancelled_by_itself(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+    provider.embeddings.fault = faults.hang
     with embedding().session() as submit:
         hang_all(submit, provider)[0].cancel()
         wait_for(lambda: provider.open_requests == CONCURRENCY - 1, "one request to end")

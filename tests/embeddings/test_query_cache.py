@@ -12,7 +12,7 @@ from app.config.settings import Settings
 from app.domain.errors import ModelUnavailable
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.query_cache import QueryEmbedder
-from tests.support.fake_provider import FakeProvider
+from tests.fake_provider import FakeProvider
 
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
@@ -79,6 +79,6 @@ def test_a_vector_that_does_not_fit_is_refused_and_not_remembered() -> None:
 
 def test_the_service_asks_its_provider_once(provider: FakeProvider, openai_level: httpx.Client) -> None:
     answers = [openai_level.post("/query", json={"query": "weeks of leave"}).json() for _ in range(3)]
-    assert len(provider.embedding_requests) == 1
-    assert len(provider.chat_requests) == 3
+    assert len(provider.embeddings.requests) == 1
+    assert len(provider.chat.requests) == 3
     assert answers[0]["citations"] == answers[2]["citations"]

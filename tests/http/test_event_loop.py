@@ -16,7 +16,7 @@ from blockbuster import BlockBuster
 from app.config.settings import Settings
 from app.main import create_app
 from tests.conftest import build
-from tests.support.fake_provider import FakeProvider
+from tests.fake_provider import FakeProvider
 from tests.support.serving import serve_in_thread
 
 MakeSettings = Callable[..., Settings]
@@ -56,7 +56,7 @@ def test_no_callback_computes_for_long_under_a_hundred_users(
     level: str, path: str, provider: FakeProvider, openai_settings: MakeSettings
 ) -> None:
     """Over a text of some size, with long questions and many passages."""
-    provider.delay_s = 0.2
+    provider.embeddings.latency_s = provider.chat.latency_s = 0.2
     keyless = {"openai_base_url": None, "openai_api_key": None}
     patient = {"request_timeout_s": 300, "stream_idle_timeout_s": 300}
     settings = openai_settings(**(keyless if level == "keyless" else {}), **patient)

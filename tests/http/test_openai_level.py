@@ -11,12 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.responses import PlainTextResponse
 
 from app.config.settings import Settings
 from app.domain.errors import IndexingError
 from tests.conftest import build
-from tests.support.fake_provider import DIMENSIONS, FakeProvider, failing_with
+from tests.fake_provider import DIMENSIONS, Endpoint, FakeProvider, faults
 from tests.support.serving import run_reindex, wait_for
 
 MakeSettings = Callable[..., Settings]
@@ -44,9 +43,9 @@ def test_the_model_gets_the_question_and_the_numbered_passages(
     """With document and heading, so that it can tell them apart."""
     serve(openai_settings(llm_model="my-own/model:latest")).post("/query", json=QUESTION)
 
-    (request,) = provider.chat_requests
-    assert request["model"] == "my-own/model:latest"
-    prompt = request["messages"][-1]["content"]
+    (request,) = provider.chat.requests
+    assert request.body["model"] == "my-own/model:latest"
+    prompt = request.body["messages"][-1]["content"]
     assert "[1] (leave.md, Leave > Parental)\nParental leave lasts 16 weeks." in prompt
     assert "[2] (travel.md, Travel)" in prompt
     assert prompt.endswith("Question: How long is parental leave?")
@@ -77,13 +76,13 @@ def test_nothing_relevant_means_no_call_of_the_model(
 
     assert answer["status"] == "no_context"
     assert answer["usage"] is None
-    assert provider.chat_requests == []
+    assert provider.chat.requests == []
 
 
 def test_retrieve_asks_no_language_model(provider: FakeProvider, openai_level: httpx.Client) -> None:
     found = openai_level.post("/retrieve", json=QUESTION).json()
     assert found["citations"][0]["document"] == "leave.md"
-    assert provider.chat_requests == []
+    assert provider.chat.requests == []
 
 
 def test_heading_and_text_are_embedded_but_not_the_name(
@@ -92,7 +91,7 @@ def test_heading_and_text_are_embedded_but_not_the_name(
     """The heading path says what a text is about; a document that is renamed is embedded as before."""
     build(openai_settings())
 
-    texts = [text for request in provider.embedding_requests for text in request["input"]]
+    texts = [text for request in provider.embeddings.requests for text in request.body["input"]]
     assert "Leave > Parental\nParental leave lasts 16 weeks." in texts
     assert not any("leave.md" in text for text in texts)
 
@@ -101,7 +100,7 @@ def test_vectors_are_taken_by_index_not_by_arrival(
     provider: FakeProvider, openai_level: httpx.Client
 ) -> None:
     """A server may answer in any order."""
-    provider.distort = lambda answer: answer["data"].reverse()
+    provider.embeddings.fault = faults.distorted(lambda answer: answer["data"].reverse())
 
     for question, document in (("parental weeks", "leave.md"), ("trains second class", "travel.md")):
         assert (
@@ -150,7 +149,7 @@ def test_wrong_vectors_never_reach_an_index(
 ) -> None:
     """Too few, misnumbered, of different lengths, not finite: the build ends, and publishes nothing."""
     settings = openai_settings(embedding_retry_s=0)
-    provider.distort = distort
+    provider.embeddings.fault = faults.distorted(distort)
     with pytest.raises(IndexingError, match="embedding failed"):
         build(settings)
     assert not (settings.index_dir / "CURRENT").exists()
@@ -160,7 +159,7 @@ def test_wrong_vectors_never_reach_an_index(
 def test_a_wrong_vector_for_a_question_is_the_providers_fault(
     provider: FakeProvider, openai_level: httpx.Client, distort: Callable[[dict[str, Any]], None]
 ) -> None:
-    provider.distort = distort
+    provider.embeddings.fault = faults.distorted(distort)
     response = openai_level.post("/query", json=QUESTION)
     # With a single text, index 0 is right.
     if distort is not repeat_index:
@@ -171,13 +170,15 @@ def test_vectors_of_another_length_than_the_index_has_are_refused(
     provider: FakeProvider, openai_level: httpx.Client
 ) -> None:
     """The provider changed its model behind our back."""
-    provider.distort = lambda answer: answer["data"][0].update(embedding=[1.0] * (DIMENSIONS + 1))
+    provider.embeddings.fault = faults.distorted(
+        lambda answer: answer["data"][0].update(embedding=[1.0] * (DIMENSIONS + 1))
+    )
     response = openai_level.post("/query", json=QUESTION)
     assert (response.status_code, response.json()["code"]) == (502, "model_unavailable")
     assert str(DIMENSIONS) in response.json()["detail"]
 
 
-@pytest.mark.parametrize("stage", ["embedding_fault", "chat_fault"])
+@pytest.mark.parametrize("stage", ["embeddings", "chat"])
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
 def test_a_failing_provider_is_a_502_without_its_text(
     provider: FakeProvider,
@@ -187,24 +188,24 @@ def test_a_failing_provider_is_a_502_without_its_text(
     status: int,
 ) -> None:
     """Its words are for the operator's log; the client gets ours. At most two retries."""
-    provider.embedding_requests.clear()
-    setattr(provider, stage, failing_with(status))
+    provider.embeddings.requests.clear()
+    endpoint: Endpoint = getattr(provider, stage)
+    endpoint.fault = faults.status(status)
     with caplog.at_level(logging.WARNING):
         response = openai_level.post("/query", json=QUESTION)
 
     assert (response.status_code, response.json()["code"]) == (502, "model_unavailable")
     assert "secret inner text" not in response.text
     assert "secret inner text" in caplog.text
-    requests = provider.embedding_requests if stage == "embedding_fault" else provider.chat_requests
-    assert 1 <= len(requests) <= 3
+    assert 1 <= len(endpoint.requests) <= 3
 
 
-@pytest.mark.parametrize("stage", ["embedding_fault", "chat_fault"])
+@pytest.mark.parametrize("stage", ["embeddings", "chat"])
 @pytest.mark.parametrize("body", ["", "{", "[]", "{}", "null", '{"choices": []}', "<html>"])
 def test_an_answer_that_makes_no_sense_is_a_502(
     provider: FakeProvider, openai_level: httpx.Client, stage: str, body: str
 ) -> None:
-    setattr(provider, stage, lambda _request, _body: PlainTextResponse(body, media_type="application/json"))
+    getattr(provider, stage).fault = faults.body(body.encode(), content_type="application/json")
     response = openai_level.post("/query", json=QUESTION)
     assert (response.status_code, response.json()["code"]) == (502, "model_unavailable")
 
@@ -220,7 +221,7 @@ def test_a_provider_that_is_too_slow_is_a_504(
 ) -> None:
     """One deadline for the whole request, retries included."""
     client = serve(openai_settings(request_timeout_s=0.5))
-    provider.delay_s = 60
+    provider.embeddings.latency_s = 60
     response = client.post("/query", json=QUESTION)
     assert (response.status_code, response.json()["code"]) == (504, "model_timeout")
 
@@ -239,7 +240,7 @@ def test_a_local_server_needs_no_key(
     """OPENAI_BASE_URL alone is enough; the client gets a placeholder to send."""
     client = serve(openai_settings(openai_api_key=None))
     assert client.post("/query", json=QUESTION).json()["model"] == "gpt-4o-mini"
-    assert {headers["authorization"] for headers in provider.headers} == {"Bearer not-needed"}
+    assert {exchange.headers["authorization"] for exchange in provider.exchanges} == {"Bearer not-needed"}
 
 
 def test_an_llm_can_be_used_over_local_embeddings(
@@ -248,7 +249,7 @@ def test_an_llm_can_be_used_over_local_embeddings(
     """Chat servers often have no embedding model."""
     client = serve(openai_settings(embedding_provider="local"))
     assert client.post("/query", json=QUESTION).json()["model"] == "gpt-4o-mini"
-    assert provider.embedding_requests == []
+    assert provider.embeddings.requests == []
 
 
 def test_openai_embeddings_can_be_used_without_an_llm(
@@ -258,7 +259,7 @@ def test_openai_embeddings_can_be_used_without_an_llm(
     answer = client.post("/query", json=QUESTION).json()
     assert answer["model"] == "extractive"
     assert "16 weeks" in answer["answer"]
-    assert provider.chat_requests == []
+    assert provider.chat.requests == []
 
 
 def test_an_index_of_another_model_is_refused_by_name(openai_settings: MakeSettings, serve: Serve) -> None:
@@ -280,7 +281,7 @@ def test_health_says_nothing_of_what_the_provider_said(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Everybody may read it, and providers repeat parts of the key. The log has it."""
-    provider.embedding_fault = failing_with(401, "Incorrect API key provided: sk-planted")
+    provider.embeddings.fault = faults.status(401, message="Incorrect API key provided: sk-planted")
     client = serve(openai_settings(), ready=False)
     wait_for(lambda: client.get("/health").json()["status"] == "failed", "the failure")
     assert "sk-planted" not in client.get("/health").text + client.post("/query", json=QUESTION).text
@@ -293,18 +294,20 @@ def test_a_failed_first_build_is_not_paid_for_again(
 ) -> None:
     settings = openai_settings(embedding_batch_size=1)
     changing = iter(range(1, 100))
-    provider.distort = lambda answer: answer["data"][0].update(embedding=[1.0] * next(changing))
+    provider.embeddings.fault = faults.distorted(
+        lambda answer: answer["data"][0].update(embedding=[1.0] * next(changing))
+    )
     client = serve(settings, ready=False)
     wait_for(lambda: client.get("/health").json()["status"] == "failed", "the failure")
-    sent = len(provider.embedding_requests)
+    sent = len(provider.embeddings.requests)
     time.sleep(0.5)  # ten times the poll
-    assert len(provider.embedding_requests) == sent
+    assert len(provider.embeddings.requests) == sent
 
 
 def test_reindex_says_why_the_provider_failed(provider: FakeProvider, openai_settings: MakeSettings) -> None:
     """The operator, unlike a client, gets to see the provider's words."""
     settings = openai_settings()
-    provider.embedding_fault = failing_with(401, "your key has expired")
+    provider.embeddings.fault = faults.status(401, message="your key has expired")
     done = run_reindex(
         {
             "DOCUMENTS_DIR": str(settings.documents_dir),
@@ -324,7 +327,7 @@ def test_fifty_queries_at_once_are_each_answered(
 ) -> None:
     """They wait for the provider together, not one after another: none meets the deadline."""
     client = serve(openai_settings(request_timeout_s=40))
-    provider.delay_s = 2
+    provider.embeddings.latency_s = provider.chat.latency_s = 2
 
     async def ask_all() -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=client.base_url, timeout=60) as many:

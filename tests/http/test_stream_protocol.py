@@ -17,8 +17,8 @@ import pytest
 
 from app.config.settings import Settings
 from app.main import create_app
+from tests.fake_provider import FakeProvider, faults
 from tests.support import reference_service
-from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.raw_http import RawExchange
 from tests.support.serving import serve_in_thread, wait_for
 from tests.support.sse import Event, parse
@@ -102,7 +102,7 @@ class Steps:
 @pytest.fixture
 def steps(provider: FakeProvider) -> Steps:
     steps = Steps()
-    provider.before_piece = steps.wait
+    provider.chat.fault = faults.stepwise(steps.wait)
     return steps
 
 
@@ -333,7 +333,7 @@ def test_nothing_relevant_is_a_whole_stream_that_says_so(
     assert outcome.citations["citations"] == outcome.citations["sources"] == []
     assert "nothing" in "".join(outcome.tokens)
     assert outcome.answer["usage"] is None
-    assert provider.chat_requests == []
+    assert provider.chat.requests == []
 
 
 def test_a_silent_model_is_bridged_by_comments(
@@ -410,7 +410,7 @@ def test_without_an_index_it_is_an_ordinary_error(settings: MakeSettings, serve:
 
 def test_an_embedding_model_that_fails_is_an_ordinary_error(provider: FakeProvider, openai_url: str) -> None:
     """Nothing has been sent by then."""
-    provider.embedding_fault = failing_with(400)
+    provider.embeddings.fault = faults.status(400)
     with ask(openai_url, {"query": "Is a question that was never asked embedded?"}) as stream:
         assert (problem_of(stream)["code"], stream.status) == ("model_unavailable", 502)
     assert b"secret inner text" not in stream.body
@@ -418,7 +418,7 @@ def test_an_embedding_model_that_fails_is_an_ordinary_error(provider: FakeProvid
 
 def test_a_language_model_that_fails_is_an_error_event(provider: FakeProvider, openai_url: str) -> None:
     """After the citations there is no status any more; the problem is the same, with the request's id."""
-    provider.chat_fault = failing_with(400)
+    provider.chat.fault = faults.status(400)
     with ask(openai_url) as stream:
         assert stream.status == 200
         outcome = failed(list(stream.events()))
@@ -432,7 +432,7 @@ def test_a_language_model_that_fails_is_an_error_event(provider: FakeProvider, o
 def test_streams_at_once_do_not_mix(provider: FakeProvider, openai_url: str) -> None:
     """Each of them whole, whatever the order of their tokens."""
     provider.reply = " ".join(f"word{number} [1]" for number in range(30))
-    provider.token_delay_s = 0.001
+    provider.token_s = 0.001
     streams = [ask(openai_url) for _ in range(20)]
     received: dict[int, list[Event]] = defaultdict(list)
     waiting = [(number, stream.events()) for number, stream in enumerate(streams)]

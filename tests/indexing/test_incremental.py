@@ -14,7 +14,7 @@ from app.bootstrap.indexing import make_indexer
 from app.config.settings import Settings
 from app.domain.errors import EmbeddingChanged, IndexingError, NoDocuments, TooManyDocumentsLost
 from tests.conftest import build, plan
-from tests.support.fake_provider import FakeProvider
+from tests.fake_provider import FakeProvider, faults
 from tests.support.stored import assert_same_index, stored
 
 MakeSettings = Callable[..., Settings]
@@ -42,8 +42,8 @@ def sent(provider: FakeProvider) -> Callable[[], list[str]]:
     """The texts that were sent to be embedded since it was asked last."""
 
     def take() -> list[str]:
-        texts = [text for request in provider.embedding_requests for text in request["input"]]
-        provider.embedding_requests.clear()
+        texts = [text for request in provider.embeddings.requests for text in request.body["input"]]
+        provider.embeddings.requests.clear()
         return texts
 
     return take
@@ -187,7 +187,7 @@ def test_what_was_embedded_survives_a_failed_run(
         build(settings)
     assert not (settings.index_dir / "CURRENT").exists()
     first = set(sent()[:5])
-    provider.embedding_fault = None
+    provider.embeddings.fault = None
     build(settings)
     assert first.isdisjoint(sent())
 
@@ -195,7 +195,7 @@ def test_what_was_embedded_survives_a_failed_run(
 def test_another_model_behind_the_same_name_is_noticed(made: Settings, provider: FakeProvider) -> None:
     """Vectors of two models in one index would be found by neither."""
     (made.documents_dir / "leave.md").write_text("Something else entirely.")
-    provider.distort = halve
+    provider.embeddings.fault = faults.distorted(halve)
     with pytest.raises(EmbeddingChanged, match="--full"):
         build(made)
     assert build(made, full=True).published
@@ -311,11 +311,7 @@ def test_after_a_rollback_the_next_run_starts_from_what_is_served(
 
 
 def fail_after(provider: FakeProvider, requests: int) -> None:
-    from starlette.responses import JSONResponse  # noqa: PLC0415
-
-    provider.embedding_fault = lambda *_: (
-        JSONResponse({}, 401) if len(provider.embedding_requests) > requests else None
-    )
+    provider.embeddings.fault = faults.later(faults.status(401), after=requests)
 
 
 def halve(answer: dict[str, object]) -> None:

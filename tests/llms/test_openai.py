@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage
-from starlette.responses import JSONResponse
 
 from app.bootstrap.models import make_provider
 from app.bootstrap.serving import make_embedding
@@ -18,7 +16,7 @@ from app.domain.errors import ModelTimeout, ModelUnavailable
 from app.llms.openai import OpenAIChat
 from app.provider import client
 from app.provider.client import Endpoint
-from tests.support.fake_provider import FakeProvider, embed, failing_with
+from tests.fake_provider import FakeProvider, embed, faults
 
 MakeSettings = Callable[..., Settings]
 
@@ -58,9 +56,9 @@ def test_every_asynchronous_way_too(llm: OpenAIChat) -> None:
 
 def test_parameters_are_passed_on(llm: OpenAIChat, provider: FakeProvider) -> None:
     llm.chat(ASKED, temperature=0.5, max_tokens=9)
-    (request,) = provider.chat_requests
-    assert (request["temperature"], request["max_tokens"]) == (0.5, 9)
-    assert request["messages"] == [{"role": "user", "content": "How long?"}]
+    (request,) = provider.chat.requests
+    assert (request.body["temperature"], request.body["max_tokens"]) == (0.5, 9)
+    assert request.body["messages"] == [{"role": "user", "content": "How long?"}]
 
 
 @pytest.mark.parametrize("model", ["o3-mini", "gpt-5", "openai/gpt-5-nano"])
@@ -68,14 +66,14 @@ def test_reasoning_models_get_no_parameters_that_they_refuse(
     provider: FakeProvider, openai_settings: MakeSettings, model: str
 ) -> None:
     make_llm(openai_settings(), model).chat(ASKED, max_tokens=9)
-    (request,) = provider.chat_requests
-    assert "temperature" not in request
-    assert "max_tokens" not in request
-    assert request["max_completion_tokens"] == 9
+    (request,) = provider.chat.requests
+    assert "temperature" not in request.body
+    assert "max_tokens" not in request.body
+    assert request.body["max_completion_tokens"] == 9
 
 
 def test_an_error_is_ours(llm: OpenAIChat, provider: FakeProvider) -> None:
-    provider.chat_fault = failing_with(400)
+    provider.chat.fault = faults.status(400)
     with pytest.raises(ModelUnavailable, match="the language model answered with status 400"):
         llm.chat(ASKED)
 
@@ -83,7 +81,7 @@ def test_an_error_is_ours(llm: OpenAIChat, provider: FakeProvider) -> None:
 @pytest.fixture(params=["base64", "lists"])
 def _encoding(request: pytest.FixtureRequest, provider: FakeProvider) -> Iterator[None]:
     if request.param == "lists":  # as servers do that do not know the other
-        provider.distort = lambda _: None
+        provider.embeddings.fault = faults.distorted(lambda _: None)
     yield
 
 
@@ -102,7 +100,7 @@ def test_one_that_never_answers_does_not_hold_up_a_build_forever(
     """Outside a request there is a deadline, too."""
     monkeypatch.setattr(client, "_ALONE_S", 0.2)
     settings = openai_settings()
-    provider.delay_s = 60
+    provider.embeddings.latency_s = 60
     embedding = make_embedding(settings, make_provider(settings))
     with pytest.raises(ModelTimeout):
         embedding.get_text_embedding_batch(["one text"])
@@ -116,6 +114,5 @@ def test_one_client_can_be_used_in_one_event_loop_after_another(llm: OpenAIChat)
 
 @pytest.mark.parametrize("usage", [{}, {"prompt_tokens": 1}, {"prompt_tokens": None, "completion_tokens": 2}])
 def test_half_a_usage_loses_no_answer(llm: OpenAIChat, provider: FakeProvider, usage: dict[str, Any]) -> None:
-    answer = json.loads(provider.chat_answer({"model": "m"})) | {"usage": usage}
-    provider.chat_fault = lambda _request, _body: JSONResponse(answer)
+    provider.chat.fault = faults.distorted(lambda answer: answer.update(usage=usage))
     assert llm.chat(ASKED).message.content == "Sixteen weeks."

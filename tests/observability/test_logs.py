@@ -12,15 +12,13 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from app.config.secrets import secrets_of
 from app.config.settings import Settings
 from app.main import create_app
 from app.observability.logging import LogFormatter
 from tests.conftest import build
-from tests.support.fake_provider import FakeProvider, failing_with
+from tests.fake_provider import Exchange, FakeProvider, faults
 from tests.support.raw_http import RawExchange
 from tests.support.serving import serve_in_thread, server_process, wait_for
 
@@ -154,9 +152,9 @@ def test_a_client_that_goes_away_is_told_of(
 ) -> None:
     """While the provider is asked."""
     log = listen()
-    provider.delay_s = 60
+    provider.embeddings.latency_s = 60
     with RawExchange(str(openai_level.base_url), QUESTION, path="/query"):
-        wait_for(lambda: provider.embedding_requests, "the provider to be asked")
+        wait_for(lambda: provider.embeddings.requests, "the provider to be asked")
     (line,) = log.requests(1)
     assert (line["status"], line["outcome"]) == (499, "client_gone")
 
@@ -226,22 +224,22 @@ def test_no_secret_is_shown_whatever_fails(
     async def bug() -> None:
         raise RuntimeError(f"a bug that tells {settings.openai_api_key.get_secret_value()}")  # type: ignore[union-attr]
 
-    def repeating(request: Request, body: dict[str, Any]) -> Response:
-        return JSONResponse({"error": dict(request.headers)}, status_code=401)
+    async def repeating(exchange: Exchange) -> None:
+        await exchange.answer(401, json.dumps({"error": exchange.headers}).encode())
 
     log = listen(secrets=secrets_of(settings))
     own = {"Authorization": "Bearer planted-client-key"}
     wrong = {"Authorization": "Bearer planted-wrong-key", "X-API-Key": "planted-other"}
     with serve_in_thread(app) as url, httpx.Client(base_url=url, timeout=30) as client:
         wait_for(lambda: client.get("/health").status_code == 200, "the index")
-        provider.chat_fault = repeating
+        provider.chat.fault = repeating
         said = [
             client.post("/query", json=QUESTION, headers=own),
             client.post("/query", json=QUESTION, headers=wrong),
             client.post("/query?api_key=planted-in-query", content=b"{", headers=own),
             client.get("/bug", headers=own),
         ]
-        provider.chat_fault = failing_with(500, "it was Bearer planted-of-the-provider")
+        provider.chat.fault = faults.status(500, message="it was Bearer planted-of-the-provider")
         said.append(client.post("/query/stream", json=QUESTION, headers=own))
     assert [answer.status_code for answer in said] == [502, 401, 422, 500, 200]
     shown = "".join([*log.lines, *(answer.text + str(answer.headers) for answer in said)])
@@ -293,4 +291,4 @@ def test_every_error_has_its_request_id(
         assert (answer.headers["x-request-id"], answer.json()["request_id"]) == (wanted, wanted)
     stream = client.post("/query/stream", json=QUESTION, headers={"X-Request-ID": "id-stream"} | key)
     assert (stream.status_code, stream.headers["x-request-id"]) == (200, "id-stream")
-    assert provider.headers[-1]["x-request-id"] == "id-stream"
+    assert provider.exchanges[-1].headers["x-request-id"] == "id-stream"

@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.config.settings import Settings
 from app.http.middleware import admission
 from tests.conftest import build, write_two_documents
+from tests.fake_provider import FakeProvider, faults
 from tests.http.middleware.test_admission import held_streams, wait_until_held
 from tests.http.server.test_processes import children_of
-from tests.support.fake_provider import FakeProvider, failing_with
 from tests.support.serving import ROOT, ServerProcess, server_process, wait_for
 
 MakeSettings = Callable[..., Settings]
@@ -99,7 +99,7 @@ def test_the_providers_failures_retries_and_breaker(
     provider: FakeProvider, openai_level: httpx.Client
 ) -> None:
     """Each attempt is counted, with its status; the breaker is open after five calls that failed."""
-    provider.chat_fault = failing_with(503)
+    provider.chat.fault = faults.status(503)
     openai_level.post("/query", json=QUESTION)
     found = scrape(openai_level)
     chat = {"endpoint": "chat/completions"}
@@ -107,10 +107,10 @@ def test_the_providers_failures_retries_and_breaker(
     assert found.get("rag_provider_retries_total", **chat) == 2
     assert found.get("rag_provider_breaker_open", **chat) == 0
 
-    provider.chat_fault = failing_with(500)
+    provider.chat.fault = faults.status(500)
     while scrape(openai_level).get("rag_provider_breaker_open", **chat) == 0:
         assert openai_level.post("/query", json=QUESTION).status_code == 502
-        assert len(provider.chat_requests) <= 15
+        assert len(provider.chat.requests) <= 15
     assert scrape(openai_level).get("rag_provider_breaker_open", endpoint="embeddings") == 0
 
 

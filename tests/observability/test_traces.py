@@ -20,7 +20,7 @@ from app.config.settings import Settings
 from app.main import create_app
 from tests.config.test_settings import start_with
 from tests.conftest import build
-from tests.support.fake_provider import FakeProvider, failing_with
+from tests.fake_provider import FakeProvider, faults
 from tests.support.serving import serve_in_thread, wait_for
 from tests.test_architecture import run_code
 
@@ -136,10 +136,10 @@ def test_a_trace_goes_from_the_caller_to_the_provider(
     ask("/query", headers={"traceparent": f"00-{trace_id}-{parent}-01", "baggage": "user=somebody"})
     request = collector[0].named("POST /query")
     assert (request.trace_id.hex(), request.parent_span_id.hex()) == (trace_id, parent)
-    told = [headers["traceparent"] for headers in provider.headers[-2:]]
+    told = [exchange.headers["traceparent"] for exchange in provider.exchanges[-2:]]
     spans = [collector[0].named(name).span_id.hex() for name in ("embeddings", "chat")]
     assert told == [f"00-{trace_id}-{span}-01" for span in spans]
-    assert "baggage" not in provider.headers[-1]
+    assert "baggage" not in provider.exchanges[-1].headers
 
 
 def test_a_caller_that_does_not_sample_is_heeded(
@@ -147,14 +147,14 @@ def test_a_caller_that_does_not_sample_is_heeded(
 ) -> None:
     ask("/query", headers={"traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"})
     assert collector[0].spans == []
-    assert provider.headers[-1]["traceparent"].endswith("-00")
+    assert provider.exchanges[-1].headers["traceparent"].endswith("-00")
 
 
 def test_a_failure_is_seen_without_what_was_said(
     ask: Callable[..., httpx.Response], collector: tuple[Collector, str], provider: FakeProvider
 ) -> None:
     """The code of the error, on the stage that failed and the request; nothing of the query string either."""
-    provider.chat_fault = failing_with(400, "planted by the provider")
+    provider.chat.fault = faults.status(400, message="planted by the provider")
     assert ask("/query?key=planted-in-the-query").status_code == 502
     generate = collector[0].named("chat")
     assert attributes_of(generate)["error.type"] == "model_unavailable"

@@ -18,11 +18,9 @@ import pytest
 from app.config.settings import Settings
 from app.main import create_app
 from tests.conftest import build
-from tests.support import faults, slow_faults
-from tests.support.fake_provider import event
-from tests.support.faulty_provider import Exchange, Fault, FaultyProvider
+from tests.fake_provider import Endpoint, Exchange, FakeProvider, Fault, event, faults, slow_faults
+from tests.fake_provider.slow_faults import Slow, taking
 from tests.support.serving import free_port
-from tests.support.slow_faults import Slow, taking
 from tests.support.stream_protocol import Answered, Failed
 from tests.support.watched import Outcome, WatchedService, serve_watched
 
@@ -46,12 +44,14 @@ class Stage:
     path: str
     fails: str
 
-    def set_fault(self, provider: FaultyProvider, fault: Fault) -> None:
-        setattr(provider, f"{self.fails}_fault", fault)
+    def set_fault(self, provider: FakeProvider, fault: Fault) -> None:
+        self.endpoint(provider).fault = fault
 
-    def requests(self, provider: FaultyProvider) -> list[Exchange]:
-        requests: list[Exchange] = getattr(provider, f"{self.fails}_requests")
-        return requests
+    def requests(self, provider: FakeProvider) -> list[Exchange]:
+        return self.endpoint(provider).requests
+
+    def endpoint(self, provider: FakeProvider) -> Endpoint:
+        return provider.chat if self.fails == "chat" else provider.embeddings
 
     def check(self, outcome: Outcome, expected: tuple[int, str]) -> None:
         """Behind the citations as an event, before them as an ordinary response."""
@@ -79,15 +79,15 @@ def _hardly_any_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def service(serve_faulty: GetService, faulty: FaultyProvider) -> Iterator[GetService]:
+def service(watched_service: GetService, provider: FakeProvider) -> Iterator[GetService]:
     """A server with these settings, and the check that the test leaves nothing."""
     used: list[WatchedService] = []
 
     def get(**values: Any) -> WatchedService:
-        used.append(serve_faulty(**values))
+        used.append(watched_service(**values))
         return used[-1]
 
-    faulty.good.pieces = PIECES
+    provider.pieces = PIECES
     yield get
     for each in used:
         each.check_nothing_is_left()
@@ -95,12 +95,12 @@ def service(serve_faulty: GetService, faulty: FaultyProvider) -> Iterator[GetSer
 
 @pytest.mark.parametrize("stage", ALL_STAGES)
 def test_a_provider_that_works_is_asked_once(
-    faulty: FaultyProvider, service: GetService, stage: Stage
+    provider: FakeProvider, service: GetService, stage: Stage
 ) -> None:
     """And its answer is passed on."""
     outcome = service().ask(stage.path)
     assert (outcome.status, outcome.code) == (200, "answered")
-    assert len(stage.requests(faulty)) == 1
+    assert len(stage.requests(provider)) == 1
 
 
 PASSING = {
@@ -117,25 +117,25 @@ PASSING = {
 @pytest.mark.parametrize("stage", ALL_STAGES)
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 def test_what_may_pass_is_tried_three_times(
-    faulty: FaultyProvider, service: GetService, stage: Stage, fault: Fault
+    provider: FakeProvider, service: GetService, stage: Stage, fault: Fault
 ) -> None:
     """Then it is a 502."""
-    stage.set_fault(faulty, fault)
+    stage.set_fault(provider, fault)
     stage.check(service().ask(stage.path), UNAVAILABLE)
-    assert len(stage.requests(faulty)) == 3
+    assert len(stage.requests(provider)) == 3
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("fault", ["503", "reset"])
 def test_what_passes_is_not_noticed(
-    faulty: FaultyProvider, service: GetService, stage: Stage, fault: str, times: int
+    provider: FakeProvider, service: GetService, stage: Stage, fault: str, times: int
 ) -> None:
     """The client gets its answer as if nothing had been."""
-    stage.set_fault(faulty, faults.at_first(PASSING[fault], times))
+    stage.set_fault(provider, faults.at_first(PASSING[fault], times))
     outcome = service().ask(stage.path)
     assert (outcome.status, outcome.code) == (200, "answered")
-    assert len(stage.requests(faulty)) == times + 1
+    assert len(stage.requests(provider)) == times + 1
 
 
 LASTING = {
@@ -153,13 +153,13 @@ LASTING = {
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("fault", LASTING.values(), ids=LASTING)
 def test_what_cannot_pass_is_tried_once(
-    faulty: FaultyProvider, service: GetService, stage: Stage, fault: Fault
+    provider: FakeProvider, service: GetService, stage: Stage, fault: Fault
 ) -> None:
     """A wrong key, a wrong model, an answer that makes no sense; and nobody is redirected, with our key."""
-    stage.set_fault(faulty, fault)
+    stage.set_fault(provider, fault)
     stage.check(service().ask(stage.path), UNAVAILABLE)
-    assert len(stage.requests(faulty)) == 1
-    assert "/elsewhere" not in {exchange.path for exchange in faulty.exchanges}
+    assert len(stage.requests(provider)) == 1
+    assert "/elsewhere" not in {exchange.path for exchange in provider.exchanges}
 
 
 BROKEN_OFF = {
@@ -174,12 +174,12 @@ BROKEN_OFF = {
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("fault", BROKEN_OFF.values(), ids=BROKEN_OFF)
 def test_half_an_answer_is_none(
-    faulty: FaultyProvider, service: GetService, stage: Stage, fault: Fault
+    provider: FakeProvider, service: GetService, stage: Stage, fault: Fault
 ) -> None:
     """Whether or not it is asked for again."""
-    stage.set_fault(faulty, fault)
+    stage.set_fault(provider, fault)
     stage.check(service().ask(stage.path), UNAVAILABLE)
-    assert 1 <= len(stage.requests(faulty)) <= 3
+    assert 1 <= len(stage.requests(provider)) <= 3
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -187,30 +187,30 @@ def test_half_an_answer_is_none(
     "retry_after", ["3600", "60", faults.http_date(86_400)], ids=["an hour", "a minute", "a date"]
 )
 def test_who_wants_to_be_left_alone_for_longer_than_there_is_time_is_not_waited_for(
-    faulty: FaultyProvider, service: GetService, stage: Stage, retry_after: str
+    provider: FakeProvider, service: GetService, stage: Stage, retry_after: str
 ) -> None:
     """The client is told at once: its own time limit would be over long before."""
-    stage.set_fault(faulty, faults.status(429, retry_after))
+    stage.set_fault(provider, faults.status(429, retry_after))
     stage.check(service(request_timeout_s=30).ask(stage.path), UNAVAILABLE)
-    assert len(stage.requests(faulty)) == 1
+    assert len(stage.requests(provider)) == 1
 
 
-def test_who_wants_to_be_left_alone_for_a_while_is(faulty: FaultyProvider, service: GetService) -> None:
+def test_who_wants_to_be_left_alone_for_a_while_is(provider: FakeProvider, service: GetService) -> None:
     """If there is time for it."""
-    STREAM.set_fault(faulty, faults.at_first(faults.status(429, "1")))
+    STREAM.set_fault(provider, faults.at_first(faults.status(429, "1")))
     assert service(request_timeout_s=30).ask(STREAM.path).code == "answered"
-    first, second = faulty.chat_requests
+    first, second = provider.chat.requests
     assert second.arrived - first.arrived >= 1
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("retry_after", ["soon", "-1", "nan", "inf", "1e400", "9" * 400, "\xff"])
 def test_a_time_that_is_none_does_no_harm(
-    faulty: FaultyProvider, service: GetService, stage: Stage, retry_after: str
+    provider: FakeProvider, service: GetService, stage: Stage, retry_after: str
 ) -> None:
-    stage.set_fault(faulty, faults.status(429, retry_after))
+    stage.set_fault(provider, faults.status(429, retry_after))
     stage.check(service().ask(stage.path), UNAVAILABLE)
-    assert 1 <= len(stage.requests(faulty)) <= 3
+    assert 1 <= len(stage.requests(provider)) <= 3
 
 
 TOO_SLOW = {
@@ -223,13 +223,13 @@ TOO_SLOW = {
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("slow", TOO_SLOW.values(), ids=TOO_SLOW)
 def test_who_is_too_slow_is_a_504(
-    faulty: FaultyProvider, service: GetService, stage: Stage, slow: Slow
+    provider: FakeProvider, service: GetService, stage: Stage, slow: Slow
 ) -> None:
     """However the time is spent: the deadline is the request's, and a byte now and then is no answer."""
     watched = service(**LIMITS)
-    stage.set_fault(faulty, taking(1.1 * DEADLINE_S, watched.clock, slow))
+    stage.set_fault(provider, taking(1.1 * DEADLINE_S, watched.clock, slow))
     stage.check(watched.ask(stage.path), TIMEOUT)
-    assert len(stage.requests(faulty)) == 1
+    assert len(stage.requests(provider)) == 1
 
 
 NO_TOKENS = {
@@ -241,32 +241,32 @@ NO_TOKENS = {
 
 @pytest.mark.parametrize("slow", NO_TOKENS.values(), ids=NO_TOKENS)
 def test_a_stream_that_brings_no_first_token_is_given_up(
-    faulty: FaultyProvider, service: GetService, slow: Slow
+    provider: FakeProvider, service: GetService, slow: Slow
 ) -> None:
     """What counts is a token, not a byte."""
     watched = service(**LIMITS)
-    STREAM.set_fault(faulty, faults.after(ROLE, taking(1.1 * DEADLINE_S, watched.clock, slow)))
+    STREAM.set_fault(provider, faults.after(ROLE, taking(1.1 * DEADLINE_S, watched.clock, slow)))
     STREAM.check(watched.ask(STREAM.path), TIMEOUT)
-    assert len(faulty.chat_requests) == 1
+    assert len(provider.chat.requests) == 1
 
 
 @pytest.mark.parametrize("tokens", [1, 2])
 @pytest.mark.parametrize("slow", NO_TOKENS.values(), ids=NO_TOKENS)
 def test_a_stream_that_falls_silent_is_given_up(
-    faulty: FaultyProvider, service: GetService, slow: Slow, tokens: int
+    provider: FakeProvider, service: GetService, slow: Slow, tokens: int
 ) -> None:
     """Long before the deadline; what was said by then has reached the client."""
     watched = service(**LIMITS)
     silence = taking(1.1 * IDLE_S, watched.clock, slow)
-    STREAM.set_fault(faulty, faults.after(ROLE + tokens, faults.when_told(silence)))
+    STREAM.set_fault(provider, faults.after(ROLE + tokens, faults.when_told(silence)))
     provider_message = "".join(PIECES[:tokens])
-    outcome = watched.ask(STREAM.path, when_heard(provider_message, faulty))
+    outcome = watched.ask(STREAM.path, when_heard(provider_message, provider))
     STREAM.check(outcome, TIMEOUT)
     assert tokens_of(outcome) == provider_message
-    assert len(faulty.chat_requests) == 1
+    assert len(provider.chat.requests) == 1
 
 
-def test_a_stream_that_is_slow_is_not_silent(faulty: FaultyProvider, service: GetService) -> None:
+def test_a_stream_that_is_slow_is_not_silent(provider: FakeProvider, service: GetService) -> None:
     """Each token starts the clock anew."""
     watched = service(**LIMITS)
 
@@ -276,28 +276,28 @@ def test_a_stream_that_is_slow_is_not_silent(faulty: FaultyProvider, service: Ge
         await exchange.send_chunk(role)
         for each in tokens:
             await exchange.send_chunk(each)
-            await asyncio.wrap_future(faulty.go_on)
-            faulty.go_on = Future()
+            await asyncio.wrap_future(provider.go_on)
+            provider.go_on = Future()
             await asyncio.wrap_future(watched.clock.move(0.6 * IDLE_S))
         await exchange.send_chunk(b"".join(exchange.good_events()[ROLE + len(PIECES) :]))
         await exchange.end()
 
-    STREAM.set_fault(faulty, slowly)
-    assert watched.ask(STREAM.path, when_more_is_heard(faulty)).code == "answered"
+    STREAM.set_fault(provider, slowly)
+    assert watched.ask(STREAM.path, when_more_is_heard(provider)).code == "answered"
 
 
 @pytest.mark.parametrize("stage", [EMBEDDING, STREAM], ids=["embedding", "stream"])
 def test_nobody_there_is_a_502(
-    faulty: FaultyProvider, faulty_settings: Callable[..., Settings], stage: Stage
+    provider: FakeProvider, watched_settings: Callable[..., Settings], stage: Stage
 ) -> None:
     """The connection is refused."""
     values: dict[str, Any] = {"openai_base_url": f"http://127.0.0.1:{free_port()}/v1"}
     if stage.fails == "chat":
-        values |= {"embedding_provider": "local", "index_dir": faulty_settings().index_dir / "local"}
-    settings = faulty_settings(**values)
+        values |= {"embedding_provider": "local", "index_dir": watched_settings().index_dir / "local"}
+    settings = watched_settings(**values)
     if stage.fails == "chat":
         build(settings)
-    with serve_watched(create_app(settings), faulty) as watched:
+    with serve_watched(create_app(settings), provider) as watched:
         stage.check(watched.ask(stage.path), UNAVAILABLE)
 
 
@@ -306,7 +306,7 @@ def tokens_of(outcome: Outcome) -> str:
     return "".join(outcome.events.tokens)
 
 
-def when_heard(text: str, provider: FaultyProvider) -> Callable[[str], None]:
+def when_heard(text: str, provider: FakeProvider) -> Callable[[str], None]:
     """Let the provider go on once this has reached the client."""
 
     def listen(heard: str) -> None:
@@ -316,7 +316,7 @@ def when_heard(text: str, provider: FaultyProvider) -> Callable[[str], None]:
     return listen
 
 
-def when_more_is_heard(provider: FaultyProvider) -> Callable[[str], None]:
+def when_more_is_heard(provider: FakeProvider) -> Callable[[str], None]:
     """Let the provider go on each time."""
     before = ""
 
@@ -335,36 +335,36 @@ ENDS = {"reset": faults.reset, "cut off": faults.cut, "regular end": faults.end}
 @pytest.mark.parametrize("tokens", range(1, len(PIECES) + 1))
 @pytest.mark.parametrize("fault", ENDS.values(), ids=ENDS)
 def test_a_stream_that_breaks_off_is_an_error_with_what_was_said(
-    faulty: FaultyProvider, service: GetService, fault: Fault, tokens: int
+    provider: FakeProvider, service: GetService, fault: Fault, tokens: int
 ) -> None:
     """At any token: without a finish reason there is no answer, and half of one is never asked for again."""
-    faulty.good.pieces = ["It", " lasts", " sixteen", " weeks"]
-    STREAM.set_fault(faulty, faults.after(ROLE + tokens, faults.when_told(fault)))
-    provider_message = "".join(faulty.good.pieces[:tokens])
-    outcome = service().ask(STREAM.path, when_heard(provider_message, faulty))
+    provider.pieces = ["It", " lasts", " sixteen", " weeks"]
+    STREAM.set_fault(provider, faults.after(ROLE + tokens, faults.when_told(fault)))
+    provider_message = "".join(provider.pieces[:tokens])
+    outcome = service().ask(STREAM.path, when_heard(provider_message, provider))
 
     STREAM.check(outcome, UNAVAILABLE)
     assert tokens_of(outcome) == provider_message
-    assert len(faulty.chat_requests) == 1
+    assert len(provider.chat.requests) == 1
 
 
 @pytest.mark.parametrize("events", [0, ROLE])
 @pytest.mark.parametrize("fault", ENDS.values(), ids=ENDS)
 def test_a_stream_that_breaks_off_before_its_first_token_is_asked_for_again(
-    faulty: FaultyProvider, service: GetService, fault: Fault, events: int
+    provider: FakeProvider, service: GetService, fault: Fault, events: int
 ) -> None:
     """Nobody has seen anything of it."""
-    STREAM.set_fault(faulty, faults.at_first(faults.after(events, fault)))
+    STREAM.set_fault(provider, faults.at_first(faults.after(events, fault)))
     outcome = service().ask(STREAM.path)
     assert isinstance(outcome.events, Answered)
     assert tokens_of(outcome) == "".join(PIECES)
-    assert len(faulty.chat_requests) == 2
+    assert len(provider.chat.requests) == 2
 
 
 # Not a reset: it could take the finish reason along.
 @pytest.mark.parametrize("then", [faults.cut, faults.end, faults.hang])
 def test_what_comes_behind_the_finish_reason_may_be_missing(
-    faulty: FaultyProvider, service: GetService, then: Fault
+    provider: FakeProvider, service: GetService, then: Fault
 ) -> None:
     """Some servers send no [DONE], or stay connected: the answer is complete."""
     told = ROLE + len(PIECES)
@@ -373,8 +373,8 @@ def test_what_comes_behind_the_finish_reason_may_be_missing(
         await exchange.send_chunk(exchange.good_events()[told])
         await then(exchange)
 
-    STREAM.set_fault(faulty, faults.after(told, faults.when_told(finish)))
-    outcome = service(**LIMITS).ask(STREAM.path, when_heard("".join(PIECES), faulty))
+    STREAM.set_fault(provider, faults.after(told, faults.when_told(finish)))
+    outcome = service(**LIMITS).ask(STREAM.path, when_heard("".join(PIECES), provider))
     assert isinstance(outcome.events, Answered), outcome
     assert outcome.events.answer["answer"] == "".join(PIECES)
 
@@ -390,23 +390,23 @@ def test_what_comes_behind_the_finish_reason_may_be_missing(
     ],
 )
 def test_an_event_that_makes_no_sense_ends_the_stream(
-    faulty: FaultyProvider, service: GetService, content: bytes, tokens: int
+    provider: FakeProvider, service: GetService, content: bytes, tokens: int
 ) -> None:
     """What was said before it has reached the client, and what comes behind it does not."""
-    STREAM.set_fault(faulty, faults.after(ROLE + tokens, faults.send_event(content)))
+    STREAM.set_fault(provider, faults.after(ROLE + tokens, faults.send_event(content)))
     outcome = service().ask(STREAM.path)
     STREAM.check(outcome, UNAVAILABLE)
     assert "".join(PIECES[:tokens]).startswith(tokens_of(outcome))
-    assert len(faulty.chat_requests) == 1
+    assert len(provider.chat.requests) == 1
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 50])
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 def test_a_stream_is_understood_however_it_is_cut(
-    faulty: FaultyProvider, service: GetService, size: int, line_end: bytes
+    provider: FakeProvider, service: GetService, size: int, line_end: bytes
 ) -> None:
     """Within a line, an event, or a character; with either line end, comments, names and no blank."""
-    faulty.good.pieces = ["Fünf", " 木", " 🙂 [1]"]
+    provider.pieces = ["Fünf", " 木", " 🙂 [1]"]
 
     async def in_parts(exchange: Exchange) -> None:
         events = b": hello\n\nevent: message\nid: 1\n" + b"".join(exchange.good_events())
@@ -416,7 +416,7 @@ def test_a_stream_is_understood_however_it_is_cut(
             await exchange.send_chunk(content[start : start + size])
         await exchange.end()
 
-    STREAM.set_fault(faulty, in_parts)
+    STREAM.set_fault(provider, in_parts)
     outcome = service().ask(STREAM.path)
     assert isinstance(outcome.events, Answered)
     assert outcome.events.answer["answer"] == "Fünf 木 🙂 [1]"
@@ -439,17 +439,17 @@ ENDLESS = {
 
 @pytest.mark.parametrize(("stage", "fault"), ENDLESS.values(), ids=ENDLESS)
 def test_an_answer_without_end_is_given_up(
-    faulty: FaultyProvider, service: GetService, stage: Stage, fault: Fault
+    provider: FakeProvider, service: GetService, stage: Stage, fault: Fault
 ) -> None:
     """Long before the memory is full, and before the deadline."""
-    stage.set_fault(faulty, fault)
+    stage.set_fault(provider, fault)
     stage.check(service(**LIMITS).ask(stage.path), UNAVAILABLE)
-    assert faulty.sent_bytes < faults.ENDLESS_BYTES
-    assert len(stage.requests(faulty)) == 1
+    assert provider.sent_bytes < faults.ENDLESS_BYTES
+    assert len(stage.requests(provider)) == 1
 
 
 def test_a_model_that_never_stops_is_stopped(
-    faulty: FaultyProvider, service: GetService, monkeypatch: pytest.MonkeyPatch
+    provider: FakeProvider, service: GetService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the deadline at the latest, however fast its tokens come."""
     monkeypatch.setattr("app.http.sse.STALLED_S", 2 * DEADLINE_S)  # we may be behind when the clock is moved
@@ -460,28 +460,24 @@ def test_a_model_that_never_stops_is_stopped(
         if heard and not moved:
             moved.append(watched.clock.move(DEADLINE_S))
 
-    STREAM.set_fault(faulty, tokens_without_end("a b ", 50))
+    STREAM.set_fault(provider, tokens_without_end("a b ", 50))
     outcome = watched.ask(STREAM.path, move_once)
     assert isinstance(outcome.events, Failed)
 
 
 def test_an_answer_that_the_model_stopped_itself_is_complete(
-    faulty: FaultyProvider, service: GetService
+    provider: FakeProvider, service: GetService
 ) -> None:
     """At its own length limit, say."""
 
-    async def cut_at_length(exchange: Exchange) -> None:
-        content = b"".join(exchange.good_events()).replace(b'"stop"', b'"length"')
-        await exchange.answer(200, content)
-
-    STREAM.set_fault(faulty, cut_at_length)
+    provider.finish_reason = "length"
     outcome = service().ask(STREAM.path)
     assert isinstance(outcome.events, Answered)
 
 
-def test_an_empty_stream_is_no_answer(faulty: FaultyProvider, service: GetService) -> None:
+def test_an_empty_stream_is_no_answer(provider: FakeProvider, service: GetService) -> None:
     """As an empty answer to POST /query is none."""
-    faulty.good.pieces = []
+    provider.pieces = []
     outcome = service().ask(STREAM.path)
     assert isinstance(outcome.events, Failed)
     STREAM.check(outcome, UNAVAILABLE)

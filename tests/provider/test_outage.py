@@ -11,12 +11,12 @@ from app.config.settings import Settings
 from app.main import create_app
 from app.provider import circuit_breaker as breaker
 from app.provider.circuit_breaker import FAILURES
-from tests.support.fake_provider import FakeProvider, failing_with
+from tests.fake_provider import FakeProvider, faults
 from tests.support.moved_clock import Clock, serve_with_clock
 from tests.support.serving import wait_for
 
 QUESTION = {"query": "How long is parental leave?"}
-DOWN = failing_with(501)  # which is not tried again
+DOWN = faults.status(501)  # which is not tried again
 DEADLINE_S = 3000  # further away than a test waits: the clock is moved
 
 
@@ -30,9 +30,9 @@ def test_a_provider_that_is_down_is_left_alone(
 ) -> None:
     """A 502 at once, and not one request more; what needs no language model still works."""
     monkeypatch.setattr(breaker, "COOL_DOWN_S", 300.0)
-    provider.chat_fault = DOWN
+    provider.chat.fault = DOWN
     assert [ask(openai_level) for _ in range(FAILURES + 3)] == [(502, "model_unavailable")] * (FAILURES + 3)
-    assert len(provider.chat_requests) == FAILURES
+    assert len(provider.chat.requests) == FAILURES
     assert ask(openai_level, "/retrieve") == (200, "answered")
     assert openai_level.get("/health").status_code == 200
 
@@ -41,34 +41,29 @@ def test_it_is_asked_again_after_a_while(
     provider: FakeProvider, openai_level: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(breaker, "COOL_DOWN_S", 0.0)
-    provider.chat_fault = DOWN
+    provider.chat.fault = DOWN
     for _ in range(FAILURES):
         ask(openai_level)
     assert ask(openai_level) == (502, "model_unavailable")
-    assert len(provider.chat_requests) == FAILURES + 1, "a probe"
-    provider.chat_fault = None
+    assert len(provider.chat.requests) == FAILURES + 1, "a probe"
+    provider.chat.fault = None
     assert ask(openai_level) == (200, "answered")
 
 
 def test_a_provider_that_refuses_is_not_down(provider: FakeProvider, openai_level: httpx.Client) -> None:
     """It answers: the next request may be one that it does not refuse."""
-    provider.chat_fault = failing_with(400)
+    provider.chat.fault = faults.status(400)
     for _ in range(2 * FAILURES):
         ask(openai_level)
-    assert len(provider.chat_requests) == 2 * FAILURES
+    assert len(provider.chat.requests) == 2 * FAILURES
 
 
 def test_a_stream_that_breaks_off_is_no_outage(provider: FakeProvider, openai_level: httpx.Client) -> None:
     """Whoever sent a first token works."""
-
-    async def break_off(number: int) -> None:
-        if number == 1:
-            raise ConnectionResetError
-
-    provider.before_piece = break_off
+    provider.chat.fault = faults.after(2, faults.cut)
     for _ in range(FAILURES + 2):
         assert "event: error" in openai_level.post("/query/stream", json=QUESTION).text
-    assert len(provider.chat_requests) == FAILURES + 2
+    assert len(provider.chat.requests) == FAILURES + 2
 
 
 def ask_past_the_deadline(url: str, clock: Clock) -> str:
@@ -88,9 +83,9 @@ def test_an_answer_that_takes_too_long_for_us_is_no_outage(
     """The deadline is ours; the provider was sending all the time."""
     app = create_app(openai_settings(request_timeout_s=DEADLINE_S))
     provider.pieces = ["word "] * 5_000
-    provider.token_delay_s = 0.02
+    provider.token_s = 0.02
     with serve_with_clock(app) as (url, clock):
         wait_for(lambda: httpx.get(f"{url}/health", timeout=60).status_code == 200, "the index to be ready")
         for _ in range(FAILURES + 1):
             assert "did not finish within" in ask_past_the_deadline(url, clock)
-    assert len(provider.chat_requests) == FAILURES + 1
+    assert len(provider.chat.requests) == FAILURES + 1

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from starlette.responses import JSONResponse
 
 from app.bootstrap.indexing import make_indexer
 from app.bootstrap.models import make_provider
@@ -23,7 +22,7 @@ from app.serving.snapshot_loader import SnapshotLoader
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot_store import SnapshotStore
 from tests.conftest import build
-from tests.support.fake_provider import FakeProvider
+from tests.fake_provider import FakeProvider, faults
 from tests.support.serving import wait_for
 
 MakeSettings = Callable[..., Settings]
@@ -66,7 +65,7 @@ def test_while_it_is_built_health_says_so_with_progress(
 ) -> None:
     """And a query is told to come back; liveness is not affected."""
     go_on = threading.Event()
-    provider.embedding_fault = lambda *_: None if go_on.wait(100) else JSONResponse({}, 400)
+    provider.embeddings.fault = faults.held(go_on)
     client = serve(openai_settings(), ready=False)
 
     def building() -> dict[str, Any] | None:

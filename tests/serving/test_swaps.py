@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import pytest
 from app.config.settings import Settings
 from app.storage.disk.snapshot_store import SnapshotStore
 from tests.conftest import build
-from tests.support.fake_provider import FakeProvider, failing_with
+from tests.fake_provider import FakeProvider, faults
 from tests.support.serving import ServerProcess, server_process, wait_for
 
 MakeSettings = Callable[..., Settings]
@@ -27,11 +26,7 @@ def pausing(provider: FakeProvider) -> threading.Event:
     """The model says one word, and the rest when the event is set."""
     goes_on = threading.Event()
 
-    async def pause(number: int) -> None:
-        while number > 0 and not goes_on.is_set():  # noqa: ASYNC110 - it is set in another thread
-            await asyncio.sleep(0.01)
-
-    provider.before_piece = pause
+    provider.chat.fault = faults.held_stream(goes_on, from_piece=1)
     return goes_on
 
 
@@ -123,12 +118,12 @@ def test_requests_that_fail_hold_no_index(
     provider: FakeProvider, server: ServerProcess, openai_settings: MakeSettings
 ) -> None:
     """Neither do those whose client goes away."""
-    provider.chat_fault = failing_with(400)
+    provider.chat.fault = faults.status(400)
     before = served(server)
     for _ in range(3):
         assert httpx.post(f"{server.url}/query", json=QUESTION, timeout=60).status_code == 502
-    provider.chat_fault = None
-    provider.token_delay_s = 60
+    provider.chat.fault = None
+    provider.token_s = 60
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server.url}/query/stream", json=QUESTION, timeout=0.5).read()
     after = publish_next(openai_settings(), 20)

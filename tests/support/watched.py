@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import httpx
 from starlette.types import ASGIApp
 
-from tests.support.faults import SECRET
-from tests.support.faulty_provider import FaultyProvider
+from tests.fake_provider import FakeProvider
+from tests.fake_provider.faults import SECRET
 from tests.support.moved_clock import Clock, serve_with_clock
 from tests.support.raw_http import RawExchange
 from tests.support.serving import wait_for
@@ -62,7 +62,7 @@ class WatchedService:
     """
 
     url: str
-    provider: FaultyProvider
+    provider: FakeProvider
     clock: Clock
     _idle_tasks: Counter[str] = field(default_factory=Counter)
     _idle_sockets: int = 0
@@ -120,7 +120,7 @@ class WatchedService:
 
 
 @contextmanager
-def serve_watched(app: ASGIApp, provider: FaultyProvider) -> Iterator[WatchedService]:
+def serve_watched(app: ASGIApp, provider: FakeProvider) -> Iterator[WatchedService]:
     with serve_with_clock(app) as (url, clock):
         wait_for(lambda: httpx.get(f"{url}/health", timeout=60).status_code == 200, "the index to be ready")
         service = WatchedService(url, provider, clock)

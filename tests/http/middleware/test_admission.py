@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +12,7 @@ import pytest
 
 from app.config.settings import Settings
 from app.http.middleware import admission
-from tests.support.fake_provider import FakeProvider
+from tests.fake_provider import FakeProvider, faults
 from tests.support.raw_http import RawExchange
 from tests.support.serving import wait_for
 
@@ -29,11 +28,7 @@ def held_streams(provider: FakeProvider, client: httpx.Client) -> Iterator[tuple
     """A way to ask in the background, and the event without which no answer ends."""
     released = threading.Event()
 
-    async def wait(_: int) -> None:
-        while not released.is_set():  # noqa: ASYNC110 - it is set in another thread
-            await asyncio.sleep(0.01)
-
-    provider.before_piece = wait
+    provider.chat.fault = faults.held_stream(released)
     with ThreadPoolExecutor(8) as pool:
         try:
             yield (
@@ -45,7 +40,7 @@ def held_streams(provider: FakeProvider, client: httpx.Client) -> Iterator[tuple
 
 
 def wait_until_held(provider: FakeProvider, count: int) -> None:
-    wait_for(lambda: len(provider.chat_requests) == count, f"{count} requests to be in flight")
+    wait_for(lambda: len(provider.chat.requests) == count, f"{count} requests to be in flight")
 
 
 def wait_until_queued(client: httpx.Client, count: int) -> None:
@@ -138,4 +133,4 @@ def test_who_waits_and_goes_away_leaves_the_queue(
         wait_until_queued(client, 1)
         released.set()
         assert first.result().status_code == waiting.result().status_code == 200
-    assert len(provider.chat_requests) == 2
+    assert len(provider.chat.requests) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ import pytest
 
 from app.config.settings import Settings
 from tests.conftest import build
-from tests.support.fake_provider import FakeProvider
+from tests.fake_provider import FakeProvider, faults
 from tests.support.raw_http import RawExchange
 from tests.support.serving import ServerProcess, server_process, wait_for
 
@@ -42,11 +41,7 @@ def pausing(provider: FakeProvider) -> threading.Event:
     """The model says one word, and the rest when the event is set."""
     goes_on = threading.Event()
 
-    async def pause(number: int) -> None:
-        while number > 0 and not goes_on.is_set():  # noqa: ASYNC110 - it is set in another thread
-            await asyncio.sleep(0.01)
-
-    provider.before_piece = pause
+    provider.chat.fault = faults.held_stream(goes_on, from_piece=1)
     return goes_on
 
 
@@ -164,10 +159,10 @@ def test_what_cannot_end_in_time_is_told(
         with RawExchange(server.url, QUESTION) as stream:
             events = stream.read_head().events()
             assert next(events).name == "citations"
-            provider.delay_s = 60
-            asked_before = len(provider.embedding_requests)
+            provider.embeddings.latency_s = 60
+            asked_before = len(provider.embeddings.requests)
             with RawExchange(server.url, {"query": "Which class do trains have?"}, path="/query") as ordinary:
-                wait_for(lambda: len(provider.embedding_requests) > asked_before, "the other question")
+                wait_for(lambda: len(provider.embeddings.requests) > asked_before, "the other question")
                 server.process.send_signal(signal.SIGTERM)
                 last = list(events)[-1]
                 assert (last.name, stream.ended) == ("error", True)

@@ -242,7 +242,7 @@ def test_what_is_over_is_forgotten() -> None:
         await limits.take("address", "another")
         assert len(storage.times) == 1
 
-    with stopped_clock("app.http.middleware.rate_limit") as clock:
+    with stopped_clock("app.http.rate_limiter") as clock:
         asyncio.run(scan())
 
 
@@ -277,7 +277,7 @@ def test_the_windows_are_those_of_the_library(asked: list[tuple[int, str, int]],
             assert windows[0][1] == windows[1][1]
             assert windows[0][0] == pytest.approx(windows[1][0]) or not windows[0][1]
 
-    with stopped_clock("app.http.middleware.rate_limit", "limits.aio.storage.memory") as clock:
+    with stopped_clock("app.http.rate_limiter", "limits.aio.storage.memory") as clock:
         asyncio.run(compare())
 
 
@@ -411,5 +411,5 @@ def test_the_storage_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture
         await limits.close()
 
     asyncio.run(asyncio.wait_for(go(), 30))
-    told = [record.levelname for record in caplog.records if record.name == "app.http.middleware.rate_limit"]
+    told = [record.levelname for record in caplog.records if record.name == "app.http.rate_limiter"]
     assert told == ["ERROR", "WARNING"]

@@ -13,7 +13,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from app.config.settings import Settings
-from tests.support.fake_provider import FakeProvider, failing_with
+from tests.fake_provider import FakeProvider, faults
 
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
@@ -151,25 +151,17 @@ def test_the_models_parameters_are_passed_on(provider: FakeProvider, openai_leve
         list(client.chat.completions.create(model=MODEL, messages=ASKED, stream=stream, **options))
     client.chat.completions.create(model=MODEL, messages=ASKED, user="me", metadata={"a": "b"})
 
-    *given, default = provider.chat_requests
+    *given, default = provider.chat.requests
     for request in given:
-        assert {name: request[name] for name in options} == options
-    assert default["temperature"] == 0
-    assert not {"max_tokens", "user", "metadata"} & set(default)
+        assert {name: request.body[name] for name in options} == options
+    assert default.body["temperature"] == 0
+    assert not {"max_tokens", "user", "metadata"} & set(default.body)
 
 
 def test_an_answer_that_was_cut_off_says_so(provider: FakeProvider, openai_level: httpx.Client) -> None:
-    answer = json.loads(provider.chat_answer({"model": "m"}))
-    answer["choices"][0]["finish_reason"] = "length"
-    provider.chat_fault = lambda _request, _body: openai_response(answer)
+    provider.finish_reason = "length"
     completion = client_of(openai_level).chat.completions.create(model=MODEL, messages=ASKED, max_tokens=1)
     assert completion.choices[0].finish_reason == "length"
-
-
-def openai_response(answer: dict[str, Any]) -> Any:
-    from starlette.responses import JSONResponse  # noqa: PLC0415 - for this one
-
-    return JSONResponse(answer)
 
 
 def test_passages_can_be_filtered_and_counted(sample: httpx.Client) -> None:
@@ -199,20 +191,20 @@ def test_a_follow_up_is_made_a_question_of_its_own(
     provider.reply = "How many weeks does parental leave last?"
     completion = client_of(openai_level).chat.completions.create(model=MODEL, messages=FOLLOW_UP)
 
-    rewriting, answering = provider.chat_requests
-    asked = rewriting["messages"][-1]["content"]
+    rewriting, answering = provider.chat.requests
+    asked = rewriting.body["messages"][-1]["content"]
     assert "user: What is the policy on parental leave?\nassistant: It is in leave.md [1]." in asked
     assert asked.endswith("Question: How many weeks is it?")
-    assert [request["input"] for request in provider.embedding_requests] == [[provider.reply]]
-    assert answering["messages"][-1]["content"].endswith(f"Question: {provider.reply}")
-    assert "Answer like a pirate." in answering["messages"][0]["content"]
+    assert [request.body["input"] for request in provider.embeddings.requests] == [[provider.reply]]
+    assert answering.body["messages"][-1]["content"].endswith(f"Question: {provider.reply}")
+    assert "Answer like a pirate." in answering.body["messages"][0]["content"]
     assert completion.usage is not None
     assert completion.usage.total_tokens == 2 * 876
 
 
 def test_a_first_question_is_not_rewritten(provider: FakeProvider, openai_level: httpx.Client) -> None:
     client_of(openai_level).chat.completions.create(model=MODEL, messages=ASKED)
-    assert len(provider.chat_requests) == 1
+    assert len(provider.chat.requests) == 1
 
 
 def test_without_a_model_the_last_message_is_the_question(sample: httpx.Client) -> None:
@@ -308,7 +300,7 @@ def test_a_provider_that_fails_is_an_error_of_openais_shape(
     provider: FakeProvider, openai_level: httpx.Client, stream: bool
 ) -> None:
     """In a stream, too, in which OpenAI's client notices it."""
-    provider.chat_fault = failing_with(400)
+    provider.chat.fault = faults.status(400)
     with pytest.raises(openai.APIError) as caught:
         list(client_of(openai_level).chat.completions.create(model=MODEL, messages=ASKED, stream=stream))
     assert caught.value.code == "model_unavailable"

@@ -17,9 +17,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from starlette.responses import JSONResponse
 
-from tests.support.fake_provider import FakeProvider
+from tests.fake_provider import FakeProvider, faults
 from tests.support.serving import ROOT, clean_environment, run_reindex, server_process, wait_for
 
 
@@ -38,12 +37,12 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def go_on(
-    environment: dict[str, str], provider: FakeProvider, _provider_server: tuple[FakeProvider, str]
+    environment: dict[str, str], provider: FakeProvider, provider_url: str
 ) -> Iterator[threading.Event]:
     """Until it is set, the provider gives no embedding: no build can be done before."""
     event = threading.Event()
-    provider.embedding_fault = lambda *_: None if event.wait(100) else JSONResponse({}, 400)
-    environment["OPENAI_BASE_URL"] = f"{_provider_server[1]}/v1"
+    provider.embeddings.fault = faults.held(event)
+    environment["OPENAI_BASE_URL"] = f"{provider_url}/v1"
     yield event
     event.set()
 
@@ -217,7 +216,7 @@ def test_ctrl_c_ends_a_reindex_and_changes_nothing(
         text=True,
         start_new_session=True,
     )
-    wait_for(lambda: provider.embedding_requests, "the provider to be asked")
+    wait_for(lambda: provider.embeddings.requests, "the provider to be asked")
     os.killpg(process.pid, signal.SIGINT)
     go_on.set()
     _, errors = process.communicate(timeout=60)

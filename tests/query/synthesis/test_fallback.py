@@ -7,7 +7,7 @@ from collections.abc import Callable
 import httpx
 
 from app.config.settings import Settings
-from tests.support.fake_provider import FakeProvider, failing_with
+from tests.fake_provider import FakeProvider, faults
 
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
@@ -17,7 +17,7 @@ QUESTION = {"query": "How long is parental leave?"}
 
 def test_the_error_says_that_retrieval_works(provider: FakeProvider, openai_level: httpx.Client) -> None:
     """And it does."""
-    provider.chat_fault = failing_with(400)
+    provider.chat.fault = faults.status(400)
     response = openai_level.post("/query", json=QUESTION)
     assert response.status_code == 502
     assert "language model" in response.json()["detail"]
@@ -28,7 +28,7 @@ def test_the_error_says_that_retrieval_works(provider: FakeProvider, openai_leve
 def test_it_says_so_too_where_a_follow_up_could_not_be_rewritten(
     provider: FakeProvider, openai_level: httpx.Client
 ) -> None:
-    provider.chat_fault = failing_with(400)
+    provider.chat.fault = faults.status(400)
     messages = [{"role": role, "content": "Hello."} for role in ("user", "assistant", "user")]
     response = openai_level.post("/v1/chat/completions", json={"model": "rag-service", "messages": messages})
     assert response.status_code == 502
@@ -38,7 +38,7 @@ def test_it_says_so_too_where_a_follow_up_could_not_be_rewritten(
 def test_an_embedding_that_fails_promises_no_retrieval(
     provider: FakeProvider, openai_level: httpx.Client
 ) -> None:
-    provider.embedding_fault = failing_with(400)
+    provider.embeddings.fault = faults.status(400)
     detail = openai_level.post("/query", json=QUESTION).json()["detail"]
     assert "embedding model" in detail
     assert "/retrieve" not in detail
@@ -49,9 +49,9 @@ def test_on_wish_the_passages_are_quoted_instead(
 ) -> None:
     """`model` tells; once the model works again, it answers again."""
     client = serve(openai_settings(degraded_answers="extractive"))
-    provider.chat_fault = failing_with(400)
+    provider.chat.fault = faults.status(400)
     degraded = client.post("/query", json=QUESTION).json()
-    provider.chat_fault = None
+    provider.chat.fault = None
     recovered = client.post("/query", json=QUESTION).json()
 
     assert (degraded["status"], degraded["model"]) == ("answered", "extractive")
@@ -65,18 +65,12 @@ def test_a_stream_is_quoted_instead_only_before_its_first_token(
 ) -> None:
     """Half of one answer and then another would be neither."""
     client = serve(openai_settings(degraded_answers="extractive"))
-    provider.chat_fault = failing_with(400)
+    provider.chat.fault = faults.status(400)
     degraded = client.post("/query/stream", json=QUESTION).text
     assert '"model":"extractive"' in degraded
     assert degraded.endswith("data: [DONE]\n\n")
 
-    provider.chat_fault = None
-
-    async def fail_in_the_middle(number: int) -> None:
-        if number == 2:
-            raise ConnectionResetError
-
-    provider.before_piece = fail_in_the_middle
+    provider.chat.fault = faults.after(3, faults.cut)
     broken = client.post("/query/stream", json=QUESTION).text
     assert "event: error" in broken
     assert "[DONE]" not in broken
@@ -87,7 +81,7 @@ def test_a_follow_up_that_cannot_be_rewritten_is_asked_as_it_is(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
     client = serve(openai_settings(degraded_answers="extractive"))
-    provider.chat_fault = failing_with(400)
+    provider.chat.fault = faults.status(400)
     messages = [
         {"role": "user", "content": "Hello."},
         {"role": "assistant", "content": "Hello!"},

@@ -195,7 +195,7 @@ def test_stored_zeros_and_holes_are_the_same(store: SnapshotStore, folder: Path)
 OPEN_TWICE = """
 import resource, sys
 from pathlib import Path
-from app.snapshots import SnapshotStore
+from app.storage.disk.snapshot_store import SnapshotStore
 
 store = SnapshotStore(Path(sys.argv[1]), keep=3)
 store.open(sys.argv[2])

@@ -18,7 +18,7 @@ from tests.support.serving import ROOT, wait_for
 HOLD_THE_LOCK = """
 import sys, time
 from pathlib import Path
-from app.snapshots import SnapshotStore
+from app.storage.disk.snapshot_store import SnapshotStore
 store = SnapshotStore(Path(sys.argv[1]), keep=1)
 with store.writer(), store.stage():
     print("locked", flush=True)
@@ -30,7 +30,7 @@ CONTEND = """
 import os, signal, sys
 from pathlib import Path
 from app.domain.errors import IndexLocked
-from app.snapshots import SnapshotStore
+from app.storage.disk.snapshot_store import SnapshotStore
 
 store = SnapshotStore(Path(sys.argv[1]), keep=1)
 ROUNDS, WRITERS = 10, 8

@@ -25,7 +25,8 @@ from tests.support.serving import ROOT
 AS_NOBODY = """
 import os, sys, time
 from pathlib import Path
-from app.snapshots import Scratch, SnapshotStore
+from app.storage.disk.scratch import Scratch
+from app.storage.disk.snapshot_store import SnapshotStore
 root, snapshot_id, scratch, then = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4]
 if os.geteuid() == 0:
     os.setuid(65534)

@@ -44,7 +44,7 @@ def make_layout_1(folder: Path) -> None:
 _COUNT_THREADS = """
 import sys
 from pathlib import Path
-from app.storage.edge import EdgeVectorStore
+from app.storage.disk.vector_store import EdgeVectorStore
 from tests.support.stores import ask
 
 query = ask("leave")

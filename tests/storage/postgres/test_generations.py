@@ -15,7 +15,7 @@ from app.config.settings import Settings
 from app.domain.errors import IndexingError, TooManyDocumentsLost
 from app.storage.postgres.rows import normalized
 from tests.conftest import build, plan
-from tests.support.fake_provider import FakeProvider
+from tests.fake_provider import FakeProvider, faults
 from tests.support.postgres import PostgresServer, drop_schema
 from tests.support.stored import assert_same_index, stored
 from tests.support.stored_in_postgres import (
@@ -56,8 +56,8 @@ def sent(provider: FakeProvider) -> Sent:
     """The texts that were sent to be embedded since it was asked last."""
 
     def take() -> list[str]:
-        texts = [text for request in provider.embedding_requests for text in request["input"]]
-        provider.embedding_requests.clear()
+        texts = [text for request in provider.embeddings.requests for text in request.body["input"]]
+        provider.embeddings.requests.clear()
         return texts
 
     return take
@@ -195,7 +195,7 @@ def test_what_was_embedded_survives_a_failed_run(
     assert current_id(settings) is None
     assert_nothing_left_over(database_of(settings))
     first = set(sent()[:5])
-    provider.embedding_fault = None
+    provider.embeddings.fault = None
     build(settings)
     assert len(first) == 5
     assert first.isdisjoint(sent())
@@ -238,8 +238,4 @@ def test_many_lost_documents_stop_a_run(made: Settings, sent: Sent) -> None:
 
 
 def fail_after(provider: FakeProvider, requests: int) -> None:
-    from starlette.responses import JSONResponse  # noqa: PLC0415
-
-    provider.embedding_fault = lambda *_: (
-        JSONResponse({}, 401) if len(provider.embedding_requests) > requests else None
-    )
+    provider.embeddings.fault = faults.later(faults.status(401), after=requests)

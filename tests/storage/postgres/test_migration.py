@@ -32,7 +32,7 @@ from app.storage.disk.shard import ChunkShard
 from app.storage.manifest import Manifest
 from app.storage.postgres.chunk_table import ChunkTable
 from tests.conftest import build, write_two_documents
-from tests.support.fake_provider import FakeProvider
+from tests.fake_provider import FakeProvider
 from tests.support.made_snapshots import flip, folder_of
 from tests.support.mounts import small_disk
 from tests.support.postgres import DATABASE, PASSWORD, PostgresServer
@@ -188,7 +188,7 @@ def test_a_following_run_finds_nothing_to_do(
     for target in (in_postgres, back):
         report = build(target)
         assert (report.published, report.embedded) == (False, 0)
-    assert provider.embedding_requests == []
+    assert provider.embeddings.requests == []
 
     (on_disk.documents_dir / "leave.md").write_text("# Leave\n\nParental leave lasts 20 weeks.\n")
     for target in (in_postgres, back):

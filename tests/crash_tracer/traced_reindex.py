@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.support import seccomp
-from tests.support.layout import role
+from tests.crash_tracer import seccomp
+from tests.crash_tracer.layout import role
+from tests.crash_tracer.tracer import Step, Trace, TracingError, Verdict, trace
 from tests.support.serving import ROOT, START_LIMIT_S, clean_environment
-from tests.support.tracing import Step, Trace, TracingError, Verdict, trace
 
 # Ten times what it takes on a busy machine.
 _RUN_LIMIT_S = 120.0
@@ -33,14 +33,14 @@ _ANSWER_LIMIT_S = 160.0
 
 
 class Kind(NamedTuple):
-    """What steps have in common: the system call, and the role of the file."""
+    """The kind of a step: its system call, and the role of the file."""
 
     call: str
     role: str
 
     @property
     def is_in_staging(self) -> bool:
-        """Whether it changes what nobody reads yet."""
+        """Tell whether the step changes what nobody reads yet."""
         return ".staging-" in self.role.split(" -> ")[-1]
 
 
@@ -50,7 +50,7 @@ def kind_of(step: Step) -> Kind:
 
 @dataclass(frozen=True)
 class Kill:
-    """When to kill: at the `occurrence`-th step of a kind (from 1), before or after it; or at a moment."""
+    """The time to kill: before or after the `occurrence`-th step of a kind (from 1), or at a moment."""
 
     kind: Kind | None = None
     occurrence: int = 1
@@ -111,7 +111,7 @@ class TracedReindex:
 
 @contextmanager
 def traced_reindex(servers: int, folder: Path) -> Iterator[TracedReindex]:
-    """With that many servers, whose working directory is `folder`."""
+    """Start that many servers, whose working directory is `folder`."""
     started = [_start(folder) for _ in range(servers)]
     try:
         for server in started:
@@ -125,7 +125,7 @@ def traced_reindex(servers: int, folder: Path) -> Iterator[TracedReindex]:
 
 def _start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", "from tests.support.traced_reindex import serve; serve()"],
+        [sys.executable, "-c", "from tests.crash_tracer.traced_reindex import serve; serve()"],
         cwd=folder,
         # One thread: only the one that forks goes on in a forked process.
         env=clean_environment() | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
@@ -196,7 +196,7 @@ def _judge(kill: Kill) -> Callable[[Step], Verdict]:
 
 
 def _reindex(run: Run) -> int:
-    """As `python scripts/reindex.py`, in this process."""
+    """Do as `python scripts/reindex.py` does, in this process."""
     from scripts.reindex import main  # noqa: PLC0415 - for the process that forks
 
     log = os.open(run.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

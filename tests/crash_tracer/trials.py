@@ -1,4 +1,4 @@
-"""Trials: an index directory in a known state, a reindex that is killed in it, and what must be true then."""
+"""Trials: a reindex is killed in an index directory of a known state, and what it left is checked."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from app.cli.runner import DONE
 from app.config.settings import Settings
 from app.storage.disk.snapshot_store import SnapshotStore
 from scripts.reindex import DONE_WITH_PROBLEMS
+from tests.crash_tracer.layout import layout
+from tests.crash_tracer.traced_reindex import Kill, Kind, Run, TracedReindex, kind_of
+from tests.crash_tracer.tracer import Step, Trace
 from tests.support.index_contents import Contents, read_index
-from tests.support.layout import layout
 from tests.support.sparse_files import copy_folder
-from tests.support.traced_reindex import Kill, Kind, Run, TracedReindex, kind_of
-from tests.support.tracing import Step, Trace
 
 KEPT = 2
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A reindex, and what is served before, after, and after a reindex that follows.
+    """A reindex, and the contents that are served before it, after it, and after one that follows.
 
     Attributes:
         start: the index directory that it begins with; None for none.

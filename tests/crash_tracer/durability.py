@@ -1,4 +1,4 @@
-"""What of an index would be lost by a power cut, told from the steps by which it was written.
+"""The files of an index that a power cut would lose, told from the steps by which it was written.
 
 A file is on the disk after an fsync of it that follows the last change of its content, and found there after
 an fsync of its folder that follows the last change of the folder's entries.
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from tests.support.layout import role
-from tests.support.tracing import Step
+from tests.crash_tracer.layout import role
+from tests.crash_tracer.tracer import Step
 
 _CONTENT = {
     *("write", "pwrite64", "writev", "pwritev", "pwritev2", "sendfile", "splice", "copy_file_range"),
@@ -23,10 +23,10 @@ _CURRENT = "CURRENT"
 
 
 def not_flushed(steps: Iterable[Step]) -> list[str]:
-    """What is not on the disk when it has to be.
+    """Return the paths that are not on the disk when they have to be.
 
-    That is, the new snapshot and `CURRENT` when that is replaced; and that it is replaced, when another
-    snapshot is removed, or at the end.
+    The new snapshot and `CURRENT` have to be when `CURRENT` is replaced; the replacement has to be
+    when another snapshot is removed, and at the end.
     """
     unflushed = _Unflushed()
     missing: set[str] = set()
@@ -63,7 +63,7 @@ class _Unflushed:
         self._known: set[str] = set()
 
     def of(self, *paths: str) -> set[str]:
-        """Those at given paths, and below the last."""
+        """Return those at given paths, and below the last."""
         return {each for each in self._paths if each in paths or _is_at(each, paths[-1])}
 
     def follow(self, step: Step) -> None:

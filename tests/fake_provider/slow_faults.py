@@ -1,11 +1,11 @@
-"""What takes a model provider too long: it passes on a clock that a test moves, and not for the test."""
+"""Faults of a provider that takes too long: the time passes on a clock that a test moves."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from tests.support.faulty_provider import Exchange, Fault
+from tests.fake_provider.exchange import Exchange, Fault
 from tests.support.moved_clock import Clock
 
 STEPS = 8
@@ -15,10 +15,10 @@ Slow = Callable[[Exchange, Step], Awaitable[None]]
 
 
 def taking(seconds: float, clock: Clock, slow: Slow) -> Fault:
-    """So much time passes, in equal steps, and then nothing more comes: who still waits will wait for ever.
+    """Let so much time pass in equal steps, and then send nothing more.
 
     Args:
-        clock: of who asks the provider.
+        clock: of the provider's client.
     """
 
     async def step() -> None:
@@ -32,7 +32,7 @@ def taking(seconds: float, clock: Clock, slow: Slow) -> Fault:
 
 
 def late(seconds: float, clock: Clock, fault: Fault) -> Fault:
-    """The fault, after so long."""
+    """Let so much time pass, then fail."""
 
     async def answer(exchange: Exchange) -> None:
         await asyncio.wrap_future(clock.move(seconds))
@@ -53,7 +53,7 @@ async def hang_in_body(exchange: Exchange, step: Step) -> None:
 
 
 async def byte_by_byte(exchange: Exchange, step: Step) -> None:
-    """The beginning of the good answer, so."""
+    """Send only the beginning of the good answer, a byte each step."""
     content = await _start(exchange)
     for byte in content[:STEPS]:
         await exchange.send(bytes([byte]))
@@ -67,7 +67,7 @@ async def _start(exchange: Exchange) -> bytes:
 
 
 def again_and_again(data: bytes) -> Slow:
-    """In a stream: something that brings the answer no further."""
+    """Send a part of a stream that brings the answer no further, in each step."""
 
     async def answer(exchange: Exchange, step: Step) -> None:
         for _ in range(STEPS):

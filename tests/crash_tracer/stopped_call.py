@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support import seccomp
-from tests.support.ptrace import GET_SYSCALL_INFO, ptrace
-from tests.support.seccomp import Place
+from tests.crash_tracer import seccomp
+from tests.crash_tracer.ptrace import GET_SYSCALL_INFO, ptrace
+from tests.crash_tracer.seccomp import Place
 
 _AT_FDCWD = -100
 # struct ptrace_syscall_info: what stopped it, architecture, instruction and stack, number, six arguments.
@@ -23,7 +23,8 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class StoppedCall(NamedTuple):
-    """
+    """A system call that is about to take place.
+
     Attributes:
         paths: absolute; a socket or a pipe has one without a slash.
     """
@@ -35,7 +36,7 @@ class StoppedCall(NamedTuple):
 
     @property
     def changes_nothing(self) -> bool:
-        """What is to be made is there, or what is to go is not; the engine makes many such calls."""
+        """Tell whether the call makes what is there or removes what is not, as many of the engine's do."""
         path = self.paths[0]
         there = os.path.lexists(path)
         if self.flags is not None:
@@ -46,7 +47,8 @@ class StoppedCall(NamedTuple):
 
 
 def stopped_call(thread: int) -> StoppedCall:
-    """
+    """Read the call that a thread is stopped at.
+
     Raises:
         OSError: the thread was killed meanwhile.
     """

@@ -1,7 +1,7 @@
 """A filter that lets a process run at full speed, but for the system calls that change files.
 
-The filter is inherited by every thread and child. What it holds up waits for the tracer, see
-`tests.support.tracing`; where there is none, the call fails with ENOSYS.
+The filter is inherited by every thread and child. A call that it holds up waits for the tracer, see
+`tests.crash_tracer.tracer`; where there is none, the call fails with ENOSYS.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 class Place(NamedTuple):
-    """Which arguments of a call tell a file: a descriptor, a name, or a name below a descriptor's folder."""
+    """The arguments that tell a file: a descriptor, a name, or a name below a descriptor's folder."""
 
     descriptor: int | None = None
     name: int | None = None

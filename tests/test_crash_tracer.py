@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.durability import not_flushed
-from tests.support.layout import role
-from tests.support.seccomp import ALL
+from tests.crash_tracer.durability import not_flushed
+from tests.crash_tracer.layout import role
+from tests.crash_tracer.seccomp import ALL
+from tests.crash_tracer.tracer import Step, reason_not_to_trace
 from tests.support.serving import ROOT
-from tests.support.tracing import Step, reason_not_to_trace
 
 # Python, a thread, a child of another program, and the calls that name a file in their various ways.
 WORK = """
@@ -43,7 +43,7 @@ def work():
 TRACE = """
 import json, sys
 from pathlib import Path
-from tests.support.tracing import TracingError, Verdict, trace
+from tests.crash_tracer.tracer import TracingError, Verdict, trace
 
 calls, where, how, after_s, limit_s = json.loads(sys.argv[1])
 seen = 0

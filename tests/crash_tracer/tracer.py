@@ -1,8 +1,8 @@
 """Run something in a process of its own, see each step by which it changes files, and kill it at one of them.
 
 A tracer by ptrace, as strace and gdb are, in Python alone: it follows all threads and children. A filter
-(`tests.support.seccomp`) makes the kernel stop them only at system calls that change files, before they take
-place. What is written into mapped memory is no system call, and not seen.
+(`tests.crash_tracer.seccomp`) makes the kernel stop them only at system calls that change files, before they
+take place. Writes into mapped memory are no system calls, and not seen.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support import seccomp
-from tests.support.ptrace import (
+from tests.crash_tracer import seccomp
+from tests.crash_tracer.ptrace import (
     CONT,
     EVENT_SECCOMP,
     OPTIONS,
@@ -33,7 +33,7 @@ from tests.support.ptrace import (
     resume,
     ticking,
 )
-from tests.support.stopped_call import stopped_call
+from tests.crash_tracer.stopped_call import stopped_call
 
 _ROOT = Path(__file__).resolve().parents[2]
 _KILL_LIMIT_S = 20.0
@@ -61,10 +61,10 @@ class Verdict(Enum):
 
 
 def reason_not_to_trace() -> str | None:
-    """Why nothing can be traced here; None if it can."""
+    """Return why nothing can be traced here; None if it can."""
     if seccomp.MACHINE is None:
         return "tracing is written for Linux on x86_64 and aarch64"
-    probe = "from pathlib import Path; from tests.support.tracing import trace; trace(lambda: 0, Path())"
+    probe = "from pathlib import Path; from tests.crash_tracer.tracer import trace; trace(lambda: 0, Path())"
     tried = subprocess.run(
         [sys.executable, "-c", probe], cwd=_ROOT, capture_output=True, text=True, timeout=60, check=False
     )
@@ -73,7 +73,7 @@ def reason_not_to_trace() -> str | None:
 
 @dataclass
 class Trace:
-    """What a run did.
+    """The steps of a run, and how it ended.
 
     Attributes:
         status: the exit status, negative for a signal's; None if it was killed.
@@ -139,7 +139,7 @@ class _Tracer:
         self._started = time.monotonic()
 
     def seize(self, opener: int) -> None:
-        """Begin, and let the process pass its gate."""
+        """Begin to trace the process, and let it pass its gate."""
         try:
             ptrace(SEIZE, self._process, 0, OPTIONS)
         except OSError as error:
@@ -148,7 +148,7 @@ class _Tracer:
             os.close(opener)
 
     def follow(self, kill_after_s: float | None, limit_s: float) -> None:
-        """Until nothing of it is left, or it is to be killed."""
+        """Follow the process until nothing of it is left, or it is to be killed."""
         for happened in events():
             if happened is not None:
                 self._note(*happened)
@@ -162,7 +162,7 @@ class _Tracer:
         self.trace.seconds = time.monotonic() - self._started
 
     def _state(self) -> str:
-        """How far it is, and what its threads wait for."""
+        """Say how far it is, and what its threads wait for."""
         waiting = []
         for thread in self._threads:
             with suppress(OSError):

@@ -15,13 +15,13 @@ _DATABASE_LOG = re.compile(r"(?<=\.sqlite)-(wal|shm|journal)$")
 
 
 def role(path: str) -> str:
-    """Of a path, or of a rename's "old -> new"."""
+    """Return the role of a path, or of a rename's "old -> new"."""
     for pattern, name in _IDS:
         path = pattern.sub(name, path)
     return _ENGINE.sub(r"\1/engine/*", path)
 
 
 def layout(folder: Path) -> set[str]:
-    """The roles of what is below a folder; the logs of a database count as part of it."""
+    """Return the roles of all files below a folder; the logs of a database count as part of it."""
     paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
     return {role(_DATABASE_LOG.sub("", path)) for path in paths}

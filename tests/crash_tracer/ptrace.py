@@ -1,4 +1,4 @@
-"""What of ptrace the tracer needs: to follow a process and its descendants from stop to stop."""
+"""The calls of ptrace by which a process and its descendants are followed from stop to stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from tests.support.seccomp import LIBC
+from tests.crash_tracer.seccomp import LIBC
 
 CONT, SYSCALL, SEIZE, GET_SYSCALL_INFO = 7, 24, 0x4206, 0x420E
 EVENT_SECCOMP = 7
@@ -38,18 +38,19 @@ def resume(thread: int, number: int = 0, *, request: int = CONT) -> None:
 
 
 def kill_process(thread: int) -> None:
-    """The whole process that a thread belongs to."""
+    """Kill the whole process that a thread belongs to."""
     with suppress(ProcessLookupError):
         os.kill(thread, signal.SIGKILL)
 
 
 def adopt_orphans() -> None:
-    """Whose parent dies becomes a child of this process, which waits for it."""
+    """Make this process the parent of descendants whose own parent dies, so that it can wait for them."""
     LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 @contextmanager
 def ticking() -> Iterator[None]:
+    """Interrupt waits every few milliseconds, so that a tracer sees what time it is."""
     before = signal.signal(signal.SIGALRM, lambda *_: None)
     signal.setitimer(signal.ITIMER_REAL, _TICK_S, _TICK_S)
     try:
@@ -60,9 +61,9 @@ def ticking() -> Iterator[None]:
 
 
 def events() -> Iterator[tuple[int, int] | None]:
-    """Thread and status, whenever one stops or ends; None from time to time; until there is nobody left.
+    """Yield thread and status whenever one stops or ends, and None from time to time, until none is left.
 
-    Within `ticking`.
+    To be used within `ticking`.
     """
     status = ctypes.c_int()
     while True:

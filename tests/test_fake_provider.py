@@ -1,4 +1,4 @@
-"""The providers that other tests rely on: they answer as OpenAI does, and fail as they say."""
+"""The provider that other tests rely on: it answers as OpenAI does, and fails as its faults say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import base64
 import json
 import socket
 import struct
-from collections.abc import Iterator
+import threading
+import time
 from typing import Any
 
 import httpx
@@ -17,49 +18,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tests.support import faults
-from tests.support.fake_provider import DIMENSIONS, FakeProvider, embed
-from tests.support.faulty_provider import Fault, FaultyProvider, serve_provider
+from benchmarks.upstream import Provider
+from benchmarks.upstream import provider as provider_process
+from tests.fake_provider import DIMENSIONS, FakeProvider, Fault, embed, faults
 from tests.support.raw_http import RawExchange
-from tests.support.serving import serve_in_thread, wait_for
+from tests.support.serving import wait_for
 from tests.support.sse import parse
 from tests.support.watched import serve_watched
 
 CHAT = {"model": "m", "messages": []}
 STREAM = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
-
-
-@pytest.fixture(scope="module")
-def _faulty() -> Iterator[tuple[FaultyProvider, str]]:
-    provider = FaultyProvider()
-    with serve_provider(provider) as url:
-        yield provider, url
-
-
-@pytest.fixture
-def faulty(_faulty: tuple[FaultyProvider, str]) -> tuple[FaultyProvider, str]:
-    _faulty[0].reset()
-    return _faulty
-
-
-@pytest.fixture(scope="module")
-def _fake() -> Iterator[tuple[FakeProvider, str]]:
-    provider = FakeProvider()
-    with serve_in_thread(provider.app) as url:
-        yield provider, url
-
-
-@pytest.fixture
-def fake(_fake: tuple[FakeProvider, str]) -> tuple[FakeProvider, str]:
-    _fake[0].reset()
-    return _fake
-
-
-@pytest.fixture(params=["fake", "faulty"])
-def either(request: pytest.FixtureRequest) -> tuple[FakeProvider, str]:
-    """What both answer where nothing is wrong."""
-    provider, url = request.getfixturevalue(request.param)
-    return (provider if isinstance(provider, FakeProvider) else provider.good), url
 
 
 def ask(url: str, body: dict[str, Any], endpoint: str = "chat/completions") -> httpx.Response:
@@ -72,11 +40,10 @@ def chunks(response: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(event.data) for event in events]
 
 
-def test_a_stream_is_as_openai_sends_it(either: tuple[FakeProvider, str]) -> None:
+def test_a_stream_is_as_openai_sends_it(provider: FakeProvider, provider_url: str) -> None:
     """The role, the pieces, the finish reason, the usage, the end mark."""
-    provider, url = either
     provider.reply = "It lasts 16 weeks [1]. "
-    response = ask(url, STREAM)
+    response = ask(provider_url, STREAM)
 
     assert response.headers["content-type"].startswith("text/event-stream")
     role, *pieces, finish, usage = chunks(response)
@@ -84,84 +51,84 @@ def test_a_stream_is_as_openai_sends_it(either: tuple[FakeProvider, str]) -> Non
     assert [piece["choices"][0]["delta"]["content"] for piece in pieces] == [
         *("It", " lasts", " 16", " weeks", " [1]. ")
     ]
-    assert finish["choices"] == [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    assert finish["choices"] == [{"index": 0, "delta": {}, "finish_reason": "stop", "logprobs": None}]
     assert (usage["choices"], usage["usage"]["prompt_tokens"]) == ([], 812)
     assert {piece["usage"] for piece in pieces} == {None}
 
 
-def test_usage_comes_only_where_it_is_asked_for(either: tuple[FakeProvider, str]) -> None:
-    provider, url = either
+def test_usage_comes_only_where_it_is_asked_for(provider: FakeProvider, provider_url: str) -> None:
     provider.pieces = ["a", "b"]
-    response = ask(url, CHAT | {"stream": True})
+    response = ask(provider_url, CHAT | {"stream": True})
     assert len(chunks(response)) == 4
     assert not any("usage" in chunk for chunk in chunks(response))
 
 
-def test_pieces_are_the_reply_without_a_stream_too(either: tuple[FakeProvider, str]) -> None:
-    provider, url = either
+def test_pieces_are_the_reply_without_a_stream_too(provider: FakeProvider, provider_url: str) -> None:
     provider.pieces = ["a", "b"]
-    answer = ask(url, CHAT).json()
+    answer = ask(provider_url, CHAT).json()
     assert answer["choices"][0]["message"]["content"] == "ab"
 
 
-def test_embeddings_come_in_the_format_that_is_asked_for(either: tuple[FakeProvider, str]) -> None:
-    """base64 of little-endian float32, or lists; those always, where they are to be distorted."""
-    provider, url = either
+def test_embeddings_come_in_the_format_that_is_asked_for(provider: FakeProvider, provider_url: str) -> None:
+    """base64 of little-endian float32, or lists; always lists where they are distorted."""
     body = {"model": "m", "input": ["one word", "another"]}
 
     def vectors(**more: str) -> list[Any]:
-        answer = ask(url, body | more, "embeddings").json()
+        answer = ask(provider_url, body | more, "embeddings").json()
         return [item["embedding"] for item in answer["data"]]
 
     expected = [embed(text) for text in body["input"]]
     assert vectors() == vectors(encoding_format="float") == expected
     packed = vectors(encoding_format="base64")
     assert [list(struct.unpack(f"<{DIMENSIONS}f", base64.b64decode(each))) for each in packed] == expected
-    provider.distort = lambda answer: answer["data"].reverse()
+    provider.embeddings.fault = faults.distorted(lambda answer: answer["data"].reverse())
     assert vectors(encoding_format="base64") == expected[::-1]
 
 
 @pytest.mark.parametrize("abruptly", [True, False])
+@pytest.mark.parametrize("slow", ["fault", "latency"])
 @pytest.mark.parametrize("body", [CHAT, STREAM])
 def test_a_request_is_open_until_its_client_is_gone(
-    fake: tuple[FakeProvider, str], faulty: tuple[FaultyProvider, str], body: dict[str, Any], abruptly: bool
+    provider: FakeProvider, provider_url: str, body: dict[str, Any], slow: str, abruptly: bool
 ) -> None:
-    """By FIN or by RST; the handler that waits for something does not keep it open."""
-    fake[0].delay_s = 60
-    faulty[0].chat_fault = faults.after(2, faults.hang) if "stream" in body else faults.hang
-    clients = [
-        RawExchange(url, body, path="/v1/chat/completions") for _ in range(3) for url in (fake[1], faulty[1])
-    ]
-    wait_for(lambda: fake[0].open_requests == faulty[0].open_requests == 3, "all to be open")
+    """By FIN or by RST; a fault or an answer that waits for something does not keep it open."""
+    if slow == "latency":
+        provider.chat.latency_s = 60
+    else:
+        provider.chat.fault = faults.after(2, faults.hang) if "stream" in body else faults.hang
+    provider.close_idle()
+    clients = [RawExchange(provider_url, body, path="/v1/chat/completions") for _ in range(3)]
+    wait_for(lambda: provider.open_requests == 3, "all to be open")
     for client in clients:
         client.vanish(abruptly=abruptly)
-    wait_for(lambda: fake[0].open_requests == faulty[0].open_requests == 0, "them to end")
-    wait_for(lambda: faulty[0].connections == 0, "the connections to end")
+    wait_for(lambda: provider.open_requests == 0, "them to end")
+    wait_for(lambda: provider.connections == 0, "the connections to end")
 
 
-def test_a_stream_waits_for_the_test(fake: tuple[FakeProvider, str]) -> None:
+def test_a_stream_waits_for_the_test(provider: FakeProvider, provider_url: str) -> None:
     """Before each piece, with its number."""
-    provider, url = fake
     numbers: list[int] = []
 
     async def note(number: int) -> None:
         numbers.append(number)
 
-    provider.pieces, provider.before_piece = ["a", "b", "c"], note
-    ask(url, STREAM)
+    provider.pieces = ["a", "b", "c"]
+    provider.chat.fault = faults.stepwise(note)
+    ask(provider_url, STREAM)
     assert numbers == [0, 1, 2]
 
 
-def test_a_connection_serves_many_requests_until_it_is_closed(faulty: tuple[FaultyProvider, str]) -> None:
-    provider, url = faulty
-    with httpx.Client(base_url=url, timeout=60) as client:
+def test_a_connection_serves_many_requests_until_it_is_closed(
+    provider: FakeProvider, provider_url: str
+) -> None:
+    with httpx.Client(base_url=provider_url, timeout=60) as client:
         for body in (CHAT, STREAM, CHAT):
             assert client.post("/v1/chat/completions", json=body).status_code == 200
         wait_for(lambda: provider.open_requests == 0, "the last request to end")
         assert provider.connections == 1
         provider.close_idle()
         wait_for(lambda: provider.connections == 0, "the connection to end")
-        assert len(provider.chat_requests) == len(provider.exchanges) == 3
+        assert len(provider.chat.requests) == len(provider.exchanges) == 3
 
 
 FAILS: list[tuple[Fault, type[Exception]]] = [
@@ -181,15 +148,14 @@ FAILS: list[tuple[Fault, type[Exception]]] = [
 
 @pytest.mark.parametrize(("fault", "error"), FAILS)
 def test_a_fault_is_what_it_says(
-    faulty: tuple[FaultyProvider, str], fault: Fault, error: type[Exception]
+    provider: FakeProvider, provider_url: str, fault: Fault, error: type[Exception]
 ) -> None:
     """As a client without any patience sees it."""
-    provider, url = faulty
-    provider.chat_fault = fault
+    provider.chat.fault = fault
     # What does not hang is told, however long a busy machine takes.
     timeout = httpx.Timeout(60, read=0.3 if error is httpx.ReadTimeout else 60)
     with pytest.raises(error):
-        httpx.post(f"{url}/v1/chat/completions", json=STREAM, timeout=timeout)
+        httpx.post(f"{provider_url}/v1/chat/completions", json=STREAM, timeout=timeout)
     wait_for(lambda: provider.open_requests == 0, "the request to end")
 
 
@@ -203,27 +169,28 @@ def test_a_fault_is_what_it_says(
         (faults.after(2, faults.send_event(faults.ERROR_OBJECT)), 1),
     ],
 )
-def test_a_stream_ends_where_it_says(faulty: tuple[FaultyProvider, str], fault: Fault, pieces: int) -> None:
+def test_a_stream_ends_where_it_says(
+    provider: FakeProvider, provider_url: str, fault: Fault, pieces: int
+) -> None:
     """In a regular way: only what was sent tells."""
-    provider, url = faulty
-    provider.good.pieces = ["piece"] * 5
-    provider.chat_fault = fault
-    assert ask(url, STREAM).text.count('"piece"') == pieces
+    provider.pieces = ["piece"] * 5
+    provider.chat.fault = fault
+    assert ask(provider_url, STREAM).text.count('"piece"') == pieces
 
 
-def test_bytes_come_one_by_one(faulty: tuple[FaultyProvider, str]) -> None:
-    provider, url = faulty
-    provider.chat_fault = faults.drip(0.001)
-    with RawExchange(url, CHAT, path="/v1/chat/completions") as exchange:
+def test_bytes_come_one_by_one(provider: FakeProvider, provider_url: str) -> None:
+    provider.chat.fault = faults.drip(0.001)
+    with RawExchange(provider_url, CHAT, path="/v1/chat/completions") as exchange:
         assert json.loads(exchange.read_head().read())["choices"]
 
 
 @pytest.mark.parametrize("fault", [faults.endless, faults.after(0, faults.pour(b"data: {}\n\n" * 5000))])
-def test_an_endless_answer_ends_with_its_client(faulty: tuple[FaultyProvider, str], fault: Fault) -> None:
+def test_an_endless_answer_ends_with_its_client(
+    provider: FakeProvider, provider_url: str, fault: Fault
+) -> None:
     """It is as fast as the client, and no faster."""
-    provider, url = faulty
-    provider.chat_fault = fault
-    with RawExchange(url, STREAM, path="/v1/chat/completions") as exchange:
+    provider.chat.fault = fault
+    with RawExchange(provider_url, STREAM, path="/v1/chat/completions") as exchange:
         parts = exchange.read_head().parts()
         while len(exchange.body) < 1_000_000:
             next(parts)
@@ -231,11 +198,10 @@ def test_an_endless_answer_ends_with_its_client(faulty: tuple[FaultyProvider, st
     assert provider.sent_bytes < faults.ENDLESS_BYTES
 
 
-def test_a_fault_strikes_when_it_is_told(faulty: tuple[FaultyProvider, str]) -> None:
-    provider, url = faulty
-    provider.good.pieces = ["a", "b"]
-    provider.chat_fault = faults.after(2, faults.when_told(faults.end))
-    with RawExchange(url, STREAM, path="/v1/chat/completions") as exchange:
+def test_a_fault_strikes_when_it_is_told(provider: FakeProvider, provider_url: str) -> None:
+    provider.pieces = ["a", "b"]
+    provider.chat.fault = faults.after(2, faults.when_told(faults.end))
+    with RawExchange(provider_url, STREAM, path="/v1/chat/completions") as exchange:
         events = exchange.read_head().events()
         assert '"a"' in [next(events).data for _ in range(2)][1]
         assert provider.open_requests == 1
@@ -253,42 +219,84 @@ STATUSES: list[tuple[Fault, int, str | None]] = [
 
 @pytest.mark.parametrize(("fault", "status", "retry_after"), STATUSES)
 def test_a_status_comes_with_its_header(
-    faulty: tuple[FaultyProvider, str], fault: Fault, status: int, retry_after: str | None
+    provider: FakeProvider, provider_url: str, fault: Fault, status: int, retry_after: str | None
 ) -> None:
-    provider, url = faulty
-    provider.embedding_fault = fault
-    response = ask(url, {"model": "m", "input": ["a"]}, "embeddings")
+    provider.embeddings.fault = fault
+    response = ask(provider_url, {"model": "m", "input": ["a"]}, "embeddings")
     assert (response.status_code, response.headers.get("retry-after")) == (status, retry_after)
-    assert len(provider.embedding_requests) == 1
-    assert ask(url, CHAT).status_code == 200
+    assert len(provider.embeddings.requests) == 1
+    assert ask(provider_url, CHAT).status_code == 200
 
 
-def test_only_the_first_requests_fail(faulty: tuple[FaultyProvider, str]) -> None:
-    provider, url = faulty
-    provider.chat_fault = faults.at_first(faults.status(500), times=2)
-    statuses = [ask(url, CHAT).status_code for _ in range(4)]
+def test_only_the_first_requests_fail(provider: FakeProvider, provider_url: str) -> None:
+    provider.chat.fault = faults.at_first(faults.status(500), times=2)
+    statuses = [ask(provider_url, CHAT).status_code for _ in range(4)]
     assert statuses == [500, 500, 200, 200]
 
 
-def test_the_fakes_forget_everything(fake: tuple[FakeProvider, str]) -> None:
-    """With `reset`, whatever was set."""
-    provider, url = fake
-    provider.pieces = ["a"]
-    ask(url, CHAT)
+def test_an_error_repeats_what_it_is_given(provider: FakeProvider, provider_url: str) -> None:
+    """In OpenAI's shape, for tests that look for its words."""
+    provider.chat.fault = faults.status(401, message="Incorrect API key provided")
+    response = ask(provider_url, CHAT)
+    assert (response.status_code, response.json()["error"]["message"]) == (401, "Incorrect API key provided")
+
+
+def test_an_answer_takes_its_latency(provider: FakeProvider, provider_url: str) -> None:
+    """Of the endpoint, and of each piece of a stream but the first."""
+    provider.pieces = ["a", "b", "c"]
+    provider.chat.latency_s, provider.token_s = 0.2, 0.1
+    started = time.monotonic()
+    assert len(chunks(ask(provider_url, STREAM))) == 6
+    assert time.monotonic() - started >= 0.4
+
+
+def test_a_stream_that_is_held_goes_on_when_it_is_released(provider: FakeProvider, provider_url: str) -> None:
+    """What comes before the piece that it is held at is sent at once."""
+    released = threading.Event()
+    provider.pieces = ["a", "b"]
+    provider.chat.fault = faults.held_stream(released, from_piece=1)
+    with RawExchange(provider_url, STREAM, path="/v1/chat/completions") as exchange:
+        events = exchange.read_head().events()
+        assert '"a"' in [next(events).data for _ in range(2)][1]
+        released.set()
+        assert '"b"' in next(events).data
+
+
+def test_an_unknown_path_is_a_404(provider: FakeProvider, provider_url: str) -> None:
+    """It is among the requests all the same."""
+    assert httpx.get(f"{provider_url}/elsewhere", timeout=60).status_code == 404
+    assert [exchange.path for exchange in provider.exchanges] == ["/elsewhere"]
+
+
+def test_the_provider_forgets_everything(provider: FakeProvider, provider_url: str) -> None:
+    """With `reset`: what was set, and what was asked."""
+    provider.pieces, provider.token_s = ["a"], 0.001
+    provider.chat.latency_s, provider.embeddings.fault = 0.001, faults.hang
+    ask(provider_url, STREAM)
     provider.reset()
-    assert provider == FakeProvider()
+    new = FakeProvider()
+    for name in ("reply", "pieces", "token_s", "chat", "embeddings", "exchanges", "sent_bytes"):
+        assert getattr(provider, name) == getattr(new, name), name
 
 
-def test_a_handler_of_the_test_that_fails_is_seen(fake: tuple[FakeProvider, str]) -> None:
-    """It is not taken for a client that is gone."""
-    provider, url = fake
+def test_a_fault_that_fails_is_seen(provider: FakeProvider, provider_url: str) -> None:
+    """Its client gets half an answer: it is not taken for a client that is gone."""
 
     async def fail(_: int) -> None:
         raise asyncio.QueueFull
 
-    provider.before_piece = fail
+    provider.chat.fault = faults.stepwise(fail)
     with pytest.raises(httpx.RemoteProtocolError):
-        ask(url, STREAM)
+        ask(provider_url, STREAM)
+
+
+def test_it_is_served_as_a_process_too() -> None:
+    """With the latencies and the length of an answer that the benchmarks set."""
+    with provider_process(Provider(chat_ms=1, tokens=3, token_ms=1)) as server:
+        deltas = [chunk["choices"][0]["delta"] for chunk in chunks(ask(server.url, STREAM))[:-1]]
+        assert [delta.get("content") for delta in deltas] == ["", "The ", "passages ", "say ", None]
+        vector = ask(server.url, {"model": "m", "input": "one text"}, "embeddings").json()["data"][0]
+        assert len(vector["embedding"]) == 1536
 
 
 class LeakyService:
@@ -336,12 +344,11 @@ class LeakyService:
 
 @pytest.mark.parametrize("leak", ["task", "socket", "request", "slot"])
 def test_what_a_request_leaves_is_noticed(
-    faulty: tuple[FaultyProvider, str], monkeypatch: pytest.MonkeyPatch, leak: str
+    provider: FakeProvider, provider_url: str, monkeypatch: pytest.MonkeyPatch, leak: str
 ) -> None:
     """Whatever it is."""
-    provider, url = faulty
-    provider.chat_fault = faults.hang
-    leaky = LeakyService(leak, url)
+    provider.chat.fault = faults.hang
+    leaky = LeakyService(leak, provider_url)
     with serve_watched(leaky.app, provider) as service:
         assert service.ask().code == "answered"
         monkeypatch.setattr("tests.support.watched.LEFT_LIMIT_S", 0.3)
@@ -350,8 +357,7 @@ def test_what_a_request_leaves_is_noticed(
         leaky.drop_all()
 
 
-def test_nothing_is_noticed_where_nothing_is_left(faulty: tuple[FaultyProvider, str]) -> None:
-    provider, url = faulty
-    with serve_watched(LeakyService("nothing", url).app, provider) as service:
+def test_nothing_is_noticed_where_nothing_is_left(provider: FakeProvider, provider_url: str) -> None:
+    with serve_watched(LeakyService("nothing", provider_url).app, provider) as service:
         assert service.ask().code == "answered"
         service.check_nothing_is_left()
