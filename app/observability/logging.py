@@ -15,14 +15,14 @@ import orjson
 from structlog.processors import JSONRenderer
 from structlog.typing import EventDict, Processor
 
+from app.config.secrets import SecretMask
+
 NO_REQUEST = "-"
 request_id: ContextVar[str] = ContextVar("request_id", default=NO_REQUEST)
 
 _HEAD = ("time", "level", "logger", "request_id", "message")
-_HIDDEN = "***"
 # A shorter one would hide half of the log.
 _MIN_SECRET_CHARS = 6
-_CREDENTIALS = re.compile(r"(?i:(?<=bearer )|(?<=basic ))[^\s\"',;}\\]+")
 # What would begin a line, move a terminal's cursor, or cannot be encoded.
 _NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN = re.compile(r"[!#-<>-~]+")
@@ -41,7 +41,7 @@ class LogFormatter(logging.Formatter):
 
     def __init__(self, log_format: str, secrets: Iterable[str]) -> None:
         super().__init__()
-        self._secrets = _spellings(secrets)
+        self._mask = SecretMask(secrets, min_chars=_MIN_SECRET_CHARS)
         self._render: Processor = JSONRenderer(_as_json) if log_format == "json" else _as_text
 
     def format(self, record: logging.LogRecord) -> str:
@@ -57,17 +57,7 @@ class LogFormatter(logging.Formatter):
             event["exception"] = self.formatException(record.exc_info)
         line = self._render(None, "", event)
         assert isinstance(line, str)  # noqa: S101 - both renderers give one
-        return self._without_secrets(line)
-
-    def _without_secrets(self, line: str) -> str:
-        for secret in self._secrets:
-            if secret in line:
-                line = line.replace(secret, _HIDDEN)
-        # To find nothing, the regular expression takes 5 microseconds.
-        lowered = line.lower()
-        if "bearer " in lowered or "basic " in lowered:
-            line = _CREDENTIALS.sub(_HIDDEN, line)
-        return line
+        return self._mask.apply(line)
 
 
 def _time(created: float) -> str:
@@ -90,13 +80,6 @@ def log_config(level: str, log_format: str = "console", secrets: Iterable[str] =
         "root": {"level": "WARNING", "handlers": ["stderr"]},
         "loggers": {"app": {"level": level}, "uvicorn": {"level": level}},
     }
-
-
-def _spellings(secrets: Iterable[str]) -> list[str]:
-    """Each secret as it is, and as JSON and Python write it. The longest is first: one may begin another."""
-    known = [secret for secret in secrets if len(secret) >= _MIN_SECRET_CHARS]
-    found = {form for secret in known for form in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1])}
-    return sorted(found, key=len, reverse=True)
 
 
 def _as_json(event: Mapping[str, Any], **_: Any) -> str:
