@@ -69,7 +69,7 @@ def main() -> int:
 
     try:
         settings = load_settings()
-        _check_address(settings.host, settings.port)
+        _check_address(settings.server.host, settings.server.port)
         require_keys_unless_loopback(settings)
         check_tracing(settings)
     except SettingsError as error:
@@ -80,20 +80,22 @@ def main() -> int:
     config = uvicorn.Config(
         "app.main:create_app",
         factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
+        host=settings.server.host,
+        port=settings.server.port,
+        workers=settings.server.workers,
         loop="uvloop",
         http="app.http.server.protocol:BoundedProtocol",
         ws="none",
         # uvicorn would believe whoever asks from 127.0.0.1; TRUSTED_PROXIES says whom the service believes.
         proxy_headers=False,
-        log_config=log_config(settings.log_level, settings.log_format, secrets_of(settings)),
+        log_config=log_config(
+            settings.observability.log_level, settings.observability.log_format, secrets_of(settings)
+        ),
         access_log=False,  # app/http/access_log.py writes a line that says more
         server_header=False,
         timeout_graceful_shutdown=_CLOSE_TIMEOUT_S,
     )
-    with shared_metrics(settings.workers, settings.scratch_dir):
+    with shared_metrics(settings.server.workers, settings.index.scratch_dir):
         _serve(config)
     return 0
 

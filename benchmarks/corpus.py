@@ -15,7 +15,7 @@ from functools import cache
 from itertools import count, islice
 from pathlib import Path
 
-from app.config.settings import EmbeddingProvider
+from app.config.choices import EmbeddingProvider
 from app.documents.extraction import READER_VERSION
 from app.documents.pages import Page, markdown_headings
 from app.domain.chunk import Chunk, ChunkUnit

@@ -16,7 +16,8 @@ from typing import Any
 import uvloop
 from fastapi import FastAPI, Response
 
-from app.config.settings import EmbeddingProvider, LLMProvider, Settings
+from app.config.choices import EmbeddingProvider, LLMProvider
+from app.config.settings import Settings
 from app.domain.answer import Citation
 from app.domain.query import QueryRequest
 from app.http.routes.dependencies import EngineDep

@@ -13,7 +13,8 @@ from llama_index.core.utils import iter_batch
 from psycopg import sql
 
 from app.bootstrap.postgres import make_postgres_storage
-from app.config.settings import EmbeddingProvider, Settings
+from app.config.choices import EmbeddingProvider
+from app.config.settings import Settings
 from app.domain.chunk import ChunkUnit
 from app.domain.document import DocumentRecord, DocumentStatus
 from app.domain.fingerprint import Fingerprint
@@ -82,16 +83,17 @@ class TimedDatabase(Database):
 
 def load(settings: Settings, entries: Iterable[Entry]) -> Loaded:
     """Publish an index of these chunks; batches have the size that a reindex with these settings has."""
-    assert settings.database_url is not None
-    database = TimedDatabase(settings.database_url.get_secret_value(), settings.db_schema)
+    assert settings.database.url is not None
+    database = TimedDatabase(settings.database.url.get_secret_value(), settings.database.schema_name)
     building = Building(
-        Hnsw(settings.hnsw_m, settings.hnsw_ef_construction), maintenance_mb=settings.db_maintenance_mb
+        Hnsw(settings.database.hnsw_m, settings.database.hnsw_ef_construction),
+        maintenance_mb=settings.database.maintenance_mb,
     )
-    storage = PostgresStorage(database, keep=settings.keep_snapshots, building=building)
+    storage = PostgresStorage(database, keep=settings.index.keep_snapshots, building=building)
     names: dict[str, None] = {}
     copying = 0.0
     with storage.writer(), storage.stage(PreviousIndex()) as staging:
-        for batch in iter_batch(entries, settings.embedding_batch_size):
+        for batch in iter_batch(entries, settings.embedding.batch_size):
             names.update(dict.fromkeys(entry.payload["ref_doc_id"] for entry in batch))
             started = time.perf_counter()
             staging.add(batch)

@@ -19,8 +19,9 @@ from fastapi import FastAPI
 from pydantic import BaseModel, SecretStr
 
 from app.bootstrap.middleware import make_middleware, make_middleware_parts
+from app.config.choices import LogFormat
 from app.config.secrets import secrets_of
-from app.config.settings import LogFormat, Settings
+from app.config.settings import Settings
 from app.http.problems import install_handlers
 from app.main import relax_gc
 from app.observability.logging import log_config
@@ -76,7 +77,9 @@ def _add_middleware() -> None:
     settings = Settings(
         api_keys=SecretStr(f"benchmark:{API_KEY}"), rate_limit="100000/minute", log_format=LogFormat.JSON
     )
-    logging.config.dictConfig(log_config(settings.log_level, settings.log_format, secrets_of(settings)))
+    logging.config.dictConfig(
+        log_config(settings.observability.log_level, settings.observability.log_format, secrets_of(settings))
+    )
     install_handlers(app)
     app.user_middleware[:] = make_middleware(settings, make_middleware_parts(settings))
 

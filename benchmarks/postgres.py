@@ -15,7 +15,7 @@ from statistics import median
 import uvloop
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
-from app.config.settings import Settings
+from app.config.settings import FIELDS, Settings
 from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.disk.vector_store import EdgeVectorStore
 from app.storage.payloads import Entry, Hit
@@ -47,7 +47,7 @@ from benchmarks.searches import (
 _CHUNKS = 100_000
 _QUESTIONS = 600
 _WARM_UP = 100
-_DEFAULT_EF = Settings.model_fields["hnsw_ef_search"].default
+_DEFAULT_EF = FIELDS["hnsw_ef_search"].default
 _OTHER_EFS = (40, 100, 200, 400)
 # A connection for each takes many times as long.
 _CONNECTIONS = 200
@@ -104,7 +104,7 @@ async def _measure_searches(
     async with AsyncExitStack() as stack:
         sides: dict[str, Ask] = {"embedded": embedded.afind}
         for ef in sorted({*_OTHER_EFS, _DEFAULT_EF}):
-            changed = configured.model_copy(update={"hnsw_ef_search": ef})
+            changed = Settings(**configured.model_dump() | {"hnsw_ef_search": ef})
             store, _ = await stack.enter_async_context(opened(changed, index_id))
             sides[_name(ef)] = store.afind
         asks = list(sides.values())
@@ -151,9 +151,9 @@ class _Fresh:
         self._session = Limits(
             pool_min=1,
             pool_max=1,
-            wait_s=configured.db_pool_timeout_s,
-            statement_s=configured.db_statement_timeout_s,
-            ef_search=configured.hnsw_ef_search,
+            wait_s=configured.database.pool_timeout_s,
+            statement_s=configured.database.statement_timeout_s,
+            ef_search=configured.database.hnsw_ef_search,
         ).session()
         self._search = Search(chunks.name, chunks.terms, TermCounter(), DENSE_WEIGHT)
 

@@ -94,7 +94,7 @@ async def _measure_searches(
     async with AsyncExitStack() as stack:
         asks: list[Ask] = []
         for ef in _EFS:
-            changed = configured.model_copy(update={"hnsw_ef_search": ef})
+            changed = Settings(**configured.model_dump() | {"hnsw_ef_search": ef})
             store, _ = await stack.enter_async_context(opened(changed, index_id))
             asks.append(store.afind)
         hybrid = await times(asks, queries, warm_up=_WARM_UP)

@@ -86,10 +86,10 @@ def _probe_naive(settings: Settings, questions: list[str]) -> Probe:
     embedding = LocalEmbedding()
     before = _memory()
     started = time.perf_counter()
-    naive = NaiveIndex.load(settings.index_dir, embedding)
-    naive.query_engine(settings.top_k).query(questions[0])
+    naive = NaiveIndex.load(settings.index.dir, embedding)
+    naive.query_engine(settings.retrieval.top_k).query(questions[0])
     first = _since(started)
-    retriever = naive.retriever(settings.top_k)
+    retriever = naive.retriever(settings.retrieval.top_k)
     times = []
     for question in questions[1:]:
         started = time.perf_counter()

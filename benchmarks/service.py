@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from app.config.settings import Settings
+from app.config.settings import FIELDS
 from benchmarks.datasets import ROOT
 from benchmarks.processes import Replica, free_port, running
 
@@ -27,7 +27,7 @@ def keyless_environment(**settings: str) -> dict[str, str]:
 
     No key is set where none is given. Compiled modules are kept, as they are where the service is used.
     """
-    names = {name.upper() for name in Settings.model_fields} | {"PYTHONDONTWRITEBYTECODE"}
+    names = {name.upper() for name in FIELDS} | {"PYTHONDONTWRITEBYTECODE"}
     inherited = {
         name: value
         for name, value in os.environ.items()

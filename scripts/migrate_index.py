@@ -40,7 +40,7 @@ def _migrate(arguments: argparse.Namespace, cancelled: threading.Event) -> int:
     from app.indexing.migration import migrate  # noqa: PLC0415
 
     settings = load_settings()
-    if settings.database_url is None:
+    if settings.database.url is None:
         raise SettingsError("DATABASE_URL: set it to the database to copy to or from")
     disk, postgres = make_disk_storage(settings), make_postgres_storage(settings)
     source, target = (disk, postgres) if arguments.to == "postgres" else (postgres, disk)

@@ -105,7 +105,7 @@ def _list(settings: Settings, *, as_json: bool) -> int:
         print(summary)
     if not summaries:
         print(
-            f"There is no index in {settings.index_dir if settings.database_url is None else 'the database'}"
+            f"There is no index in {settings.index.dir if settings.database.url is None else 'the database'}"
         )
     return DONE
 
@@ -124,7 +124,7 @@ def _watch(settings: Settings, arguments: argparse.Namespace, cancelled: threadi
     from watchfiles import watch  # noqa: PLC0415
 
     status = None
-    folder = settings.documents_dir
+    folder = settings.documents.dir
     if folder.is_dir():
         print(f"Watching {folder}; Ctrl-C ends this", file=sys.stderr, flush=True)
         for changes in watch(

@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.bootstrap.indexing import make_indexer
-from app.config.settings import Settings
+from app.config.settings import FIELDS, Settings
 from app.indexing.report import Report
 from app.main import create_app
 from app.storage.postgres import database as database_module
@@ -53,7 +53,7 @@ def soak(request: pytest.FixtureRequest) -> bool:
 def _no_settings_from_outside() -> Iterator[None]:
     """A developer's environment and `.env` say nothing here, a real API key least of all."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in Settings.model_fields:
+        for name in FIELDS:
             patch.delenv(name.upper(), raising=False)
             patch.delenv(name.lower(), raising=False)
         patch.setitem(Settings.model_config, "env_file", None)
@@ -199,7 +199,7 @@ def openai_settings(
     provider: FakeProvider, provider_url: str, settings: Callable[..., Settings]
 ) -> Callable[..., Settings]:
     """Settings whose models are the fake provider's, over two documents of this test's own."""
-    write_two_documents(settings().documents_dir)
+    write_two_documents(settings().documents.dir)
 
     def make(**values: Any) -> Settings:
         return settings(**_provider_values(provider_url) | values)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from app.config.settings import Settings
+from app.config.settings import FIELDS, Settings
 from tests.support.serving import ROOT
 
 DEPLOY = ROOT / "deploy"
 FILES = ("compose.yaml", "compose.postgres.yaml")
 IMAGE = "rag-service"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-SETTINGS = {name.upper() for name in Settings.model_fields}
+SETTINGS = {name.upper() for name in FIELDS}
 
 
 def parsed(name: str) -> dict[str, Any]:
@@ -112,13 +112,13 @@ def test_the_database_keeps_what_it_has() -> None:
     assert env_files(database) == {"database.env"}
     assert "pg_isready" in database["healthcheck"]["test"]
     shared_mb = int(database["shm_size"].removesuffix("gb")) * 1024
-    assert shared_mb >= 2 * Settings().db_maintenance_mb
+    assert shared_mb >= 2 * Settings().database.maintenance_mb
 
 
 def test_a_server_may_end_its_requests() -> None:
     """Before it is killed."""
     for service in servers(merged(*FILES)).values():
-        assert int(service["stop_grace_period"].removesuffix("s")) > Settings().drain_timeout_s + 5
+        assert int(service["stop_grace_period"].removesuffix("s")) > Settings().limits.drain_timeout_s + 5
 
 
 def test_paths_are_those_of_the_project() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from app.config.settings import EmbeddingProvider, Settings
+from app.config.choices import EmbeddingProvider
+from app.config.settings import Settings
 from app.documents.extraction import READER_VERSION
 from app.documents.limits import ReadingLimits
 from app.documents.reader_pool import ReaderPool
@@ -23,23 +24,23 @@ from app.text.chunking import Chunking
 def make_indexer(settings: Settings) -> Indexer:
     """With a provider's client of its own: it works in a thread, beside the server's event loop."""
     return Indexer(
-        documents_dir=settings.documents_dir,
+        documents_dir=settings.documents.dir,
         reader=_make_reader(settings),
         recipe=make_recipe(settings),
         embedder=_make_embedder(settings),
         storage=make_storage(settings),
-        max_shrink=settings.max_shrink,
+        max_shrink=settings.index.max_shrink,
     )
 
 
 def make_storage(settings: Settings) -> Storage:
     """Where indexes are: in the database of DATABASE_URL, or below INDEX_DIR."""
-    return make_disk_storage(settings) if settings.database_url is None else make_postgres_storage(settings)
+    return make_disk_storage(settings) if settings.database.url is None else make_postgres_storage(settings)
 
 
 def make_disk_storage(settings: Settings) -> Storage:
-    cache = settings.index_dir / "embeddings.sqlite"
-    return DiskStorage(make_snapshots(settings), Scratch(settings.scratch_dir), cache_path=cache)
+    cache = settings.index.dir / "embeddings.sqlite"
+    return DiskStorage(make_snapshots(settings), Scratch(settings.index.scratch_dir), cache_path=cache)
 
 
 def make_postgres_storage(settings: Settings) -> Storage:
@@ -51,11 +52,11 @@ def make_postgres_storage(settings: Settings) -> Storage:
 
 
 def make_snapshots(settings: Settings) -> SnapshotStore:
-    return SnapshotStore(settings.index_dir, keep=settings.keep_snapshots)
+    return SnapshotStore(settings.index.dir, keep=settings.index.keep_snapshots)
 
 
 def make_chunking(settings: Settings) -> Chunking:
-    return Chunking(settings.chunk_size, settings.overlap, settings.chunk_unit)
+    return Chunking(settings.chunking.size, settings.chunking.overlap, settings.chunking.unit)
 
 
 def embedding_provider(settings: Settings) -> EmbeddingProvider:
@@ -64,26 +65,28 @@ def embedding_provider(settings: Settings) -> EmbeddingProvider:
 
 def _make_reader(settings: Settings) -> ReaderPool[Prepared]:
     limits = ReadingLimits(
-        timeout_s=settings.parse_timeout_s,
-        memory_mb=settings.parse_memory_mb,
-        inflated_mb=settings.max_inflated_mb,
+        timeout_s=settings.documents.parse_timeout_s,
+        memory_mb=settings.documents.parse_memory_mb,
+        inflated_mb=settings.documents.max_inflated_mb,
     )
     read = partial(prepare, chunking=make_chunking(settings), embed=not settings.uses_openai_embeddings)
-    return ReaderPool(workers=settings.parse_workers, limits=limits, read=read)
+    return ReaderPool(workers=settings.documents.parse_workers, limits=limits, read=read)
 
 
 def make_recipe(settings: Settings) -> Recipe:
     return Recipe(
         reader=READER_VERSION,
-        chunking=ChunkingInfo(size=settings.chunk_size, overlap=settings.overlap, unit=settings.chunk_unit),
+        chunking=ChunkingInfo(
+            size=settings.chunking.size, overlap=settings.chunking.overlap, unit=settings.chunking.unit
+        ),
         provider=embedding_provider(settings),
-        model=settings.embedding_model if settings.uses_openai_embeddings else MODEL,
+        model=settings.embedding.model if settings.uses_openai_embeddings else MODEL,
     )
 
 
 def _make_embedder(settings: Settings) -> Embedder:
     if not settings.uses_openai_embeddings:
-        return Embedder.of_readers(batch_size=settings.embedding_batch_size)
+        return Embedder.of_readers(batch_size=settings.embedding.batch_size)
     # Its HTTP client takes 0.2 s to import, which those who have no provider need not wait for.
     from app.bootstrap.models import make_embedder  # noqa: PLC0415
 

@@ -53,7 +53,7 @@ class MiddlewareParts:
 
 def make_middleware_parts(settings: Settings) -> MiddlewareParts:
     return MiddlewareParts(
-        Drain(settings.drain_timeout_s),
+        Drain(settings.limits.drain_timeout_s),
         make_api_keys(settings),
         make_rate_limits(settings),
         make_tracing(settings),
@@ -63,8 +63,8 @@ def make_middleware_parts(settings: Settings) -> MiddlewareParts:
 
 def make_middleware(settings: Settings, parts: MiddlewareParts) -> list[Middleware]:
     """List the middleware from the outside in: the first sees a request first, and its answer last."""
-    load = parts.metrics.load
-    log = AccessLog(parts.metrics.requests, log_questions=settings.log_questions)
+    limits, load = settings.limits, parts.metrics.load
+    log = AccessLog(parts.metrics.requests, log_questions=settings.observability.log_questions)
     return [
         # The request's id, its context and its line in the log: all below rely on them.
         Middleware(RequestRecord, log=log, drain=parts.drain),
@@ -78,13 +78,13 @@ def make_middleware(settings: Settings, parts: MiddlewareParts) -> list[Middlewa
         *_access_control(settings, parts),
         # Before the body is read: a server that stops reads no more.
         Middleware(RefuseWhenDraining, drain=parts.drain),
-        Middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.request_timeout_s),
+        Middleware(BodyLimit, max_bytes=limits.max_body_bytes, timeout_s=limits.request_timeout_s),
         # Below what reads the body, and above the queue: a client that leaves gives up its place.
         Middleware(CancelOnDisconnect),
         Middleware(
             Admission,
-            max_concurrency=settings.max_concurrency,
-            max_queue=settings.max_queue,
+            max_concurrency=limits.max_concurrency,
+            max_queue=limits.max_queue,
             in_flight=load.in_flight,
             queued=load.queued,
         ),
@@ -96,12 +96,12 @@ def _tracing(tracing: Tracing | None) -> list[Middleware]:
 
 
 def _cross_origin(settings: Settings) -> list[Middleware]:
-    if not settings.cors_origins:
+    if not settings.access.cors_origins:
         return []
     return [
         Middleware(
             CORSMiddleware,
-            allow_origins=settings.cors_origins.split(),
+            allow_origins=settings.access.cors_origins.split(),
             allow_methods=["GET", "POST"],
             allow_headers=_SENT_HEADERS,
             expose_headers=_READ_HEADERS,
@@ -117,12 +117,12 @@ def _access_control(settings: Settings, parts: MiddlewareParts) -> list[Middlewa
     if parts.keys is not None:
         found.append(Middleware(Authentication, keys=parts.keys, open_paths=_open_paths(settings)))
     if parts.limiter is not None:
-        address_of = ClientAddress(parse_networks(settings.trusted_proxies))
+        address_of = ClientAddress(parse_networks(settings.access.trusted_proxies))
         found.append(Middleware(RateLimit, limiter=parts.limiter, address_of=address_of))
     return found
 
 
 def _open_paths(settings: Settings) -> frozenset[str]:
-    metrics = METRICS if settings.open_metrics else frozenset()
-    docs = DOCS if settings.open_docs else frozenset()
+    metrics = METRICS if settings.access.open_metrics else frozenset()
+    docs = DOCS if settings.access.open_docs else frozenset()
     return PROBES | metrics | docs

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from app.config.settings import EmbeddingProvider, Settings
+from app.config.choices import EmbeddingProvider
+from app.config.settings import Settings
 from app.embeddings.openai_batches import OpenAIBatches
 from app.indexing.vectors import Embedder
 from app.provider.client import OPENAI_URL, Endpoint, ProviderClient
@@ -20,28 +21,28 @@ _OPENAI_PRICES = {
 
 def make_provider(settings: Settings, observer: ProviderObserver = UNOBSERVED) -> ProviderClient:
     """The model provider's client; nothing is connected before it is asked."""
-    return ProviderClient(settings.openai_base_url, settings.api_key_or_placeholder, observer)
+    return ProviderClient(settings.provider.base_url, settings.provider.api_key_or_placeholder, observer)
 
 
 def make_embedding_model(
     settings: Settings, provider: ProviderClient, retry_policy: RetryPolicy = ONLINE
 ) -> OpenAIBatches:
     endpoint = Endpoint(provider, "embeddings", "the embedding model", retry_policy)
-    return OpenAIBatches(endpoint, settings.embedding_model)
+    return OpenAIBatches(endpoint, settings.embedding.model)
 
 
 def make_embedder(settings: Settings) -> Embedder:
     """With a client of its own: it works in a thread, beside the server's event loop."""
-    retry_policy = offline(attempt_s=settings.request_timeout_s, retry_s=settings.embedding_retry_s)
-    base_url = settings.openai_base_url or OPENAI_URL
-    price = settings.embedding_price
-    if price is None and settings.openai_base_url is None:
-        price = _OPENAI_PRICES.get(settings.embedding_model)
+    retry_policy = offline(attempt_s=settings.limits.request_timeout_s, retry_s=settings.embedding.retry_s)
+    base_url = settings.provider.base_url or OPENAI_URL
+    price = settings.embedding.price
+    if price is None and settings.provider.base_url is None:
+        price = _OPENAI_PRICES.get(settings.embedding.model)
     return Embedder(
         model=make_embedding_model(settings, make_provider(settings), retry_policy),
-        scope=cache_scope(EmbeddingProvider.OPENAI, settings.embedding_model, base_url),
-        batch_size=settings.embedding_batch_size,
-        concurrency=settings.embedding_concurrency,
+        scope=cache_scope(EmbeddingProvider.OPENAI, settings.embedding.model, base_url),
+        batch_size=settings.embedding.batch_size,
+        concurrency=settings.embedding.concurrency,
         price=price,
-        cache_bytes=settings.embedding_cache_mb * 1024 * 1024,
+        cache_bytes=settings.embedding.cache_mb * 1024 * 1024,
     )

@@ -14,27 +14,28 @@ from app.storage.postgres.storage import Building, PostgresStorage
 
 def make_postgres_storage(settings: Settings) -> PostgresStorage:
     building = Building(
-        Hnsw(settings.hnsw_m, settings.hnsw_ef_construction), maintenance_mb=settings.db_maintenance_mb
+        Hnsw(settings.database.hnsw_m, settings.database.hnsw_ef_construction),
+        maintenance_mb=settings.database.maintenance_mb,
     )
-    return PostgresStorage(_primary(settings), keep=settings.keep_snapshots, building=building)
+    return PostgresStorage(_primary(settings), keep=settings.index.keep_snapshots, building=building)
 
 
 def make_replicas(settings: Settings, observer: PoolObserver | None = None) -> Replicas:
     limits = Limits(
-        pool_min=settings.db_pool_min,
-        pool_max=settings.db_pool_max,
-        wait_s=settings.db_pool_timeout_s,
-        statement_s=settings.db_statement_timeout_s,
-        ef_search=settings.hnsw_ef_search,
+        pool_min=settings.database.pool_min,
+        pool_max=settings.database.pool_max,
+        wait_s=settings.database.pool_timeout_s,
+        statement_s=settings.database.statement_timeout_s,
+        ef_search=settings.database.hnsw_ef_search,
     )
-    replicas = [_database(settings, url) for url in settings.read_urls]
+    replicas = [_database(settings, url) for url in settings.database.read_urls]
     return Replicas(_primary(settings), replicas, limits, observer)
 
 
 def _primary(settings: Settings) -> Database:
-    assert settings.database_url is not None  # noqa: S101 - who calls this has looked
-    return _database(settings, settings.database_url)
+    assert settings.database.url is not None  # noqa: S101 - who calls this has looked
+    return _database(settings, settings.database.url)
 
 
 def _database(settings: Settings, url: SecretStr) -> Database:
-    return Database(url.get_secret_value(), settings.db_schema)
+    return Database(url.get_secret_value(), settings.database.schema_name)

@@ -11,7 +11,8 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from app.bootstrap.engines import EngineMaker
 from app.bootstrap.indexing import embedding_provider, make_chunking, make_indexer, make_snapshots
 from app.bootstrap.models import make_embedding_model
-from app.config.settings import DegradedAnswers, Settings
+from app.config.choices import DegradedAnswers
+from app.config.settings import Settings
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.openai import OpenAIEmbedding
 from app.embeddings.query_cache import QueryEmbedder
@@ -43,9 +44,9 @@ _REMEMBERED_QUESTIONS = 2048
 def make_embedding(settings: Settings, provider: ProviderClient) -> LocalEmbedding | OpenAIEmbedding:
     if settings.uses_openai_embeddings:
         return OpenAIEmbedding(
-            make_embedding_model(settings, provider), embed_batch_size=settings.embedding_batch_size
+            make_embedding_model(settings, provider), embed_batch_size=settings.embedding.batch_size
         )
-    return LocalEmbedding(embed_batch_size=settings.embedding_batch_size)
+    return LocalEmbedding(embed_batch_size=settings.embedding.batch_size)
 
 
 def make_synthesizer(settings: Settings, embedding: BaseEmbedding, provider: ProviderClient) -> Synthesizer:
@@ -53,10 +54,10 @@ def make_synthesizer(settings: Settings, embedding: BaseEmbedding, provider: Pro
         return _make_extractive(embedding)
     llm = OpenAIChat(
         Endpoint(provider, "chat/completions", "the language model"),
-        model=settings.llm_model,
-        stream_idle_s=settings.stream_idle_timeout_s,
+        model=settings.llm.model,
+        stream_idle_s=settings.limits.stream_idle_timeout_s,
     )
-    if settings.degraded_answers is DegradedAnswers.EXTRACTIVE:
+    if settings.llm.degraded_answers is DegradedAnswers.EXTRACTIVE:
         return FallbackSynthesizer(LLMSynthesizer(llm), _make_extractive(embedding))
     return LLMSynthesizer(llm)
 
@@ -77,18 +78,18 @@ def make_index_manager(
     return IndexManager(
         loader=_make_loader(settings, provider, metrics.pools),
         indexer=make_indexer(settings),
-        poll_s=settings.index_poll_s,
+        poll_s=settings.index.poll_s,
         observer=metrics.index,
     )
 
 
 def _make_loader(settings: Settings, provider: ProviderClient, pools: PoolMetrics) -> Loader:
-    if settings.database_url is not None:
+    if settings.database.url is not None:
         # Those who keep their indexes on the disk need not wait for its driver.
         from app.bootstrap.generations import make_generation_loader  # noqa: PLC0415
 
         return make_generation_loader(settings, make_engine_maker(settings, provider), pools)
-    scratch = Scratch(settings.scratch_dir)
+    scratch = Scratch(settings.index.scratch_dir)
     return SnapshotLoader(make_snapshots(settings), make_index_opener(settings, provider, scratch), scratch)
 
 
@@ -124,11 +125,13 @@ def make_engine_maker(settings: Settings, provider: ProviderClient) -> EngineMak
         synthesizer=make_synthesizer(settings, embedding, provider),
         chunking=make_chunking(settings),
         retrieval=Retrieval(
-            top_k=settings.top_k,
-            min_score=settings.min_score,
-            dense_weight=default_weight if settings.dense_weight is None else settings.dense_weight,
+            top_k=settings.retrieval.top_k,
+            min_score=settings.retrieval.min_score,
+            dense_weight=default_weight
+            if settings.retrieval.dense_weight is None
+            else settings.retrieval.dense_weight,
         ),
-        timeout_s=settings.request_timeout_s,
+        timeout_s=settings.limits.request_timeout_s,
     )
 
 

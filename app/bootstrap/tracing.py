@@ -24,7 +24,7 @@ def check_tracing(settings: Settings) -> None:
     Raises:
         SettingsError: traces are wanted, and what sends them is not installed.
     """
-    if settings.otel_exporter_otlp_endpoint is None:
+    if settings.observability.collector is None:
         return
     try:
         installed = find_spec(_NEEDED) is not None
@@ -39,7 +39,7 @@ def make_tracing(settings: Settings) -> Tracing | None:
     Raises:
         SettingsError: see `check_tracing`.
     """
-    if settings.otel_exporter_otlp_endpoint is None:
+    if settings.observability.collector is None:
         return None
     check_tracing(settings)
     from app.observability.tracing import LOCAL, Tracing  # noqa: PLC0415
@@ -48,4 +48,4 @@ def make_tracing(settings: Settings) -> Tracing | None:
         "embed": "openai" if settings.uses_openai_embeddings else LOCAL,
         "generate": "openai" if settings.uses_openai_llm else LOCAL,
     }
-    return Tracing(settings.otel_exporter_otlp_endpoint, providers)
+    return Tracing(settings.observability.collector, providers)

@@ -1,1 +1,1 @@
-"""Settings: where they come from, and what a valid value is."""
+"""The settings, their sources and the checks of their values."""

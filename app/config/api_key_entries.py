@@ -14,16 +14,16 @@ Names = dict[bytes, str]
 
 
 def parse_keys(text: str) -> Names:
-    """The names by the SHA-256 digests of their keys; entries have blanks or commas between them.
+    """Return the names by the SHA-256 digests of their keys. Entries are separated by blanks or commas.
 
     Raises:
-        ValueError: an entry is none; the text shows nothing of it.
+        ValueError: an entry is malformed. The message shows nothing of it.
     """
     return _named(enumerate(text.replace(",", " ").split(), 1), "entry")
 
 
 def hashed(names: Names) -> str:
-    """As `parse_keys` reads it, without any key."""
+    """Write the names and digests so that `parse_keys` reads them, without any key."""
     return " ".join(f"{name}:sha256:{digest.hex()}" for digest, name in names.items())
 
 

@@ -1,4 +1,4 @@
-"""Addresses and networks of IP."""
+"""IP addresses and networks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ Network = IPv4Network | IPv6Network
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """Addresses or networks, with blanks or commas between them.
+    """Parse addresses or networks that are separated by blanks or commas.
 
     Raises:
-        ValueError: one is none.
+        ValueError: a part is neither.
     """
     return tuple(ip_network(part, strict=False) for part in text.replace(",", " ").split())

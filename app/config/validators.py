@@ -1,4 +1,4 @@
-"""What a setting's value must look like: each returns it as it is kept, or raises a ValueError."""
+"""Checks of single settings: each returns the value as it is kept, or raises a ValueError."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DATABASE_ADDRESS = (
     "of the password percent-encoded"
 )
 
-# Of a moving window, each request is remembered.
+# The moving window remembers each request.
 _MAX_RATE = 100_000
 
 
@@ -36,28 +36,21 @@ def _address(value: str, example: str, place_of_keys: str) -> str:
     return value
 
 
-def checked_database_address(value: SecretStr | None) -> SecretStr | None:
-    if value is not None:
-        _check_database_address(value.get_secret_value())
-    return value
+def split_addresses(value: object) -> object:
+    """Split a text at its blanks, and leave anything else to pydantic."""
+    if value is None:
+        return ()
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return tuple(text.split()) if isinstance(text, str) else text
 
 
-def checked_database_addresses(value: SecretStr | None) -> SecretStr | None:
-    """One or several, with blanks between them."""
-    for address in value.get_secret_value().split() if value else ():
-        _check_database_address(address)
-    return value
-
-
-def _check_database_address(address: str) -> None:
-    """As libpq understands it.
+def checked_database_address(value: SecretStr) -> SecretStr:
+    """Check an address as libpq understands it.
 
     A password with a character that would have to be encoded is taken for the host, the port or the
-    database: the driver's errors would then show it, so nothing of them is said here.
-
-    Raises:
-        ValueError
+    database. The driver's errors would then show it, so the message says nothing of them.
     """
+    address = value.get_secret_value()
     # Those who keep the index on the disk need not wait for the driver.
     from psycopg import Error, conninfo  # noqa: PLC0415
 
@@ -70,12 +63,11 @@ def _check_database_address(address: str) -> None:
     host, port, database = (str(parts.get(name) or "") for name in ("host", "port", "dbname"))
     if "@" in host + database or re.search(r"[^\d,]", port) or " " in address.strip():
         raise ValueError(_DATABASE_ADDRESS)
+    return value
 
 
-def checked_api_keys(value: SecretStr | None) -> SecretStr | None:
-    """Hashed: the keys themselves are not kept."""
-    if value is None:
-        return None
+def checked_api_keys(value: SecretStr) -> SecretStr:
+    """Hash the keys, so that they themselves are not kept."""
     names = parse_keys(value.get_secret_value())
     if not names:
         raise ValueError("there is no key in it")
@@ -114,7 +106,7 @@ def checked_networks(value: str) -> str:
 
 
 def checked_origins(value: str) -> str:
-    """With blanks between them."""
+    """Separate the origins by single blanks."""
     origins = value.replace(",", " ").split()
     for origin in origins:
         parts = urlsplit(origin)

@@ -16,8 +16,9 @@ import pytest
 
 from app.cli.doctor.finding import Finding, State, fail
 from app.cli.doctor.run import examine_with
+from app.config.choices import WhenDown
 from app.config.secrets import secrets_of
-from app.config.settings import Settings, WhenDown
+from app.config.settings import Settings
 from app.main import create_app
 from tests.conftest import build, write_two_documents
 from tests.fake_provider import FakeProvider, faults
@@ -25,6 +26,7 @@ from tests.support.mounts import small
 from tests.support.postgres import PASSWORD, PostgresServer
 from tests.support.redis import redis_server
 from tests.support.serving import ROOT, clean_environment, free_port, serve_in_thread
+from tests.support.settings import with_values
 
 MakeSettings = Callable[..., Settings]
 
@@ -68,9 +70,9 @@ def examine(settings: Settings) -> dict[str, Finding]:
 
 def environment_of(settings: Settings, **more: str) -> dict[str, str]:
     return {
-        "DOCUMENTS_DIR": str(settings.documents_dir),
-        "INDEX_DIR": str(settings.index_dir),
-        "SCRATCH_DIR": str(settings.documents_dir.parent),
+        "DOCUMENTS_DIR": str(settings.documents.dir),
+        "INDEX_DIR": str(settings.index.dir),
+        "SCRATCH_DIR": str(settings.documents.dir.parent),
         **more,
     }
 
@@ -78,19 +80,19 @@ def environment_of(settings: Settings, **more: str) -> dict[str, str]:
 @pytest.fixture
 def served(settings: MakeSettings) -> Settings:
     """Settings with two documents and an index of them."""
-    write_two_documents(settings().documents_dir)
+    write_two_documents(settings().documents.dir)
     build(settings())
     return settings()
 
 
 def test_all_is_well(served: Settings) -> None:
     """Without network or key; a line each, and the index is as it was."""
-    before = {path: path.stat().st_mtime_ns for path in served.index_dir.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in served.index.dir.rglob("*")}
     status, output = run_doctor(environment_of(served))
     assert status == 0
     assert all(line.startswith("ok ") for line in output.splitlines()), output
     assert re.search(r"^ok   index .* is whole: 2 documents, 2 chunks, local/.* ago$", output, re.MULTILINE)
-    assert {path: path.stat().st_mtime_ns for path in served.index_dir.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in served.index.dir.rglob("*")} == before
 
 
 def test_before_the_first_index(settings: MakeSettings) -> None:
@@ -153,7 +155,7 @@ def test_an_index_of_another_model(openai_settings: MakeSettings, settings: Make
 
 def test_a_damaged_index(served: Settings) -> None:
     """Also where only a bit has changed."""
-    (file,) = served.index_dir.glob("snapshots/*/documents.jsonl")
+    (file,) = served.index.dir.glob("snapshots/*/documents.jsonl")
     content = bytearray(file.read_bytes())
     content[10] ^= 1
     file.write_bytes(content)
@@ -164,8 +166,8 @@ def test_a_damaged_index(served: Settings) -> None:
 
 
 def test_documents_that_could_not_be_read_and_other_chunks(settings: MakeSettings) -> None:
-    write_two_documents(settings().documents_dir)
-    (settings().documents_dir / "empty.md").touch()
+    write_two_documents(settings().documents.dir)
+    (settings().documents.dir / "empty.md").touch()
     build(settings())
     found = [each for each in examine_with(settings(chunk_size=500)) if each.check == "index"]
     assert [each.state for each in found] == ["ok", "warn", "warn"]
@@ -181,8 +183,8 @@ def test_folders_that_cannot_be(settings: MakeSettings, tmp_path: Path) -> None:
 
 
 def test_a_disk_without_room(settings: MakeSettings) -> None:
-    settings().index_dir.mkdir()
-    status, found = run_json(environment_of(settings()), within=small(settings().index_dir, "1m"))
+    settings().index.dir.mkdir()
+    status, found = run_json(environment_of(settings()), within=small(settings().index.dir, "1m"))
     assert (status, found["disk"]["state"]) == (1, "fail")
 
 
@@ -193,7 +195,7 @@ def test_limits_that_nobody_counts(settings: MakeSettings, tmp_path: Path) -> No
         limited = settings(rate_limit="1/minute", rate_limit_storage=patiently)
         assert examine(limited)["limits"].state is State.OK
     assert "nobody is limited" in examine(limited)["limits"].text
-    refusing = limited.model_copy(update={"rate_limit_when_down": WhenDown.REFUSE})
+    refusing = with_values(limited, rate_limit_when_down=WhenDown.REFUSE)
     found = examine(refusing)["limits"]
     assert (found.state, "every question is refused" in found.text) == (State.FAIL, True)
     assert "limits" not in examine(settings(rate_limit="1/minute"))
@@ -208,7 +210,7 @@ def test_a_port_that_is_taken(settings: MakeSettings) -> None:
 def test_beside_a_running_server(served: Settings) -> None:
     """As in a container: its own port is no problem."""
     with serve_in_thread(create_app(served)) as url:
-        found = examine(served.model_copy(update={"port": urlsplit(url).port}))["port"]
+        found = examine(with_values(served, port=urlsplit(url).port))["port"]
     assert (found.state, "a server of this service" in found.text) == (State.OK, True)
 
 
@@ -216,7 +218,7 @@ def test_an_index_in_a_database(
     postgres: PostgresServer, database: dict[str, Any], settings: MakeSettings
 ) -> None:
     """First without its tables, then with an index; a wrong password is told, and not shown."""
-    write_two_documents(settings().documents_dir)
+    write_two_documents(settings().documents.dir)
     postgres.execute("CREATE EXTENSION IF NOT EXISTS vector", "rag")
     found = examine(settings(**database))["database"]
     assert (found.state, "make reindex" in found.advice) == (State.FAIL, True)

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from app.config.settings import Settings, SettingsError, load_settings
+from app.config.settings import FIELDS, GROUPS, Settings, SettingsError, load_settings
 from tests.support.serving import ROOT, clean_environment, run_reindex
 
 
@@ -27,10 +28,10 @@ def start_with(environment: dict[str, str], folder: Path) -> subprocess.Complete
 
 def test_the_defaults_are_the_contracts() -> None:
     settings = Settings()
-    assert (settings.documents_dir, settings.index_dir) == (Path("documents"), Path("index_storage"))
-    assert (settings.port, settings.workers, settings.top_k) == (8000, 1, 5)
-    assert (settings.llm_model, settings.embedding_model) == ("gpt-4o-mini", "text-embedding-3-small")
-    assert (settings.request_timeout_s, settings.max_body_bytes) == (60, 1024 * 1024)
+    assert (settings.documents.dir, settings.index.dir) == (Path("documents"), Path("index_storage"))
+    assert (settings.server.port, settings.server.workers, settings.retrieval.top_k) == (8000, 1, 5)
+    assert (settings.llm.model, settings.embedding.model) == ("gpt-4o-mini", "text-embedding-3-small")
+    assert (settings.limits.request_timeout_s, settings.limits.max_body_bytes) == (60, 1024 * 1024)
     assert not settings.uses_openai_llm
     assert not settings.uses_openai_embeddings
 
@@ -98,12 +99,12 @@ def test_names_of_other_programs_may_be_in_the_file(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
     others = "POSTGRES_PASSWORD=a\nCOMPOSE_FILE=b\nOTEL_EXPORTER_OTLP_TRACES_ENDPOINT=c\n"
     (tmp_path / ".env").write_text(f"{others}TOP_K=3\nlog_level=DEBUG\n")
-    assert load_settings().top_k == 3
+    assert load_settings().retrieval.top_k == 3
 
 
 def test_the_overlap_follows_the_size() -> None:
-    assert Settings(chunk_size=200).overlap == 20
-    assert Settings(chunk_size=200, chunk_overlap=0).overlap == 0
+    assert Settings(chunk_size=200).chunking.overlap == 20
+    assert Settings(chunk_size=200, chunk_overlap=0).chunking.overlap == 0
 
 
 def test_a_wrong_value_stops_the_server_with_one_line(tmp_path: Path) -> None:
@@ -154,9 +155,38 @@ def test_secrets_show_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "sk-planted" not in repr(load_settings()) + load_settings().model_dump_json()
 
 
-def test_the_example_names_every_setting() -> None:
-    """No setting is missing in `.env.example`, and there is none that does not exist."""
-    names = {name.upper() for name in Settings.model_fields}
-    example = (ROOT / ".env.example").read_text()
-    in_example = {line.lstrip("# ").split("=")[0] for line in example.splitlines() if "=" in line}
-    assert in_example == names
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of one group may come from both, and what the constructor is given wins over either."""
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    (tmp_path / ".env").write_text("DB_SCHEMA=of_the_file\nDB_POOL_MAX=20\nHNSW_M=20\n")
+    monkeypatch.setenv("db_pool_max", "30")
+    monkeypatch.setenv("DB_SCHEMA", "")
+    monkeypatch.setenv("HNSW_M", "10")
+    database = Settings(hnsw_m=8).database
+    assert (database.schema_name, database.pool_max, database.hnsw_m) == ("of_the_file", 30, 8)
+
+
+@pytest.mark.parametrize("name", ["INDEX", "INDEX__DIR", "DATABASE"])
+def test_a_group_is_no_setting(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A variable of another program may have the name of a group."""
+    monkeypatch.setenv(name, '{"dir": "elsewhere"}')
+    assert load_settings() == Settings()
+
+
+def test_a_dump_can_be_read_again() -> None:
+    """What was not set does not become set by it: a default that depends on another setting follows that."""
+    settings = Settings(chunk_size=500, api_keys="alice:one", database_url="postgresql://u:p@db/rag")
+    again = Settings(**settings.model_dump(exclude_unset=True))
+    assert again == settings
+    assert Settings(**settings.model_dump(exclude_unset=True) | {"chunk_size": 200}).chunking.overlap == 20
+
+
+def test_an_unknown_name_is_refused() -> None:
+    """The constructor takes no misspelt name; that in the environment belongs to another program."""
+    with pytest.raises(ValidationError, match="documents_dri"):
+        Settings(documents_dri="documents")
+
+
+def test_every_setting_has_one_name_and_one_place() -> None:
+    assert len(FIELDS) == sum(len(group.model_fields) for group in GROUPS.values())
+    assert not FIELDS.keys() & GROUPS.keys()

@@ -18,6 +18,7 @@ from app.http.server.protocol import BoundedProtocol
 from app.main import create_app
 from tests.support.raw_http import connect
 from tests.support.serving import ServerProcess, serve_in_thread, server_process, wait_for
+from tests.support.settings import with_values
 
 QUESTION = {"query": "How long is parental leave?"}
 MIB = 1024 * 1024
@@ -44,8 +45,8 @@ def impatient(sample_settings: Settings) -> Iterator[httpx.Client]:
 def real(sample_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """As users start it."""
     environment = {
-        "DOCUMENTS_DIR": str(sample_settings.documents_dir),
-        "INDEX_DIR": str(sample_settings.index_dir),
+        "DOCUMENTS_DIR": str(sample_settings.documents.dir),
+        "INDEX_DIR": str(sample_settings.index.dir),
         "API_KEYS": "alice:one",
     }
     with server_process(environment, tmp_path_factory.mktemp("bounds") / "log") as server:
@@ -225,7 +226,7 @@ def test_a_body_that_comes_byte_by_byte_ends(
 
 def test_a_body_that_nobody_wants_ends(sample_settings: Settings) -> None:
     """Its answer has been given; the rest must not keep the connection."""
-    settings = Settings(**sample_settings.model_dump(exclude_unset=True) | {"api_keys": "alice:one"})
+    settings = with_values(sample_settings, api_keys="alice:one")
     with serve_in_thread(create_app(settings), http=Impatient) as url, connect(url) as connection:
         connection.sendall(b"POST /query HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n")
         received = answer = trickle(connection, b"a" * 1000)
@@ -336,7 +337,7 @@ PREFLIGHT = {
 @pytest.fixture(scope="module")
 def with_cors(sample_settings: Settings) -> Iterator[httpx.Client]:
     values = {"api_keys": "alice:one", "cors_origins": f"http://localhost:3000, {ORIGIN}"}
-    settings = Settings(**sample_settings.model_dump(exclude_unset=True) | values)
+    settings = with_values(sample_settings, **values)
     with serve_in_thread(create_app(settings)) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
 

@@ -62,7 +62,7 @@ def test_no_callback_computes_for_long_under_a_hundred_users(
     settings = openai_settings(**(keyless if level == "keyless" else {}), **patient)
     paragraph = " ".join(f"Paragraph of the handbook about leave, number {number}." for number in range(20))
     text = "\n\n".join(f"# Part {part}\n\n{paragraph}" for part in range(300))
-    (settings.documents_dir / "long.md").write_text(text)
+    (settings.documents.dir / "long.md").write_text(text)
     build(settings)
     # A virtual machine may take the time in which its processor was another's for a thread's.
     slow = slow_callbacks(settings, path) and slow_callbacks(settings, path)

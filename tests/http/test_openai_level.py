@@ -152,7 +152,7 @@ def test_wrong_vectors_never_reach_an_index(
     provider.embeddings.fault = faults.distorted(distort)
     with pytest.raises(IndexingError, match="embedding failed"):
         build(settings)
-    assert not (settings.index_dir / "CURRENT").exists()
+    assert not (settings.index.dir / "CURRENT").exists()
 
 
 @pytest.mark.parametrize("distort", DISTORTIONS)
@@ -310,16 +310,16 @@ def test_reindex_says_why_the_provider_failed(provider: FakeProvider, openai_set
     provider.embeddings.fault = faults.status(401, message="your key has expired")
     done = run_reindex(
         {
-            "DOCUMENTS_DIR": str(settings.documents_dir),
-            "INDEX_DIR": str(settings.index_dir),
-            "OPENAI_BASE_URL": str(settings.openai_base_url),
+            "DOCUMENTS_DIR": str(settings.documents.dir),
+            "INDEX_DIR": str(settings.index.dir),
+            "OPENAI_BASE_URL": str(settings.provider.base_url),
             "OPENAI_API_KEY": "sk-planted-secret",
         }
     )
     assert done.returncode == 1
     assert "your key has expired" in done.stderr
     assert "sk-planted-secret" not in done.stdout + done.stderr
-    assert not (settings.index_dir / "CURRENT").exists()
+    assert not (settings.index.dir / "CURRENT").exists()
 
 
 def test_fifty_queries_at_once_are_each_answered(

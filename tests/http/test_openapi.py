@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from app.config.settings import Settings
+from tests.support.settings import with_values
 
 # All checks, which is the default, but one: that the last message of the user has a text, JSON Schema cannot
 # say.
@@ -33,7 +34,7 @@ def test_the_description_holds(
 ) -> None:
     """With `--soak`, 500 examples of each operation, and others each time."""
     more: dict[str, Any] = {"api_keys": f"schemathesis:{_KEY}"} if keys else {}
-    service = serve(Settings(**sample_settings.model_dump(exclude_unset=True), **more, open_docs=True))
+    service = serve(with_values(sample_settings, **more, open_docs=True))
     (tmp_path / "schemathesis.toml").write_text(_CONFIGURATION)
     done = subprocess.run(
         [

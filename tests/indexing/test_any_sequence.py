@@ -39,6 +39,7 @@ from app.indexing.report import Report
 from tests.conftest import build
 from tests.support.changing_documents import ChangingDocuments
 from tests.support.killed_build import DONE, KILLED, killed_build
+from tests.support.settings import with_values
 from tests.support.stored import Stored, assert_same_index, stored
 
 _KEPT = 3
@@ -94,12 +95,12 @@ class References:
         self._made: dict[object, Stored] = {}
 
     def get(self, settings: Settings, texts: dict[str, str | None]) -> Stored:
-        key = settings.chunk_size, frozenset(texts.items())
+        key = settings.chunking.size, frozenset(texts.items())
         if key not in self._made:
-            anew = settings.model_copy(update={"index_dir": settings.index_dir.with_name("anew")})
-            shutil.rmtree(anew.index_dir, ignore_errors=True)
+            anew = with_values(settings, index_dir=settings.index.dir.with_name("anew"))
+            shutil.rmtree(anew.index.dir, ignore_errors=True)
             build(anew)
-            self._made[key] = stored(anew.index_dir)
+            self._made[key] = stored(anew.index.dir)
         return self._made[key]
 
 
@@ -139,8 +140,8 @@ class Sequence(RuleBasedStateMachine):
         for kind, *arguments in edits:
             getattr(self.documents, kind)(*arguments)
         if recut:
-            size = next(size for size in _CHUNK_SIZES if size != self.settings.chunk_size)
-            self.settings = self.settings.model_copy(update={"chunk_size": size})
+            size = next(size for size in _CHUNK_SIZES if size != self.settings.chunking.size)
+            self.settings = with_values(self.settings, chunk_size=size)
         name, *values = action
         getattr(self, name)(*values)
 
@@ -221,7 +222,7 @@ class Sequence(RuleBasedStateMachine):
         """Served is what has to be, as it was when it was published."""
         assert make_snapshots(self.settings).current_id() == self.current
         if self.current is not None:
-            assert stored(self.settings.index_dir) == self.contents[self.current]
+            assert stored(self.settings.index.dir) == self.contents[self.current]
 
     def _check_success(self, report: Report | None = None) -> None:
         """Served is what the documents hold, in the newest snapshot, or in the one that was served before."""
@@ -234,7 +235,7 @@ class Sequence(RuleBasedStateMachine):
             self._check_unchanged()
         else:
             assert self.current not in self.contents
-            self.contents[self.current] = stored(self.settings.index_dir)
+            self.contents[self.current] = stored(self.settings.index.dir)
         ids = snapshots.ids()
         assert len(ids) <= _KEPT
         assert set(ids) <= self.contents.keys()

@@ -15,6 +15,7 @@ from app.config.settings import Settings
 from app.domain.errors import EmbeddingChanged, IndexingError, NoDocuments, TooManyDocumentsLost
 from tests.conftest import build, plan
 from tests.fake_provider import FakeProvider, faults
+from tests.support.settings import with_values
 from tests.support.stored import assert_same_index, stored
 
 MakeSettings = Callable[..., Settings]
@@ -31,8 +32,8 @@ DOCUMENT = "# Rules\n\n" + "".join(paragraph(number) for number in range(6))
 def made(openai_settings: MakeSettings) -> Settings:
     """Two small documents, one of six chunks, and one that cannot be read; with an index of them."""
     settings = openai_settings(max_shrink=0.5)
-    (settings.documents_dir / "rules.md").write_text(DOCUMENT)
-    (settings.documents_dir / "broken.pdf").write_text("not a PDF")
+    (settings.documents.dir / "rules.md").write_text(DOCUMENT)
+    (settings.documents.dir / "broken.pdf").write_text("not a PDF")
     build(settings)
     return settings
 
@@ -50,19 +51,19 @@ def sent(provider: FakeProvider) -> Callable[[], list[str]]:
 
 
 def assert_as_if_built_anew(settings: Settings, tmp_path: Path) -> None:
-    anew = settings.model_copy(update={"index_dir": tmp_path / "anew"})
-    shutil.rmtree(anew.index_dir, ignore_errors=True)
+    anew = with_values(settings, index_dir=tmp_path / "anew")
+    shutil.rmtree(anew.index.dir, ignore_errors=True)
     build(anew)
-    assert_same_index(stored(settings.index_dir), stored(anew.index_dir))
+    assert_same_index(stored(settings.index.dir), stored(anew.index.dir))
 
 
 def test_nothing_changed_is_nothing_done(made: Settings, sent: Callable[[], list[str]]) -> None:
     """No new index, either: the served one is the same to the byte."""
-    before = (made.index_dir / "CURRENT").read_text()
+    before = (made.index.dir / "CURRENT").read_text()
     sent()
     report = build(made)
     assert (report.published, report.index, sent()) == (False, before.strip(), [])
-    assert (made.index_dir / "CURRENT").read_text() == before
+    assert (made.index.dir / "CURRENT").read_text() == before
     assert "Nothing has changed" in report.as_text()
 
 
@@ -71,7 +72,7 @@ def test_only_texts_that_are_new_are_sent(
 ) -> None:
     """Of a changed document, too: five of its six chunks are known."""
     sent()
-    (made.documents_dir / "rules.md").write_text(DOCUMENT.replace("thing 3 is", "thing 3 is never"))
+    (made.documents.dir / "rules.md").write_text(DOCUMENT.replace("thing 3 is", "thing 3 is never"))
     report = build(made)
     assert sent() == ["Rules > Rule 3\nThe rule of number 3 is that thing 3 is never done."]
     assert (report.changes.changed, report.embedded, report.published) == (["rules.md"], 1, True)
@@ -80,7 +81,7 @@ def test_only_texts_that_are_new_are_sent(
 
 def test_a_removed_document_disappears(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
     sent()
-    (made.documents_dir / "travel.md").unlink()
+    (made.documents.dir / "travel.md").unlink()
     report = build(made)
     assert (report.changes.removed, sent()) == (["travel.md"], [])
     assert "travel.md" not in {record.name for record in report.documents}
@@ -90,8 +91,8 @@ def test_a_removed_document_disappears(made: Settings, sent: Callable[[], list[s
 def test_renaming_embeds_nothing(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
     """Citations have the new name, of which chunks' ids are made."""
     sent()
-    (made.documents_dir / "new").mkdir()
-    (made.documents_dir / "rules.md").rename(made.documents_dir / "new" / "rules.md")
+    (made.documents.dir / "new").mkdir()
+    (made.documents.dir / "rules.md").rename(made.documents.dir / "new" / "rules.md")
     report = build(made)
     assert (report.changes.renamed, sent()) == ([("rules.md", "new/rules.md")], [])
     assert_as_if_built_anew(made, tmp_path)
@@ -99,10 +100,10 @@ def test_renaming_embeds_nothing(made: Settings, sent: Callable[[], list[str]], 
 
 def test_documents_may_change_places(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
     sent()
-    leave, travel = made.documents_dir / "leave.md", made.documents_dir / "travel.md"
-    leave.rename(made.documents_dir / "aside")
+    leave, travel = made.documents.dir / "leave.md", made.documents.dir / "travel.md"
+    leave.rename(made.documents.dir / "aside")
     travel.rename(leave)
-    (made.documents_dir / "aside").rename(travel)
+    (made.documents.dir / "aside").rename(travel)
     report = build(made)
     assert (report.changes.changed, sent()) == (["leave.md", "travel.md"], [])
     assert_as_if_built_anew(made, tmp_path)
@@ -110,7 +111,7 @@ def test_documents_may_change_places(made: Settings, sent: Callable[[], list[str
 
 def test_a_copy_embeds_nothing(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
     sent()
-    shutil.copy(made.documents_dir / "rules.md", made.documents_dir / "copy.md")
+    shutil.copy(made.documents.dir / "rules.md", made.documents.dir / "copy.md")
     report = build(made)
     assert (report.changes.added, sent()) == (["copy.md"], [])
     assert_as_if_built_anew(made, tmp_path)
@@ -119,7 +120,7 @@ def test_a_copy_embeds_nothing(made: Settings, sent: Callable[[], list[str]], tm
 def test_touching_or_checking_out_a_tree_is_no_change(made: Settings, sent: Callable[[], list[str]]) -> None:
     """Times say nothing: git does not keep them."""
     sent()
-    for path in made.documents_dir.iterdir():
+    for path in made.documents.dir.iterdir():
         content = path.read_bytes()
         path.unlink()
         path.write_bytes(content)
@@ -133,10 +134,10 @@ def test_other_chunks_embed_only_new_text(
 ) -> None:
     """A setting that cuts otherwise reads all documents; texts that come out the same keep their vectors."""
     long = " ".join(f"Sentence {number} is here." for number in range(60))
-    (made.documents_dir / "long.md").write_text(long)
+    (made.documents.dir / "long.md").write_text(long)
     build(made)
     sent()
-    smaller = made.model_copy(update={"chunk_size": 500, "chunk_overlap": 0})
+    smaller = with_values(made, chunk_size=500, chunk_overlap=0)
     report = build(smaller)
     new = sent()
     assert new
@@ -159,17 +160,17 @@ def test_an_index_of_another_layout_is_written_anew(
 
 def test_full_takes_nothing_over(made: Settings, sent: Callable[[], list[str]]) -> None:
     """Not even what is as it was; what a provider was paid for is not thrown away."""
-    first = (made.index_dir / "CURRENT").read_text()
+    first = (made.index.dir / "CURRENT").read_text()
     report = build(made, full=True)
     assert report.published
-    assert (made.index_dir / "CURRENT").read_text() != first
+    assert (made.index.dir / "CURRENT").read_text() != first
 
 
 def test_the_same_text_is_sent_once(openai_settings: MakeSettings, sent: Callable[[], list[str]]) -> None:
     """Boilerplate in a hundred documents is paid once."""
     settings = openai_settings(embedding_batch_size=3)
     for number in range(20):
-        (settings.documents_dir / f"{number}.md").write_text("# Same\n\nThe same in all of them.\n")
+        (settings.documents.dir / f"{number}.md").write_text("# Same\n\nThe same in all of them.\n")
     report = build(settings)
     assert sent().count("Same\nThe same in all of them.") == 1
     assert (report.embedded, report.chunks) == (3, 22)
@@ -181,11 +182,11 @@ def test_what_was_embedded_survives_a_failed_run(
     """The next run sends the rest."""
     settings = openai_settings(embedding_batch_size=1, embedding_concurrency=1, embedding_retry_s=0)
     for number in range(8):
-        (settings.documents_dir / f"{number}.md").write_text(f"Text of number {number}.")
+        (settings.documents.dir / f"{number}.md").write_text(f"Text of number {number}.")
     fail_after(provider, 5)
     with pytest.raises(IndexingError, match="embedding failed"):
         build(settings)
-    assert not (settings.index_dir / "CURRENT").exists()
+    assert not (settings.index.dir / "CURRENT").exists()
     first = set(sent()[:5])
     provider.embeddings.fault = None
     build(settings)
@@ -194,7 +195,7 @@ def test_what_was_embedded_survives_a_failed_run(
 
 def test_another_model_behind_the_same_name_is_noticed(made: Settings, provider: FakeProvider) -> None:
     """Vectors of two models in one index would be found by neither."""
-    (made.documents_dir / "leave.md").write_text("Something else entirely.")
+    (made.documents.dir / "leave.md").write_text("Something else entirely.")
     provider.embeddings.fault = faults.distorted(halve)
     with pytest.raises(EmbeddingChanged, match="--full"):
         build(made)
@@ -203,13 +204,13 @@ def test_another_model_behind_the_same_name_is_noticed(made: Settings, provider:
 
 def test_plan_tells_and_writes_nothing(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
     sent()
-    (made.documents_dir / "rules.md").write_text(DOCUMENT.replace("thing 3 is", "thing 3 is never"))
-    (made.documents_dir / "leave.md").rename(made.documents_dir / "absence.md")
-    (made.documents_dir / "travel.md").unlink()
-    (made.documents_dir / "added.md").write_text("Something new.")
-    before = tree(made.index_dir)
+    (made.documents.dir / "rules.md").write_text(DOCUMENT.replace("thing 3 is", "thing 3 is never"))
+    (made.documents.dir / "leave.md").rename(made.documents.dir / "absence.md")
+    (made.documents.dir / "travel.md").unlink()
+    (made.documents.dir / "added.md").write_text("Something new.")
+    before = tree(made.index.dir)
     planned = plan(made)
-    assert (tree(made.index_dir), sent()) == (before, [])
+    assert (tree(made.index.dir), sent()) == (before, [])
     done = build(made)
     assert planned.changes.added == done.changes.added == ["added.md"]
     assert planned.changes.changed == done.changes.changed == ["rules.md"]
@@ -224,7 +225,7 @@ def test_plan_tells_and_writes_nothing(made: Settings, sent: Callable[[], list[s
 def test_a_plan_needs_no_index_and_makes_none(openai_settings: MakeSettings) -> None:
     settings = openai_settings(embedding_price=1000)
     planned = plan(settings)
-    assert not settings.index_dir.exists()
+    assert not settings.index.dir.exists()
     assert planned.index is None
     assert planned.tokens
     assert planned.cost == pytest.approx(planned.tokens / 1000)
@@ -235,12 +236,12 @@ def test_many_lost_documents_stop_a_run(openai_settings: MakeSettings, sent: Cal
     """A volume that was not mounted should not empty the index; nothing is paid for before that is seen."""
     settings = openai_settings()
     for number in range(8):
-        (settings.documents_dir / f"{number}.md").write_text(f"Text of number {number}.")
+        (settings.documents.dir / f"{number}.md").write_text(f"Text of number {number}.")
     build(settings)
     sent()
     for number in range(3):
-        (settings.documents_dir / f"{number}.md").unlink()
-    (settings.documents_dir / "new.md").write_text("Something new.")
+        (settings.documents.dir / f"{number}.md").unlink()
+    (settings.documents.dir / "new.md").write_text("Something new.")
     with pytest.raises(TooManyDocumentsLost, match=r"3 of 10 documents.*0\.md.*--force"):
         build(settings)
     assert sent() == []
@@ -250,7 +251,7 @@ def test_many_lost_documents_stop_a_run(openai_settings: MakeSettings, sent: Cal
 def test_documents_that_can_no_longer_be_read_are_lost_too(openai_settings: MakeSettings) -> None:
     settings = openai_settings()
     build(settings)
-    (settings.documents_dir / "leave.md").write_text("")
+    (settings.documents.dir / "leave.md").write_text("")
     with pytest.raises(TooManyDocumentsLost, match="1 of 2"):
         build(settings)
 
@@ -258,40 +259,40 @@ def test_documents_that_can_no_longer_be_read_are_lost_too(openai_settings: Make
 def test_renamed_documents_are_not_lost(openai_settings: MakeSettings) -> None:
     settings = openai_settings()
     build(settings)
-    for path in list(settings.documents_dir.iterdir()):
+    for path in list(settings.documents.dir.iterdir()):
         path.rename(path.with_stem(f"{path.stem}-2"))
     assert build(settings).published
 
 
 def test_nothing_readable_leaves_the_index(made: Settings) -> None:
-    before = (made.index_dir / "CURRENT").read_text()
-    for path in made.documents_dir.iterdir():
+    before = (made.index.dir / "CURRENT").read_text()
+    for path in made.documents.dir.iterdir():
         path.write_text("")
     with pytest.raises(NoDocuments):
         build(made, force=True)
-    assert (made.index_dir / "CURRENT").read_text() == before
+    assert (made.index.dir / "CURRENT").read_text() == before
 
 
 def test_a_damaged_index_is_not_built_upon(made: Settings, tmp_path: Path) -> None:
     """What was flipped in it must not be in the next."""
-    current = made.index_dir / "snapshots" / (made.index_dir / "CURRENT").read_text().strip()
+    current = made.index.dir / "snapshots" / (made.index.dir / "CURRENT").read_text().strip()
     largest = max((path for path in current.rglob("*.dat")), key=lambda path: path.stat().st_size)
     stat = largest.stat()
     content = bytearray(largest.read_bytes())
     content[0] ^= 1
     largest.write_bytes(content)
     os.utime(largest, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    (made.documents_dir / "leave.md").write_text("Something else entirely.")
+    (made.documents.dir / "leave.md").write_text("Something else entirely.")
     assert build(made).published
     assert_as_if_built_anew(made, tmp_path)
 
 
 def test_rollback_serves_the_one_before(made: Settings) -> None:
-    first = (made.index_dir / "CURRENT").read_text().strip()
-    (made.documents_dir / "leave.md").write_text("Something else entirely.")
+    first = (made.index.dir / "CURRENT").read_text().strip()
+    (made.documents.dir / "leave.md").write_text("Something else entirely.")
     second = build(made).index
     assert make_indexer(made).roll_back() == first
-    assert (made.index_dir / "CURRENT").read_text().strip() == first
+    assert (made.index.dir / "CURRENT").read_text().strip() == first
     assert make_indexer(made).roll_back(second) == second
     with pytest.raises(IndexingError, match="there is no snapshot"):
         make_indexer(made).roll_back("20200101T000000Z-abcdef")
@@ -301,7 +302,7 @@ def test_after_a_rollback_the_next_run_starts_from_what_is_served(
     made: Settings, sent: Callable[[], list[str]], tmp_path: Path
 ) -> None:
     """And embeds nothing that either of the two knows."""
-    (made.documents_dir / "leave.md").write_text("Something else entirely.")
+    (made.documents.dir / "leave.md").write_text("Something else entirely.")
     build(made)
     make_indexer(made).roll_back()
     sent()

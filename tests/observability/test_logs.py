@@ -21,6 +21,7 @@ from tests.conftest import build
 from tests.fake_provider import Exchange, FakeProvider, faults
 from tests.support.raw_http import RawExchange
 from tests.support.serving import serve_in_thread, server_process, wait_for
+from tests.support.settings import with_values
 
 MakeSettings = Callable[..., Settings]
 QUESTION = {"query": "How long is parental leave?"}
@@ -141,7 +142,7 @@ def test_probes_are_told_of_at_debug_level(sample: httpx.Client, listen: Callabl
 def test_questions_are_logged_where_that_is_asked_for(
     sample_settings: Settings, serve: Callable[..., httpx.Client], listen: Callable[..., Lines]
 ) -> None:
-    client = serve(sample_settings.model_copy(update={"log_questions": True}))
+    client = serve(with_values(sample_settings, log_questions=True))
     log = listen()
     client.post("/query", json=QUESTION)
     assert log.requests(1)[0]["question"] == QUESTION["query"]
@@ -222,7 +223,7 @@ def test_no_secret_is_shown_whatever_fails(
 
     @app.get("/bug")
     async def bug() -> None:
-        raise RuntimeError(f"a bug that tells {settings.openai_api_key.get_secret_value()}")  # type: ignore[union-attr]
+        raise RuntimeError(f"a bug that tells {settings.provider.api_key.get_secret_value()}")  # type: ignore[union-attr]
 
     async def repeating(exchange: Exchange) -> None:
         await exchange.answer(401, json.dumps({"error": exchange.headers}).encode())

@@ -143,13 +143,13 @@ def test_load_and_refusals(
 def test_the_index_its_swaps_and_failures(settings: MakeSettings, serve: Serve) -> None:
     """The id that is shown is the served one, alone."""
     made = settings()
-    write_two_documents(made.documents_dir)
+    write_two_documents(made.documents.dir)
     first = build(made)
     client = serve(made)
     assert scrape(client).get("rag_index_served", index=str(first.index)) == 1
     assert scrape(client).get("rag_index_swaps_total") == 0
 
-    (made.documents_dir / "more.md").write_text("More.")
+    (made.documents.dir / "more.md").write_text("More.")
     second = build(made)
     wait_for(lambda: scrape(client).get("rag_index_served", index=str(second.index)) == 1, "the swap")
     found = scrape(client)
@@ -159,13 +159,13 @@ def test_the_index_its_swaps_and_failures(settings: MakeSettings, serve: Serve) 
     assert found.get("rag_index_swaps_total") == 1
     assert found.get("rag_index_built_timestamp_seconds") > 1.7e9
 
-    (made.index_dir / "CURRENT").write_text("nonsense")
+    (made.index.dir / "CURRENT").write_text("nonsense")
     wait_for(lambda: scrape(client).get("rag_index_failures_total") == 1, "the failure to be counted")
 
 
 def test_the_pools_of_a_database(settings: MakeSettings, serve: Serve, database: dict[str, Any]) -> None:
     made = settings(**database, db_pool_min=2)
-    write_two_documents(made.documents_dir)
+    write_two_documents(made.documents.dir)
     build(made)
     client = serve(made)
     wait_for(lambda: scrape(client).get("rag_database_connections", server="primary") >= 2, "the pool")
@@ -187,11 +187,11 @@ def ask_often(server: ServerProcess, count: int) -> None:
 def test_several_workers_count_together(settings: MakeSettings, tmp_path: Path) -> None:
     """Whichever is asked. What a dead one counted stays, what was true of it does not; nothing is left."""
     made = settings()
-    write_two_documents(made.documents_dir)
+    write_two_documents(made.documents.dir)
     build(made)
     environment = {
-        "DOCUMENTS_DIR": str(made.documents_dir),
-        "INDEX_DIR": str(made.index_dir),
+        "DOCUMENTS_DIR": str(made.documents.dir),
+        "INDEX_DIR": str(made.index.dir),
         "WORKERS": "2",
         "SCRATCH_DIR": str(tmp_path),
     }

@@ -293,7 +293,7 @@ def test_nobody_there_is_a_502(
     """The connection is refused."""
     values: dict[str, Any] = {"openai_base_url": f"http://127.0.0.1:{free_port()}/v1"}
     if stage.fails == "chat":
-        values |= {"embedding_provider": "local", "index_dir": watched_settings().index_dir / "local"}
+        values |= {"embedding_provider": "local", "index_dir": watched_settings().index.dir / "local"}
     settings = watched_settings(**values)
     if stage.fails == "chat":
         build(settings)

@@ -136,7 +136,7 @@ def test_the_index_before_is_served_instead_of_a_damaged_one(indexes: TwoIndexes
 def test_health_tells_damage_and_repair(indexes: TwoIndexes, serve: Serve) -> None:
     """And what comes back is served without a restart: a volume that was mounted late."""
     terms = indexes.newer / "terms.npy"
-    terms.rename(indexes.settings.index_dir / "aside")
+    terms.rename(indexes.settings.index.dir / "aside")
     client = serve(indexes.settings)
     health = client.get("/health").json()
     assert (health["status"], health["index_ready"]) == ("ok", True)
@@ -144,7 +144,7 @@ def test_health_tells_damage_and_repair(indexes: TwoIndexes, serve: Serve) -> No
     assert f"{terms} is missing: run make reindex" in health["detail"]
     assert "16 weeks" in client.post("/query", json=QUESTION).json()["answer"]
 
-    (indexes.settings.index_dir / "aside").rename(terms)
+    (indexes.settings.index.dir / "aside").rename(terms)
     wait_for(lambda: client.get("/health").json()["index"]["id"] == indexes.newer.name, "the repaired index")
     assert "detail" not in client.get("/health").json()
     assert "20 weeks" in client.post("/query", json=QUESTION).json()["answer"]
@@ -163,8 +163,8 @@ def test_a_reindex_mends_it(indexes: TwoIndexes, serve: Serve) -> None:
     (indexes.newer / "store.json").unlink()
     client = serve(indexes.settings)
     assert "detail" in client.get("/health").json()
-    (indexes.settings.index_dir / "CURRENT").unlink()
-    (indexes.settings.index_dir / "CURRENT").mkdir()
+    (indexes.settings.index.dir / "CURRENT").unlink()
+    (indexes.settings.index.dir / "CURRENT").mkdir()
     build(indexes.settings)
     wait_for(lambda: "detail" not in client.get("/health").json(), "the new index")
     assert client.get("/health").json()["index"]["id"] not in indexes.ids
@@ -186,7 +186,7 @@ def test_where_none_is_intact_the_service_is_not_ready(indexes: TwoIndexes, serv
 def test_loading_leaves_an_index_as_it_is(indexes: TwoIndexes) -> None:
     """Its sizes, times and contents, and no file more or less: opened, asked, and closed."""
     before = state_of(indexes.newer)
-    snapshot = SnapshotStore(indexes.settings.index_dir, keep=3).open(indexes.newer.name)
+    snapshot = SnapshotStore(indexes.settings.index.dir, keep=3).open(indexes.newer.name)
     opened = make_index_opener(indexes.settings, make_provider(indexes.settings), Scratch())(snapshot)
     opened.engine.self_test()
     assert state_of(indexes.newer) == before

@@ -32,12 +32,12 @@ QUESTION = {"query": "How many weeks does parental leave last?"}
 
 
 def write(settings: Settings, name: str, text: str) -> None:
-    (settings.documents_dir / name).parent.mkdir(exist_ok=True)
-    (settings.documents_dir / name).write_text(text)
+    (settings.documents.dir / name).parent.mkdir(exist_ok=True)
+    (settings.documents.dir / name).write_text(text)
 
 
 def current_id(settings: Settings) -> str:
-    return (settings.index_dir / "CURRENT").read_text().strip()
+    return (settings.index.dir / "CURRENT").read_text().strip()
 
 
 def test_the_first_index_is_built_at_the_start(settings: MakeSettings, serve: Serve) -> None:
@@ -92,7 +92,7 @@ def test_a_persisted_index_is_loaded_not_built(settings: MakeSettings, serve: Se
     made = settings()
     write(made, "leave.md", "Parental leave lasts 16 weeks.")
     build(made)
-    (made.documents_dir / "leave.md").unlink()
+    (made.documents.dir / "leave.md").unlink()
     client = serve(made, ready=False)
     assert client.get("/health").json()["index"]["id"] == current_id(made)
 
@@ -182,14 +182,14 @@ def test_a_damaged_successor_does_not_replace_what_is_served(settings: MakeSetti
     write(made, "leave.md", "Parental leave lasts 16 weeks.")
     client = serve(made)
     first = client.get("/health").json()["index"]["id"]
-    (made.index_dir / "CURRENT").write_text("20991231T000000Z-abcdef\n")
+    (made.index.dir / "CURRENT").write_text("20991231T000000Z-abcdef\n")
 
     wait_for(lambda: "detail" in client.get("/health").json(), "the problem to be told")
     health = client.get("/health")
     assert (health.status_code, health.json()["index"]["id"]) == (200, first)
     assert client.post("/query", json=QUESTION).json()["index"] == first
 
-    (made.index_dir / "CURRENT").write_text(f"{first}\n")
+    (made.index.dir / "CURRENT").write_text(f"{first}\n")
     wait_for(lambda: "detail" not in client.get("/health").json(), "the problem to be forgotten")
 
 
@@ -222,7 +222,7 @@ def test_a_first_build_that_failed_is_tried_again_after_a_while(
     """Not at each look at the disk: the provider may be paid for it. Until then /health has the reason."""
     made = settings()
     write(made, "leave.md", "Parental leave lasts 16 weeks.")
-    indexer, store = FailsFirst(made), CountedStore(made.index_dir, keep=1)
+    indexer, store = FailsFirst(made), CountedStore(made.index.dir, keep=1)
     provider = make_provider(made)
     manager = IndexManager(
         loader=SnapshotLoader(store, make_index_opener(made, provider, Scratch()), Scratch()),

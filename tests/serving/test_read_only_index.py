@@ -135,7 +135,7 @@ def test_a_kubernetes_volume_that_can_be_written_to(
     settings: MakeSettings, serve: Serve, tmp_path: Path
 ) -> None:
     """What is served stays open while its files are taken away."""
-    volume = settings().index_dir
+    volume = settings().index.dir
     volume.mkdir()
     flip_data(volume, publish_aside(tmp_path, 16))
     client = serve(settings())

@@ -36,10 +36,10 @@ def server(openai_settings: MakeSettings, tmp_path: Path) -> Iterator[ServerProc
     settings = openai_settings()
     build(settings)
     environment = {
-        "DOCUMENTS_DIR": str(settings.documents_dir),
-        "INDEX_DIR": str(settings.index_dir),
+        "DOCUMENTS_DIR": str(settings.documents.dir),
+        "INDEX_DIR": str(settings.index.dir),
         "INDEX_POLL_S": "0.05",
-        "OPENAI_BASE_URL": str(settings.openai_base_url),
+        "OPENAI_BASE_URL": str(settings.provider.base_url),
         # A stream is held for a build and a swap.
         "REQUEST_TIMEOUT_S": "110",
         "STREAM_IDLE_TIMEOUT_S": "110",
@@ -50,9 +50,9 @@ def server(openai_settings: MakeSettings, tmp_path: Path) -> Iterator[ServerProc
 
 
 def publish_next(settings: Settings, weeks: int) -> str:
-    (settings.documents_dir / "leave.md").write_text(f"Parental leave lasts {weeks} weeks.")
+    (settings.documents.dir / "leave.md").write_text(f"Parental leave lasts {weeks} weeks.")
     build(settings)
-    return (settings.index_dir / "CURRENT").read_text().strip()
+    return (settings.index.dir / "CURRENT").read_text().strip()
 
 
 def open_files(server: ServerProcess, snapshot_id: str) -> set[str]:
@@ -111,7 +111,7 @@ def test_a_request_keeps_its_index_and_is_its_last_reader(
         assert f"{weeks} weeks" in answer["citations"][0]["text"]
         wait_for(lambda before=before: not open_files(server, before), "the index before to be closed")
         assert open_files(server, after)
-        assert_not_touched(openai_settings().index_dir, before)
+        assert_not_touched(openai_settings().index.dir, before)
 
 
 def test_requests_that_fail_hold_no_index(

@@ -111,11 +111,11 @@ def connections(server: PostgresServer, purpose: str = "") -> list[int]:
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """For a process that is to have the same settings, as far as they say what is where."""
-    assert settings.database_url is not None
+    assert settings.database.url is not None
     return {
-        "DATABASE_URL": settings.database_url.get_secret_value(),
-        "DB_SCHEMA": settings.db_schema,
-        "DOCUMENTS_DIR": str(settings.documents_dir),
+        "DATABASE_URL": settings.database.url.get_secret_value(),
+        "DB_SCHEMA": settings.database.schema_name,
+        "DOCUMENTS_DIR": str(settings.documents.dir),
         "PARSE_WORKERS": "1",
     }
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from fpdf import FPDF
 
-from app.config.settings import Settings
+from app.config.groups.content import DocumentSettings
 from app.documents.discovery import InspectedFile
 from app.documents.limits import ReadingLimits
 
-_FIELDS = Settings.model_fields
+_SETTINGS = DocumentSettings()
 DEFAULT_LIMITS = ReadingLimits(
-    timeout_s=_FIELDS["parse_timeout_s"].default,
-    memory_mb=_FIELDS["parse_memory_mb"].default,
-    inflated_mb=_FIELDS["max_inflated_mb"].default,
+    timeout_s=_SETTINGS.parse_timeout_s,
+    memory_mb=_SETTINGS.parse_memory_mb,
+    inflated_mb=_SETTINGS.max_inflated_mb,
 )
 
 

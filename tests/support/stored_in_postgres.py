@@ -19,8 +19,8 @@ _TABLES = "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s)
 
 
 def database_of(settings: Settings) -> Database:
-    assert settings.database_url is not None
-    return Database(settings.database_url.get_secret_value(), settings.db_schema)
+    assert settings.database.url is not None
+    return Database(settings.database.url.get_secret_value(), settings.database.schema_name)
 
 
 def stored_in_postgres(database: Database) -> Stored:

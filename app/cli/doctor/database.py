@@ -23,11 +23,11 @@ SELECT current_user, pg_is_in_recovery(),
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:
-    assert settings.database_url is not None  # noqa: S101 - who calls this has looked
-    urls = [settings.database_url, *settings.read_urls]
+    assert settings.database.url is not None  # noqa: S101 - who calls this has looked
+    urls = [settings.database.url, *settings.database.read_urls]
     for number, url in enumerate(urls):
         name = "database" if number == 0 else f"replica {number}"
-        database = Database(url.get_secret_value(), settings.db_schema)
+        database = Database(url.get_secret_value(), settings.database.schema_name)
         try:
             with database.connect("doctor") as connection, database_errors():
                 yield from _look(settings, name, database, connection, with_index=number == 0)

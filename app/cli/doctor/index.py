@@ -59,13 +59,13 @@ def describe(settings: Settings, manifest: Manifest) -> Iterator[Finding]:
 
 def _none_yet(settings: Settings, snapshots: SnapshotStore) -> Finding:
     if snapshots.ids():
-        return fail("index", f"{settings.index_dir} has no file CURRENT", _REINDEX)
+        return fail("index", f"{settings.index.dir} has no file CURRENT", _REINDEX)
     try:
         snapshots.check_writable()
     except IndexingError as error:
         return fail("index", str(error))
     return warn(
-        "index", f"there is none in {settings.index_dir} yet", f"{_REINDEX}, or start: the first is built"
+        "index", f"there is none in {settings.index.dir} yet", f"{_REINDEX}, or start: the first is built"
     )
 
 

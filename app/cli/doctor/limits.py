@@ -7,18 +7,19 @@ from collections.abc import Iterator
 
 from app.bootstrap.access import make_rate_limits
 from app.cli.doctor.finding import Finding, fail, ok
-from app.config.settings import Settings, WhenDown
+from app.config.choices import WhenDown
+from app.config.settings import Settings
 from app.http.rate_limiter import RateLimiter
 
 
 def check_rate_limits(settings: Settings) -> Iterator[Finding]:
     limits = make_rate_limits(settings)
-    if limits is None or settings.rate_limit_storage.get_secret_value().startswith("memory:"):
+    if limits is None or settings.access.rate_limit_storage.get_secret_value().startswith("memory:"):
         return
     if asyncio.run(_answers(limits)):
         yield ok("limits", "RATE_LIMIT_STORAGE answers")
     else:
-        refuses = settings.rate_limit_when_down is WhenDown.REFUSE
+        refuses = settings.access.rate_limit_when_down is WhenDown.REFUSE
         fate = "every question is refused" if refuses else "nobody is limited"
         yield fail(
             "limits", f"RATE_LIMIT_STORAGE does not answer, and {fate}", "start it, or mend its address"

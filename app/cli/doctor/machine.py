@@ -25,7 +25,7 @@ _MAX_LIVENESS_BYTES = 1024
 
 
 def check_documents(settings: Settings) -> Finding:
-    folder = settings.documents_dir
+    folder = settings.documents.dir
     if not folder.is_dir():
         return fail("documents", f"there is no folder {folder}", "create it, or set DOCUMENTS_DIR")
     if not os.access(folder, os.R_OK | os.X_OK):
@@ -42,21 +42,21 @@ def check_room(settings: Settings, index_bytes: int) -> Finding:
     Args:
         index_bytes: of the served index; 0 where there is none, or it is in a database.
     """
-    folder = _nearest(settings.index_dir)
-    if settings.database_url is not None:
+    folder = _nearest(settings.index.dir)
+    if settings.database.url is not None:
         return ok("disk", "the index is in the database")
     free, needed = shutil.disk_usage(folder).free, max(2 * index_bytes, _LEAST_FREE_BYTES)
-    text = f"{free / _MB:,.0f} MB are free for {settings.index_dir}"
+    text = f"{free / _MB:,.0f} MB are free for {settings.index.dir}"
     if free < needed:
         return fail("disk", text, f"make room: building an index may need {needed / _MB:,.0f} MB")
     if not os.access(folder, os.W_OK):
-        return warn("disk", f"{settings.index_dir} is read-only", "reindex where it can be written")
+        return warn("disk", f"{settings.index.dir} is read-only", "reindex where it can be written")
     return ok("disk", text)
 
 
 def check_scratch(settings: Settings, index_bytes: int) -> Finding:
     """Servers that must not write to the index copy it; the reader processes may need it, too."""
-    folder = settings.scratch_dir or Path(tempfile.gettempdir())
+    folder = settings.index.scratch_dir or Path(tempfile.gettempdir())
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"1")
@@ -71,11 +71,11 @@ def check_scratch(settings: Settings, index_bytes: int) -> Finding:
 
 
 def check_port(settings: Settings) -> Finding:
-    where = f"{settings.host}:{settings.port}"
+    where = f"{settings.server.host}:{settings.server.port}"
     try:
-        check_listening(settings.host, settings.port)
+        check_listening(settings.server.host, settings.server.port)
     except socket.gaierror:
-        return fail("port", f"{settings.host} is no address of this machine", "set HOST")
+        return fail("port", f"{settings.server.host} is no address of this machine", "set HOST")
     except PermissionError:
         return fail("port", f"this user may not listen on {where}", "set PORT to 1024 or more")
     except OSError as error:
@@ -87,8 +87,8 @@ def check_port(settings: Settings) -> Finding:
 
 def _served_already(settings: Settings) -> bool:
     """Whether it is a server of this service that listens there."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
-    request = urllib.request.Request(f"http://{host}:{settings.port}/health/live")
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.server.host, settings.server.host)  # noqa: S104
+    request = urllib.request.Request(f"http://{host}:{settings.server.port}/health/live")
     try:
         with urllib.request.urlopen(request, timeout=_PORT_TIMEOUT_S) as response:  # noqa: S310
             answer = LivenessResponse.model_validate_json(response.read(_MAX_LIVENESS_BYTES))

@@ -41,7 +41,7 @@ async def _try(
         bundled = "the bundled model" if check == "embedding" else "answers are quoted from the documents"
         return ok(check, f"{bundled}: no provider is asked")
     provider = make_provider(settings)
-    name = settings.embedding_model if check == "embedding" else settings.llm_model
+    name = settings.embedding.model if check == "embedding" else settings.llm.model
     try:
         start_deadline(TIMEOUT_S)
         return ok(check, f"{name} {await ask(settings, provider)}")
@@ -59,7 +59,7 @@ async def _embed(settings: Settings, provider: ProviderClient) -> str:
 async def _chat(settings: Settings, provider: ProviderClient) -> str:
     # Not by the service's chat model, whose import takes two seconds. Without a limit of tokens: its name is
     # not the same for all models, and reasoning ones would spend it on nothing.
-    body = {"model": settings.llm_model, "messages": [{"role": "user", "content": "Say ok."}]}
+    body = {"model": settings.llm.model, "messages": [{"role": "user", "content": "Say ok."}]}
     endpoint = Endpoint(provider, "chat/completions", "the language model", _ONCE)
     await endpoint.post(body, lambda answer: answer["choices"][0]["message"], max_bytes=_MAX_BYTES)
     return "answers"

@@ -36,7 +36,7 @@ def _all(settings: Settings) -> Iterator[Finding]:
     yield from _guarded("limits", lambda: check_rate_limits(settings))
     yield from _guarded("models", lambda: check_models(settings))
     sizes: list[int] = []
-    if settings.database_url is not None:
+    if settings.database.url is not None:
         yield from _guarded("database", lambda: _check_database(settings))
     else:
         yield from _guarded("index", lambda: check_index_on_disk(settings, sizes.append))

@@ -36,6 +36,7 @@ from tests.support.serving import (
     server_process,
     wait_for,
 )
+from tests.support.settings import with_values
 
 KEY = "a-key-of-alice"
 QUESTION = {"query": "How long is parental leave?"}
@@ -48,7 +49,7 @@ ROUTES = [
 
 
 def with_keys(base: Settings, **values: Any) -> Settings:
-    return Settings(**base.model_dump(exclude_unset=True) | {"api_keys": f"alice:{KEY}"} | values)
+    return with_values(base, **{"api_keys": f"alice:{KEY}"} | values)
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +177,8 @@ def test_no_key_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_keys_are_kept_as_hashes() -> None:
     """Whoever reads the memory, or a dump of the settings, has no key."""
     loaded = Settings(api_keys=SecretStr(f"alice:{KEY}"))
-    assert loaded.api_keys is not None
-    assert loaded.api_keys.get_secret_value().startswith("alice:sha256:")
+    assert loaded.access.api_keys is not None
+    assert loaded.access.api_keys.get_secret_value().startswith("alice:sha256:")
     assert KEY not in repr(vars(loaded)) + repr(vars(ApiKeys(parse_keys(f"alice:{KEY}"))))
 
 
@@ -366,8 +367,8 @@ def test_what_lets_it_start_on_a_network(
     """As the image does, which binds 0.0.0.0."""
     environment = {
         "HOST": "0.0.0.0",
-        "DOCUMENTS_DIR": str(sample_settings.documents_dir),
-        "INDEX_DIR": str(sample_settings.index_dir),
+        "DOCUMENTS_DIR": str(sample_settings.documents.dir),
+        "INDEX_DIR": str(sample_settings.index.dir),
         setting: "true",
     }
     with server_process(environment, tmp_path / "log") as server:

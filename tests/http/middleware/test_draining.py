@@ -47,9 +47,9 @@ def pausing(provider: FakeProvider) -> threading.Event:
 
 def environment_of(settings: Settings, **more: str) -> dict[str, str]:
     return {
-        "DOCUMENTS_DIR": str(settings.documents_dir),
-        "INDEX_DIR": str(settings.index_dir),
-        "OPENAI_BASE_URL": str(settings.openai_base_url),
+        "DOCUMENTS_DIR": str(settings.documents.dir),
+        "INDEX_DIR": str(settings.index.dir),
+        "OPENAI_BASE_URL": str(settings.provider.base_url),
         **more,
     }
 

@@ -28,6 +28,7 @@ from app.main import create_app
 from tests.config.test_settings import start_with
 from tests.support.redis import redis_server
 from tests.support.serving import free_port, serve_in_thread, server_process, wait_for
+from tests.support.settings import with_values
 
 Start = Callable[..., httpx.Client]
 
@@ -43,7 +44,7 @@ def start(sample_settings: Settings) -> Iterator[Start]:
     opened = []
 
     def enter(**values: Any) -> httpx.Client:
-        settings = Settings(**sample_settings.model_dump(exclude_unset=True) | values)
+        settings = with_values(sample_settings, **values)
         # As `python -m app` does: else uvicorn believes X-Forwarded-For from 127.0.0.1.
         serving = serve_in_thread(create_app(settings), proxy_headers=False)
         client = httpx.Client(base_url=serving.__enter__(), timeout=30)
@@ -304,8 +305,8 @@ def test_four_workers_and_spoofed_addresses_keep_the_limit(sample_settings: Sett
     """Within 5 %: in fact, Redis counts exactly."""
     with redis_server(tmp_path) as address:
         environment = {
-            "DOCUMENTS_DIR": str(sample_settings.documents_dir),
-            "INDEX_DIR": str(sample_settings.index_dir),
+            "DOCUMENTS_DIR": str(sample_settings.documents.dir),
+            "INDEX_DIR": str(sample_settings.index.dir),
             "WORKERS": "4",
             "RATE_LIMIT": "100/hour",
             "RATE_LIMIT_STORAGE": address + PATIENTLY,

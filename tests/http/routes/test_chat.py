@@ -81,7 +81,7 @@ def test_an_answer_has_citations_and_annotations(sample: httpx.Client) -> None:
 
 
 def test_a_documents_address_is_percent_encoded(settings: MakeSettings, serve: Serve) -> None:
-    (settings().documents_dir / "Ä b#c?.md").write_text("Parental leave lasts 16 weeks.")
+    (settings().documents.dir / "Ä b#c?.md").write_text("Parental leave lasts 16 weeks.")
     completion = client_of(serve(settings())).chat.completions.create(model=MODEL, messages=ASKED)
     annotations = completion.choices[0].message.annotations
     assert annotations

@@ -25,6 +25,7 @@ from tests.conftest import build
 from tests.support.killed_statement import DONE, KILLED, reindex
 from tests.support.postgres import PostgresServer
 from tests.support.serving import wait_for
+from tests.support.settings import with_values
 from tests.support.stored import Stored, assert_same_index
 from tests.support.stored_in_postgres import (
     TOLERANCE,
@@ -85,7 +86,7 @@ def scenario(request: pytest.FixtureRequest, postgres: PostgresServer, folder: P
     try:
         settings = settings_of(postgres, name, folder / "new")
         for documents in runs:
-            build(settings.model_copy(update={"documents_dir": folder / documents}), force=True)
+            build(with_values(settings, documents_dir=folder / documents), force=True)
         before = stored_in_postgres(database_of(settings)) if runs else None
         is_rollback = request.param == "rollback"
         with copied(postgres, settings) as trial:
@@ -142,7 +143,7 @@ def copied(postgres: PostgresServer, settings: Settings) -> Iterator[Settings]:
     wait_for(lambda: has_no_connection(postgres, template), "the last connection to end")
     postgres.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
-        yield settings_of(postgres, name, settings.documents_dir)
+        yield settings_of(postgres, name, settings.documents.dir)
     finally:
         postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -45,7 +45,7 @@ def indexed(own: PostgresServer, settings: MakeSettings) -> Iterator[MakeSetting
     """Settings with an index of two documents."""
     values = values_of(own, f"test_{secrets.token_hex(4)}") | {"db_pool_timeout_s": 20}
     made = settings(**values)
-    write_two_documents(made.documents_dir)
+    write_two_documents(made.documents.dir)
     build(made)
     yield lambda **more: settings(**values | more)
     drop_schema(own, values["db_schema"])
@@ -66,7 +66,7 @@ def served_id(client: httpx.Client) -> str:
 
 def rewrite(settings: Settings) -> str:
     """Reindex what has changed; the index."""
-    (settings.documents_dir / "leave.md").write_text(f"Parental leave lasts 20 weeks. {secrets.token_hex(4)}")
+    (settings.documents.dir / "leave.md").write_text(f"Parental leave lasts 20 weeks. {secrets.token_hex(4)}")
     index = build(settings).index
     assert index is not None
     return index
@@ -88,7 +88,7 @@ def test_it_is_killed_under_load_and_comes_back(
         wait_for(lambda: client.get("/health").status_code == 200, "readiness to return")
         before = running.count(200)
         wait_for(lambda: running.count(200) > before + 20, "answers afterwards")
-        wait_for(lambda: len(connections(own)) <= made.db_pool_max + 2, "stale connections to end")
+        wait_for(lambda: len(connections(own)) <= made.database.pool_max + 2, "stale connections to end")
     assert running.problems == []
     for answer in running.answers:
         if answer.status_code != 200:
@@ -133,7 +133,7 @@ def test_a_search_is_slow(
     monkeypatch.setattr(server_module, "_GRACE_S", 60)
     made = indexed(db_statement_timeout_s=0.2)
     client = serve(made)
-    with locked(own, made.db_schema, served_id(client)):
+    with locked(own, made.database.schema_name, served_id(client)):
         assert_unavailable(ask(client), "overloaded")
     wait_for_an_answer(client)
 
@@ -146,7 +146,7 @@ def test_no_connection_is_free(own: PostgresServer, indexed: MakeSettings, serve
     wait_for_an_answer(client)
     first: list[httpx.Response] = []
     asking = threading.Thread(target=lambda: first.append(ask(client)))
-    with locked(own, made.db_schema, served_id(client)):
+    with locked(own, made.database.schema_name, served_id(client)):
         asking.start()
         wait_for(lambda: is_waiting(own), "the search to wait for the lock")
         assert_unavailable(ask(client), "overloaded")
@@ -174,7 +174,7 @@ def test_the_server_has_no_connection_left(settings: MakeSettings, serve: Serve)
     """Readiness says so, and returns when there is one."""
     with postgres_server({"max_connections": "5", "superuser_reserved_connections": "1"}) as server:
         made = settings(**values_of(server, "rag"), db_pool_min=1, db_pool_max=1)
-        write_two_documents(made.documents_dir)
+        write_two_documents(made.documents.dir)
         build(made)
         others = [connect_when_free(server) for _ in range(5)]
         client = serve(made, ready=False)
@@ -243,7 +243,7 @@ def test_a_reindex_is_found_by_polling(own: PostgresServer, indexed: MakeSetting
     client = serve(made)
     assert served_id(client) == second
     # Nobody is told.
-    own.execute(f"UPDATE {made.db_schema}.served SET id = '{first}'", DATABASE)
+    own.execute(f"UPDATE {made.database.schema_name}.served SET id = '{first}'", DATABASE)
     wait_for(lambda: served_id(client) == first, "the swap")
 
 
@@ -251,7 +251,7 @@ def test_the_tables_are_dropped(own: PostgresServer, indexed: MakeSettings, serv
     """Readiness says what queries meet; the next reindex brings both back."""
     made = indexed()
     client = serve(made)
-    drop_schema(own, made.db_schema)
+    drop_schema(own, made.database.schema_name)
     health = wait_for(lambda: unready(client), "readiness to fail")
     assert "there is no index in the database" in health["detail"]
     assert_unavailable(ask(client), "index_not_ready")
@@ -264,10 +264,10 @@ def test_it_gets_its_first_index_while_it_is_watched(
     own: PostgresServer, settings: MakeSettings, serve: Serve, tmp_path: Path
 ) -> None:
     made = settings(**values_of(own, f"test_{secrets.token_hex(4)}"), db_pool_timeout_s=20)
-    write_two_documents(made.documents_dir)
+    write_two_documents(made.documents.dir)
     client = serve(made, ready=False)
     assert "run make reindex" in client.get("/health").json()["detail"]
     build(made)
     wait_for(lambda: client.get("/health").status_code == 200, "readiness")
     assert ask(client).status_code == 200
-    drop_schema(own, made.db_schema)
+    drop_schema(own, made.database.schema_name)

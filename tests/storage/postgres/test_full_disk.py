@@ -79,11 +79,11 @@ def test_a_reindex_does_not_fit(settings: MakeSettings, serve: Serve) -> None:
     """Nothing of it stays, so that it works as soon as there is room."""
     with server_on_small_disk() as (server, disk):
         made = settings(**values_of(server, "rag"), db_pool_timeout_s=20)
-        write_two_documents(made.documents_dir)
+        write_two_documents(made.documents.dir)
         first = build(made).index
         client = serve(made)
         for number in range(300):
-            (made.documents_dir / f"{number}.md").write_text(
+            (made.documents.dir / f"{number}.md").write_text(
                 f"Document {number}. " + f"Trains {number} are booked early. " * 25
             )
         disk.leave_free(400_000)

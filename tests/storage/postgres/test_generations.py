@@ -17,6 +17,7 @@ from app.storage.postgres.rows import normalized
 from tests.conftest import build, plan
 from tests.fake_provider import FakeProvider, faults
 from tests.support.postgres import PostgresServer, drop_schema
+from tests.support.settings import with_values
 from tests.support.stored import assert_same_index, stored
 from tests.support.stored_in_postgres import (
     TOLERANCE,
@@ -44,9 +45,9 @@ LONG = " ".join(f"Sentence {number} is here." for number in range(60))
 def made(openai_settings: MakeSettings, database: dict[str, Any]) -> Settings:
     """Documents of one, six and some chunks, and one that cannot be read; with an index of them."""
     settings = openai_settings(**database, max_shrink=0.5)
-    (settings.documents_dir / "rules.md").write_text(DOCUMENT)
-    (settings.documents_dir / "long.txt").write_text(LONG)
-    (settings.documents_dir / "broken.pdf").write_text("not a PDF")
+    (settings.documents.dir / "rules.md").write_text(DOCUMENT)
+    (settings.documents.dir / "long.txt").write_text(LONG)
+    (settings.documents.dir / "broken.pdf").write_text("not a PDF")
     build(settings)
     return settings
 
@@ -68,8 +69,8 @@ def assert_as_if_built_anew(postgres: PostgresServer) -> Iterator[Check]:
     schemas = []
 
     def check(settings: Settings) -> None:
-        anew = settings.model_copy(update={"db_schema": f"{settings.db_schema}_anew"})
-        schemas.append(anew.db_schema)
+        anew = with_values(settings, db_schema=f"{settings.database.schema_name}_anew")
+        schemas.append(anew.database.schema_name)
         build(anew)
         made, other = (stored_in_postgres(database_of(each)) for each in (settings, anew))
         assert_same_index(made, other, atol=TOLERANCE)
@@ -82,9 +83,9 @@ def assert_as_if_built_anew(postgres: PostgresServer) -> Iterator[Check]:
 
 def assert_as_if_built_on_disk(settings: Settings) -> None:
     """Where vectors are kept as long as they come, and this one's are at length 1."""
-    on_disk = settings.model_copy(update={"database_url": None})
+    on_disk = with_values(settings, database_url=None)
     build(on_disk)
-    other = stored(on_disk.index_dir)
+    other = stored(on_disk.index.dir)
     for chunk_id, (payload, vector, counts) in other.chunks.items():
         other.chunks[chunk_id] = payload, normalized(vector).tolist(), counts
     assert_same_index(stored_in_postgres(database_of(settings)), other, atol=TOLERANCE)
@@ -132,7 +133,7 @@ def test_a_run_pays_for_new_texts_and_leaves_what_a_build_on_disk_leaves(
     made: Settings, sent: Sent, change: Callable[[Path], None], new_texts: int
 ) -> None:
     sent()
-    change(made.documents_dir)
+    change(made.documents.dir)
     report = build(made)
     assert (len(sent()), report.embedded, report.published) == (new_texts, new_texts, True)
     assert_as_if_built_on_disk(made)
@@ -143,7 +144,7 @@ def test_many_changes_leave_what_a_build_from_nothing_leaves(
 ) -> None:
     """On disk, too."""
     sent()
-    everything(made.documents_dir)
+    everything(made.documents.dir)
     assert build(made).published
     assert len(sent()) == 1
     assert_as_if_built_anew(made)
@@ -153,7 +154,7 @@ def test_many_changes_leave_what_a_build_from_nothing_leaves(
 def test_other_chunks_embed_only_new_text(made: Settings, sent: Sent, assert_as_if_built_anew: Check) -> None:
     """A setting that cuts otherwise reads all documents; texts that come out the same keep their vectors."""
     sent()
-    smaller = made.model_copy(update={"chunk_size": 500, "chunk_overlap": 0})
+    smaller = with_values(made, chunk_size=500, chunk_overlap=0)
     assert build(smaller).published
     new = sent()
     assert new
@@ -173,7 +174,7 @@ def test_nothing_changed_is_nothing_done(made: Settings, sent: Sent) -> None:
     """Not a row is written, also where files were touched."""
     before = content_of(database_of(made))
     sent()
-    for path in made.documents_dir.iterdir():
+    for path in made.documents.dir.iterdir():
         os.utime(path, (1, 1))
     report = build(made)
     assert (report.published, sent()) == (False, [])
@@ -188,7 +189,7 @@ def test_what_was_embedded_survives_a_failed_run(
         **database, embedding_batch_size=1, embedding_concurrency=1, embedding_retry_s=0
     )
     for number in range(8):
-        (settings.documents_dir / f"{number}.md").write_text(f"Text of number {number}.")
+        (settings.documents.dir / f"{number}.md").write_text(f"Text of number {number}.")
     fail_after(provider, 5)
     with pytest.raises(IndexingError, match="embedding failed"):
         build(settings)
@@ -202,7 +203,7 @@ def test_what_was_embedded_survives_a_failed_run(
 
 
 def test_a_plan_tells_and_writes_nothing(made: Settings, sent: Sent) -> None:
-    everything(made.documents_dir)
+    everything(made.documents.dir)
     before = content_of(database_of(made))
     sent()
     planned = plan(made)
@@ -220,7 +221,9 @@ def test_a_plan_needs_no_tables_and_makes_none(
     assert (planned.index, planned.embedded) == (None, 2)
     assert content_of(database_of(settings)) == {}
     assert make_storage(settings).summaries() == []
-    assert postgres.execute("SELECT to_regnamespace(%s)::text", "rag", [settings.db_schema]) == [(None,)]
+    assert postgres.execute("SELECT to_regnamespace(%s)::text", "rag", [settings.database.schema_name]) == [
+        (None,)
+    ]
 
 
 def test_many_lost_documents_stop_a_run(made: Settings, sent: Sent) -> None:
@@ -228,8 +231,8 @@ def test_many_lost_documents_stop_a_run(made: Settings, sent: Sent) -> None:
     before = stored_in_postgres(database_of(made))
     sent()
     for name in ("leave.md", "travel.md", "rules.md"):
-        (made.documents_dir / name).unlink()
-    added(made.documents_dir)
+        (made.documents.dir / name).unlink()
+    added(made.documents.dir)
     with pytest.raises(TooManyDocumentsLost, match=r"3 of 4 documents.*leave\.md.*--force"):
         build(made)
     assert sent() == []

@@ -157,7 +157,7 @@ def made(request: pytest.FixtureRequest, settings: MakeSettings) -> Settings:
 
 def test_wrong_filters_are_the_usual_error(made: Settings, serve: Serve) -> None:
     """Which names the field, and shows nothing of the database."""
-    (made.documents_dir / "leave.md").write_text("Parental leave lasts 16 weeks.")
+    (made.documents.dir / "leave.md").write_text("Parental leave lasts 16 weeks.")
     build(made)
     client = serve(made)
     for name in ("author", "document' OR true --", "{table}", "%s", "NUL\x00"):
@@ -203,7 +203,7 @@ def write_odd_documents(folder: Path) -> dict[str, str]:
 
 def test_odd_documents_are_indexed_and_found(made: Settings, serve: Serve) -> None:
     """NUL bytes, halves of surrogate pairs, 1 MB without a blank, headings longer than a page of an index."""
-    questions = write_odd_documents(made.documents_dir)
+    questions = write_odd_documents(made.documents.dir)
     report = build(made)
     assert {record.name: record.problem for record in report.documents} == dict.fromkeys(questions)
     assert not build(made).published

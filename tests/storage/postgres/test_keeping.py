@@ -14,6 +14,7 @@ from app.domain.errors import IndexingError, IndexLocked, SnapshotNotFound
 from app.storage.postgres.generations import Generations
 from tests.conftest import build, plan, write_two_documents
 from tests.support.postgres import PostgresServer
+from tests.support.settings import with_values
 from tests.support.stored_in_postgres import (
     assert_nothing_left_over,
     content_of,
@@ -28,13 +29,13 @@ from tests.support.stored_in_postgres import (
 def made(settings: Callable[..., Settings], database: dict[str, Any]) -> Settings:
     """Two documents, with an index of them."""
     made = settings(**database)
-    write_two_documents(made.documents_dir)
+    write_two_documents(made.documents.dir)
     build(made)
     return made
 
 
 def write(settings: Settings, weeks: int) -> None:
-    (settings.documents_dir / "leave.md").write_text(f"Leave lasts {weeks} weeks.")
+    (settings.documents.dir / "leave.md").write_text(f"Leave lasts {weeks} weeks.")
 
 
 def test_rollback_serves_an_older_index_and_the_next_run_goes_on_from_it(made: Settings) -> None:
@@ -60,14 +61,15 @@ def test_old_indexes_go_but_not_those_that_were_served_a_moment_ago(
     made: Settings, postgres: PostgresServer
 ) -> None:
     """A question may still be on its way to one."""
-    settings = made.model_copy(update={"keep_snapshots": 2})
+    settings = with_values(made, keep_snapshots=2)
     for number in range(3):
         write(made, number)
         build(settings)
     ids = ids_of(settings)
     assert len(ids) == 4
     postgres.execute(
-        f"UPDATE {made.db_schema}.generations SET last_served = last_served - interval '1 hour'", "rag"
+        f"UPDATE {made.database.schema_name}.generations SET last_served = last_served - interval '1 hour'",
+        "rag",
     )
     assert not build(settings).published
     assert ids_of(settings) == ids[-2:]
@@ -76,14 +78,14 @@ def test_old_indexes_go_but_not_those_that_were_served_a_moment_ago(
 
 def test_an_index_in_use_goes_at_a_later_run(made: Settings, postgres: PostgresServer) -> None:
     """A question that takes long does not stop a run for longer than that can wait."""
-    settings = made.model_copy(update={"keep_snapshots": 1})
+    settings = with_values(made, keep_snapshots=1)
     first = current_id(made)
     write(made, 20)
     build(made)
-    postgres.execute(f"UPDATE {made.db_schema}.generations SET last_served = '2020-01-01'", "rag")
+    postgres.execute(f"UPDATE {made.database.schema_name}.generations SET last_served = '2020-01-01'", "rag")
     database = database_of(made)
     with database.connect("test") as connection, connection.transaction():
-        connection.execute(f'SELECT count(*) FROM {made.db_schema}."chunks_{first}"')
+        connection.execute(f'SELECT count(*) FROM {made.database.schema_name}."chunks_{first}"')
         build(settings)
     assert len(ids_of(settings)) == 1
     build(settings)
@@ -104,7 +106,9 @@ def test_what_a_killed_run_left_goes_at_the_next(made: Settings) -> None:
 def test_a_second_writer_ends_at_once_and_is_told_who_is_writing(made: Settings) -> None:
     """Readers are not in the way; and one that writes into another schema is not either."""
     with make_storage(made).writer():
-        with pytest.raises(IndexLocked, match=f"the schema {made.db_schema} .*rag-service writer on "):
+        with pytest.raises(
+            IndexLocked, match=f"the schema {made.database.schema_name} .*rag-service writer on "
+        ):
             build(made)
         with pytest.raises(IndexLocked):
             make_indexer(made).roll_back()

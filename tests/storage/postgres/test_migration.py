@@ -100,8 +100,8 @@ def write_many_sections(folder: Path, sections: int) -> None:
 def both(settings: MakeSettings, database: dict[str, Any]) -> tuple[Settings, Settings]:
     """Settings over the same documents: an index on disk, which is built, and an empty database."""
     on_disk, in_postgres = settings(), settings(**database)
-    write_two_documents(on_disk.documents_dir)
-    (on_disk.documents_dir / "empty.md").write_text("")
+    write_two_documents(on_disk.documents.dir)
+    (on_disk.documents.dir / "empty.md").write_text("")
     build(on_disk)
     return on_disk, in_postgres
 
@@ -114,12 +114,12 @@ def storages(both: tuple[Settings, Settings]) -> tuple[Storage, Storage]:
 @pytest.fixture
 def environment(both: tuple[Settings, Settings]) -> dict[str, str]:
     made = both[1]
-    assert made.database_url is not None
+    assert made.database.url is not None
     return {
-        "DOCUMENTS_DIR": str(made.documents_dir),
-        "INDEX_DIR": str(made.index_dir),
-        "DATABASE_URL": made.database_url.get_secret_value(),
-        "DB_SCHEMA": made.db_schema,
+        "DOCUMENTS_DIR": str(made.documents.dir),
+        "INDEX_DIR": str(made.index.dir),
+        "DATABASE_URL": made.database.url.get_secret_value(),
+        "DB_SCHEMA": made.database.schema_name,
         "PARSE_WORKERS": "1",
     }
 
@@ -148,10 +148,10 @@ def assert_failed(done: subprocess.CompletedProcess[str], said: str) -> None:
 
 def test_it_goes_there_and_back_as_it_is(settings: MakeSettings, database: dict[str, Any]) -> None:
     """Documents, chunks, terms and manifest; vectors to what 16 bits a number hold. In several batches."""
-    on_disk, back = settings(), settings(index_dir=settings().index_dir / "back")
-    write_two_documents(on_disk.documents_dir)
-    (on_disk.documents_dir / "empty.md").write_text("")
-    write_many_sections(on_disk.documents_dir, _BATCH + 100)
+    on_disk, back = settings(), settings(index_dir=settings().index.dir / "back")
+    write_two_documents(on_disk.documents.dir)
+    (on_disk.documents.dir / "empty.md").write_text("")
+    write_many_sections(on_disk.documents.dir, _BATCH + 100)
     build(on_disk)
     original = make_disk_storage(on_disk)
     in_postgres = make_postgres_storage(settings(**database))
@@ -159,13 +159,13 @@ def test_it_goes_there_and_back_as_it_is(settings: MakeSettings, database: dict[
 
     told: list[str] = []
     there = copy(original, in_postgres, lambda each: told.append(str(each)))
-    before = stored(on_disk.index_dir)
+    before = stored(on_disk.index.dir)
     assert there.chunks == len(before.chunks) > _BATCH
     assert told[-2] == f"14 of 14 documents copied, {there.chunks} chunks"
     assert_same_index(before, stored_in(in_postgres), atol=ROUNDING)
 
     again = copy(in_postgres, returned)
-    assert_same_index(before, stored(back.index_dir), atol=ROUNDING)
+    assert_same_index(before, stored(back.index.dir), atol=ROUNDING)
 
     manifests = [manifest_of(each) for each in (original, in_postgres, returned)]
     assert [each.id for each in manifests] == [served(original), there.index, again.index]
@@ -180,7 +180,7 @@ def test_a_following_run_finds_nothing_to_do(
 ) -> None:
     """In either: nothing is published, and the provider is asked for nothing."""
     on_disk, in_postgres = openai_settings(), openai_settings(**database)
-    back = openai_settings(index_dir=on_disk.index_dir / "back")
+    back = openai_settings(index_dir=on_disk.index.dir / "back")
     build(on_disk)
     provider.reset()
     copy(make_disk_storage(on_disk), make_postgres_storage(in_postgres))
@@ -190,7 +190,7 @@ def test_a_following_run_finds_nothing_to_do(
         assert (report.published, report.embedded) == (False, 0)
     assert provider.embeddings.requests == []
 
-    (on_disk.documents_dir / "leave.md").write_text("# Leave\n\nParental leave lasts 20 weeks.\n")
+    (on_disk.documents.dir / "leave.md").write_text("# Leave\n\nParental leave lasts 20 weeks.\n")
     for target in (in_postgres, back):
         report = build(target)
         assert (report.changes.changed, report.embedded) == (["leave.md"], 1)
@@ -227,10 +227,10 @@ def test_a_damaged_index_is_not_copied(
     storages: tuple[Storage, Storage], both: tuple[Settings, Settings]
 ) -> None:
     """Nor the one before it in its place."""
-    (both[0].documents_dir / "leave.md").write_text("Parental leave lasts 20 weeks.")
+    (both[0].documents.dir / "leave.md").write_text("Parental leave lasts 20 weeks.")
     index_id = build(both[0]).index
     assert index_id is not None
-    flip(folder_of(both[0].index_dir, index_id) / "documents.jsonl")
+    flip(folder_of(both[0].index.dir, index_id) / "documents.jsonl")
     with pytest.raises(SnapshotNotFound, match="no intact index to copy"):
         copy(*storages)
     assert served(storages[1]) is None
@@ -275,15 +275,15 @@ def last_stage_if_cancelled(stage: Stage, source: Storage, target: Storage) -> S
 
 def traces(on_disk: Settings, in_postgres: Settings) -> tuple[list[str | None], list[str], list[str]]:
     """The served indexes, and all that there is of indexes: tables, and folders."""
-    assert in_postgres.database_url is not None
-    with psycopg.connect(in_postgres.database_url.get_secret_value()) as connection:
+    assert in_postgres.database.url is not None
+    with psycopg.connect(in_postgres.database.url.get_secret_value()) as connection:
         rows = connection.execute(
-            "SELECT tablename FROM pg_tables WHERE schemaname = %s", [in_postgres.db_schema]
+            "SELECT tablename FROM pg_tables WHERE schemaname = %s", [in_postgres.database.schema_name]
         ).fetchall()
     return (
         [served(make_disk_storage(on_disk)), served(make_postgres_storage(in_postgres))],
         sorted(name for (name,) in rows),
-        sorted(path.name for path in (on_disk.index_dir / "snapshots").iterdir()),
+        sorted(path.name for path in (on_disk.index.dir / "snapshots").iterdir()),
     )
 
 

@@ -60,7 +60,7 @@ def test_the_database_cannot_be_used(
     caplog.set_level("INFO")
     url = "postgresql://" + address.format(port=postgres.port, dead=free_port())
     made = settings(database_url=url, db_pool_timeout_s=0.2)
-    write_two_documents(made.documents_dir)
+    write_two_documents(made.documents.dir)
     client = serve(made, ready=False)
     health = client.get("/health")
     assert (health.status_code, says in health.json()["detail"]) == (503, True), health.text
@@ -74,7 +74,7 @@ def test_the_database_cannot_be_used(
 
 def test_there_is_no_such_database(postgres: PostgresServer, settings: MakeSettings, serve: Serve) -> None:
     made = settings(database_url=postgres.url("nowhere"))
-    write_two_documents(made.documents_dir)
+    write_two_documents(made.documents.dir)
     client = serve(made, ready=False)
     assert "there is no such database" in client.get("/health").json()["detail"]
     done = run_reindex(environment_of(made))
@@ -121,16 +121,16 @@ def test_a_command_is_given_a_malformed_address() -> None:
 def test_a_password_may_have_special_characters(password: str) -> None:
     """As libpq understands them."""
     url = f"postgresql://u:{password}@127.0.0.1:5432/rag"
-    made = Settings(database_url=url)  # type: ignore[arg-type]
-    assert made.database_url is not None
-    assert made.database_url.get_secret_value() == url
+    made = Settings(database_url=url)
+    assert made.database.url is not None
+    assert made.database.url.get_secret_value() == url
 
 
 def test_the_server_is_killed(settings: MakeSettings, tmp_path: Any) -> None:
     """Nothing of it in the log of a real process, nor in what it answers."""
     with postgres_server() as server:
         made = settings(**values_of(server, "rag"))
-        write_two_documents(made.documents_dir)
+        write_two_documents(made.documents.dir)
         build(made)
         log = tmp_path / "log"
         with server_process(environment_of(made) | {"LOG_LEVEL": "DEBUG"}, log) as process:

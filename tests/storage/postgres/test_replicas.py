@@ -14,6 +14,7 @@ from tests.conftest import build, write_two_documents
 from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.postgres_faults import QUESTION, assert_unavailable, locked, values_of
 from tests.support.serving import wait_for
+from tests.support.settings import with_values
 
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
@@ -35,7 +36,7 @@ def replicated(own: PostgresServer, settings: MakeSettings) -> Iterator[Settings
         db_pool_timeout_s=20,
         db_statement_timeout_s=20,
     )
-    write_two_documents(made.documents_dir)
+    write_two_documents(made.documents.dir)
     build(made)
     own.execute("CREATE DATABASE replica TEMPLATE first")
     yield made
@@ -63,7 +64,7 @@ def test_replicas_are_asked(
     # It is the database that ends a search, however late it comes to that.
     monkeypatch.setattr(server_module, "_GRACE_S", 60)
     client = serve(replicated)
-    alone = serve(replicated.model_copy(update={"database_read_urls": None, "db_statement_timeout_s": 0.5}))
+    alone = serve(with_values(replicated, database_read_urls=None, db_statement_timeout_s=0.5))
     with locked(own, "rag", health(client)["index"]["id"], "first"):
         assert [ask(client).status_code for _ in range(5)] == [200] * 5
         assert_unavailable(ask(alone), "overloaded")
@@ -72,7 +73,7 @@ def test_replicas_are_asked(
 def test_a_replica_is_lost(own: PostgresServer, replicated: Settings, serve: Serve, caplog: Any) -> None:
     """The primary answers every question, from the first on; the log tells of it, and of no password."""
     # So long does a question wait for the replica to come back; for the primary none has to.
-    client = serve(replicated.model_copy(update={"db_pool_timeout_s": 2}))
+    client = serve(with_values(replicated, db_pool_timeout_s=2))
     idle = '\nrag_database_connections{server="primary",state="idle"} 2.0\n'
     wait_for(lambda: idle in client.get("/metrics").text, "the primary's pool")
     wait_for_an_answer(client)
@@ -84,7 +85,7 @@ def test_a_replica_is_lost(own: PostgresServer, replicated: Settings, serve: Ser
 
 def test_a_replica_comes_back(own: PostgresServer, replicated: Settings, serve: Serve) -> None:
     own.execute("ALTER DATABASE replica RENAME TO away")
-    client = serve(replicated.model_copy(update={"db_statement_timeout_s": 0.5}))
+    client = serve(with_values(replicated, db_statement_timeout_s=0.5))
     wait_for_an_answer(client)
     own.execute("ALTER DATABASE away RENAME TO replica")
     with locked(own, "rag", health(client)["index"]["id"], "first"):
@@ -94,7 +95,7 @@ def test_a_replica_comes_back(own: PostgresServer, replicated: Settings, serve: 
 def test_a_replica_lags_behind(replicated: Settings, serve: Serve) -> None:
     """An index that it has not got yet is answered by the primary."""
     client = serve(replicated)
-    (replicated.documents_dir / "leave.md").write_text("Parental leave lasts 20 weeks.")
+    (replicated.documents.dir / "leave.md").write_text("Parental leave lasts 20 weeks.")
     index = build(replicated).index
     wait_for(lambda: health(client)["index"]["id"] == index, "the swap")
     answer = ask(client).json()

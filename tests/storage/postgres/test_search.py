@@ -42,8 +42,8 @@ _LIMITS = Limits(pool_min=1, pool_max=1, wait_s=5, statement_s=10, ef_search=40)
 
 @pytest.fixture(scope="module")
 def edge(sample_settings: Settings) -> Iterator[EdgeVectorStore]:
-    current = (sample_settings.index_dir / "CURRENT").read_text().strip()
-    store = EdgeVectorStore.open(sample_settings.index_dir / "snapshots" / current, dense_weight=0.3)
+    current = (sample_settings.index.dir / "CURRENT").read_text().strip()
+    store = EdgeVectorStore.open(sample_settings.index.dir / "snapshots" / current, dense_weight=0.3)
     yield store
     store.close()
 

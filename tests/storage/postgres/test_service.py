@@ -19,7 +19,7 @@ def test_it_is_built_asked_and_swapped(
     settings: MakeSettings, serve: Serve, database: dict[str, Any]
 ) -> None:
     made = settings(**database)
-    write_two_documents(made.documents_dir)
+    write_two_documents(made.documents.dir)
     first = build(made)
     client = serve(made)
     answer = client.post("/query", json={"query": "How long is parental leave?"}).json()
@@ -30,7 +30,7 @@ def test_it_is_built_asked_and_swapped(
         "travel.md",
     ]
 
-    (made.documents_dir / "leave.md").write_text("Parental leave lasts 20 weeks.")
+    (made.documents.dir / "leave.md").write_text("Parental leave lasts 20 weeks.")
     second = build(made)
     assert (second.changes.changed, second.embedded) == (["leave.md"], 1)
     wait_for(lambda: client.get("/health").json()["index"]["id"] == second.index, "the swap")

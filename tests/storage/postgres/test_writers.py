@@ -21,6 +21,7 @@ from app.storage.postgres.database import Database
 from tests.conftest import build, write_two_documents
 from tests.support.postgres import DATABASE, PASSWORD, PostgresServer
 from tests.support.serving import run_reindex, wait_for
+from tests.support.settings import with_values
 from tests.support.stored_in_postgres import assert_nothing_left_over, database_of, stored_in_postgres
 
 MakeSettings = Callable[..., Settings]
@@ -33,7 +34,7 @@ _SIXTEEN = 16
 def made(settings: MakeSettings, database: dict[str, Any]) -> Settings:
     """Two documents, without an index of them."""
     made = settings(**database)
-    write_two_documents(made.documents_dir)
+    write_two_documents(made.documents.dir)
     return made
 
 
@@ -58,10 +59,10 @@ def other_database(postgres: PostgresServer) -> Iterator[str]:
 
 def environment_of(settings: Settings) -> dict[str, str]:
     return {
-        "DOCUMENTS_DIR": str(settings.documents_dir),
-        "INDEX_DIR": str(settings.index_dir),
+        "DOCUMENTS_DIR": str(settings.documents.dir),
+        "INDEX_DIR": str(settings.index.dir),
         "DATABASE_URL": database_of(settings).url,
-        "DB_SCHEMA": settings.db_schema,
+        "DB_SCHEMA": settings.database.schema_name,
         "PARSE_WORKERS": "1",
     }
 
@@ -88,7 +89,7 @@ def test_sixteen_reindexes_at_once_on_an_empty_database(made: Settings) -> None:
     assert len(built) == 1, said
     for run, text in zip(runs, said, strict=True):
         if run.returncode:
-            assert_failed(run, f"the index in the schema {made.db_schema} is being written by ")
+            assert_failed(run, f"the index in the schema {made.database.schema_name} is being written by ")
         else:
             assert text in built or "Nothing has changed" in text
     content = stored_in_postgres(database_of(made))
@@ -99,7 +100,7 @@ def test_sixteen_reindexes_at_once_on_an_empty_database(made: Settings) -> None:
 def test_sixteen_servers_started_at_once_are_all_ready(made: Settings, serve: Serve) -> None:
     """They only read; each has connections of its own."""
     index = build(made).index
-    small = made.model_copy(update={"db_pool_min": 1, "db_pool_max": 2})
+    small = with_values(made, db_pool_min=1, db_pool_max=2)
     with ThreadPoolExecutor(_SIXTEEN) as pool:
         clients = list(pool.map(lambda _: serve(small), range(_SIXTEEN)))
     for client in clients:
@@ -112,7 +113,9 @@ def test_servers_that_find_no_index_make_none(made: Settings, serve: Serve, post
     client = serve(made, ready=False)
     wait_for(lambda: client.get("/health").json()["status"] == "failed", "the server to see that")
     assert "run make reindex" in client.get("/health").json()["detail"]
-    assert postgres.execute("SELECT to_regnamespace(%s)::text", DATABASE, [made.db_schema]) == [(None,)]
+    assert postgres.execute("SELECT to_regnamespace(%s)::text", DATABASE, [made.database.schema_name]) == [
+        (None,)
+    ]
     index = build(made).index
     wait_for(lambda: client.get("/health").status_code == 200, "the index to be served")
     assert client.get("/health").json()["index"]["id"] == index
@@ -140,19 +143,19 @@ def test_a_role_that_may_only_read_serves_also_the_next_index(
     made: Settings, serve: Serve, postgres: PostgresServer, role: str
 ) -> None:
     build(made)
-    postgres.execute(f"GRANT USAGE ON SCHEMA {made.db_schema} TO {role}", DATABASE)
-    postgres.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {made.db_schema} TO {role}", DATABASE)
-    reading = made.model_copy(update={"database_url": SecretStr(postgres.url(user=role))})
+    postgres.execute(f"GRANT USAGE ON SCHEMA {made.database.schema_name} TO {role}", DATABASE)
+    postgres.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {made.database.schema_name} TO {role}", DATABASE)
+    reading = with_values(made, database_url=SecretStr(postgres.url(user=role)))
     client = serve(reading)
     question = {"query": "How long is parental leave?"}
     assert "16 weeks" in client.post("/query", json=question).json()["answer"]
 
-    (made.documents_dir / "leave.md").write_text("Parental leave lasts 20 weeks.")
+    (made.documents.dir / "leave.md").write_text("Parental leave lasts 20 weeks.")
     second = build(made).index
     wait_for(lambda: client.get("/health").json()["index"]["id"] == second, "the swap")
     assert "20 weeks" in client.post("/query", json=question).json()["answer"]
 
-    (made.documents_dir / "leave.md").write_text("Parental leave lasts 30 weeks.")
+    (made.documents.dir / "leave.md").write_text("Parental leave lasts 30 weeks.")
     assert_fails(reading, "the database's role may not do this: reindex as the owner of the schema")
     assert client.get("/health").json()["index"]["id"] == second
 
@@ -161,16 +164,17 @@ def test_tables_of_a_newer_version_are_refused_and_left_alone(
     made: Settings, serve: Serve, postgres: PostgresServer
 ) -> None:
     build(made)
-    postgres.execute(f"UPDATE {made.db_schema}.layout SET version = 99", DATABASE)
-    said = f"the schema {made.db_schema} has layout 99, and this version knows 1: run the newest version"
-    (made.documents_dir / "leave.md").write_text("Parental leave lasts 20 weeks.")
+    postgres.execute(f"UPDATE {made.database.schema_name}.layout SET version = 99", DATABASE)
+    schema = made.database.schema_name
+    said = f"the schema {schema} has layout 99, and this version knows 1: run the newest version"
+    (made.documents.dir / "leave.md").write_text("Parental leave lasts 20 weeks.")
     assert_fails(made, said)
     with pytest.raises(SnapshotDamaged, match="layout 99"):
         build(made, full=True)
     client = serve(made, ready=False)
     wait_for(lambda: client.get("/health").json()["status"] == "failed", "the server to see that")
     assert client.get("/health").json()["detail"].startswith(said)
-    postgres.execute(f"UPDATE {made.db_schema}.layout SET version = 1", DATABASE)
+    postgres.execute(f"UPDATE {made.database.schema_name}.layout SET version = 1", DATABASE)
     wait_for(lambda: client.get("/health").status_code == 200, "the index to be served")
 
 
@@ -179,9 +183,9 @@ def test_pgvector_is_created_by_who_may(
 ) -> None:
     """Who may not is told what to do, by whom."""
 
-    plain = made.model_copy(update={"database_url": SecretStr(postgres.url(other_database, user=role))})
+    plain = with_values(made, database_url=SecretStr(postgres.url(other_database, user=role)))
     assert_fails(plain, "the database has no pgvector, or one older than 0.8: install it, and run CREATE ")
-    superuser = made.model_copy(update={"database_url": SecretStr(postgres.url(other_database))})
+    superuser = with_values(made, database_url=SecretStr(postgres.url(other_database)))
     assert build(superuser).published
 
 
@@ -189,7 +193,7 @@ def test_a_server_without_pgvector_says_so(
     made: Settings, serve: Serve, postgres: PostgresServer, other_database: str
 ) -> None:
     """And serves again after the extension and the index were made again."""
-    made = made.model_copy(update={"database_url": SecretStr(postgres.url(other_database))})
+    made = with_values(made, database_url=SecretStr(postgres.url(other_database)))
     build(made)
     postgres.execute("DROP EXTENSION vector CASCADE", other_database)
     client = serve(made, ready=False)
@@ -203,7 +207,7 @@ def test_a_server_without_pgvector_says_so(
 
 def test_a_wrong_password_is_told_without_showing_it(made: Settings, postgres: PostgresServer) -> None:
     wrong = postgres.url().replace(PASSWORD, f"{PASSWORD}-no")
-    settings = made.model_copy(update={"database_url": SecretStr(wrong)})
+    settings = with_values(made, database_url=SecretStr(wrong))
     with pytest.raises(DatabaseError) as raised:
         build(settings)
     assert PASSWORD not in str(raised.value)

@@ -1,0 +1,1 @@
+"""The settings in groups, each of which is a part of the service."""
