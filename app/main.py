@@ -11,6 +11,7 @@ from typing import TypedDict
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from app import __version__
 from app.bootstrap.middleware import MiddlewareParts, make_middleware, make_middleware_parts
 from app.bootstrap.models import make_provider
 from app.bootstrap.serving import make_index_manager
@@ -55,7 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPIOffline(
         title="RAG service",
         description=DESCRIPTION,
-        version="0.1.0",
+        version=__version__,
         lifespan=lifespan,
         middleware=make_middleware(settings, parts),
         redoc_url=None,
