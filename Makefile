@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
+# Of this folder's path, which is written into what is installed: after a move, or a copy, it is installed again.
+HERE := $(firstword $(shell pwd -P | cksum))
 
 .DEFAULT_GOAL := help
 .PHONY: help install run reindex doctor test check lint types bench soak docker lock clean
@@ -18,24 +20,29 @@ $(BIN)/python:
 
 $(VENV)/.runtime: requirements.lock | $(BIN)/python
 	@echo 'Installing what requirements.lock pins into $(VENV) (about a minute, once)'
-	@$(PIP) -r requirements.lock
+	@$(PIP) --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+# With the command rag-service. Editable: what runs is this folder. requirements.lock has what builds it.
+$(VENV)/.project-$(HERE): pyproject.toml app/__init__.py $(VENV)/.runtime
+	@$(PIP) --no-index --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.project-$(HERE)
 	@echo 'Installing the development tools into $(VENV)'
-	@$(PIP) -r requirements-dev.lock
+	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 install: $(VENV)/.dev ## Set up .venv with everything, the development tools too
 
-run: $(VENV)/.runtime ## Serve on HOST:PORT (127.0.0.1:8000); the first run builds the index from documents/
-	@exec $(BIN)/python -m app
+run: $(VENV)/.project-$(HERE) ## Serve on HOST:PORT (127.0.0.1:8000); the first run builds the index from documents/
+	@exec $(BIN)/rag-service serve
 
-reindex: $(VENV)/.runtime ## Build the next index from documents/ beside the served one, and swap it in
-	@exec $(BIN)/python scripts/reindex.py $(ARGS)
+reindex: $(VENV)/.project-$(HERE) ## Build the next index from documents/ beside the served one, and swap it in
+	@exec $(BIN)/rag-service reindex $(ARGS)
 
-doctor: $(VENV)/.runtime ## Look at settings, models, index, documents, disk and port; say what to do
-	@exec $(BIN)/python scripts/doctor.py $(ARGS)
+doctor: $(VENV)/.project-$(HERE) ## Look at settings, models, index, documents, disk and port; say what to do
+	@exec $(BIN)/rag-service doctor $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests, a process each processor; no network, no key
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
@@ -64,7 +71,7 @@ docker: ## Build the image
 lock: $(VENV)/.dev ## Resolve the dependencies anew and pin them
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
-		--output-file requirements.lock pyproject.toml
+		--group build --output-file requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--constraint requirements.lock --group dev --output-file requirements-dev.lock
 

@@ -12,9 +12,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Started as a file, Python only knows this folder; the package is named from the checkout.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from scripts.sample_documents import epub, odt, pdf, presentation, spreadsheet, word
 from scripts.sample_documents.source import Source, parse
 

@@ -1,54 +1,8 @@
-"""Copy the served index between the disk and PostgreSQL, without embedding anything again.
+"""Copy the served index between the disk and PostgreSQL, as `rag-service migrate` does."""
 
---to postgres: from INDEX_DIR to the database of DATABASE_URL; --to disk: the other way. The target goes on
-serving its own index until the copy is complete and answers. Exit status: 0 done; 1 failed, and the target's
-index is as it was; 2 wrong usage or setting.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-import threading
-from pathlib import Path
 
-# Started as a file, Python only knows this folder.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from app.cli.runner import DONE, cancelled_by_signals, exit_status
-
-
-def main() -> int:
-    arguments = _parse_arguments()
-    cancelled = cancelled_by_signals()
-    return exit_status(lambda: _migrate(arguments, cancelled))
-
-
-def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--to", choices=("postgres", "disk"), required=True, help="where to copy the index")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, for programs")
-    return parser.parse_args()
-
-
-def _migrate(arguments: argparse.Namespace, cancelled: threading.Event) -> int:
-    from app.bootstrap.indexing import make_disk_storage, make_postgres_storage  # noqa: PLC0415
-    from app.cli.progress import show_progress  # noqa: PLC0415
-    from app.config.settings import SettingsError, load_settings  # noqa: PLC0415
-    from app.indexing.migration import migrate  # noqa: PLC0415
-
-    settings = load_settings()
-    if settings.database.url is None:
-        raise SettingsError("DATABASE_URL: set it to the database to copy to or from")
-    disk, postgres = make_disk_storage(settings), make_postgres_storage(settings)
-    source, target = (disk, postgres) if arguments.to == "postgres" else (postgres, disk)
-    with show_progress(sys.stderr) as on_progress:
-        done = migrate(source, target, on_progress, cancelled)
-    print(done.as_json() if arguments.json else done.as_text())
-    return DONE
-
+from app.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("migrate", sys.argv[1:]))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,13 @@ _DATABASE_LIMITS = {
 
 DATA = ROOT.parent / "shared" / "data"
 SAMPLE_DOCUMENTS = ROOT / "documents"
+
+
+def pytest_configure() -> None:
+    """Refuse to run with the commands of another folder, as in a `.venv` that was copied."""
+    installed = distribution("rag-service").read_text("direct_url.json")
+    if json.loads(installed or "{}").get("url") != ROOT.as_uri():
+        pytest.exit("The project is not installed from this folder: run make install", returncode=4)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -145,11 +145,28 @@ def test_only_those_that_put_parts_together_know_the_settings() -> None:
 def test_indexing_does_not_wait_for_llamaindex(tmp_path: Path) -> None:
     """It takes two seconds to import: an operator would wait for that, and each reader process, too."""
     code = (
-        "import sys, app.bootstrap.indexing, app.bootstrap.postgres\n"
+        "import sys, app.cli.reindex, app.cli.migrate, app.bootstrap.postgres\n"
         "unneeded = {'llama_index', 'fastapi', 'openai', 'aiohttp'} & set(sys.modules)\n"
         "assert not unneeded, unneeded\n"
     )
     run_code(code, tmp_path)
+
+
+def test_commands_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """The readers and workers, which import what was started again, import the standard library alone."""
+    code = (
+        "import sys\n"
+        "known = {*sys.modules, *sys.stdlib_module_names, 'app', '__mp_main__'}\n"
+        "import runpy\n"
+        "for path in sys.argv[1:]:\n"
+        "    runpy.run_path(path, run_name='__mp_main__')\n"
+        "others = {name for name in sys.modules if name.split('.')[0] not in known}\n"
+        "assert not others, others\n"
+        "ours = {name for name in sys.modules if name.startswith('app.')}\n"
+        "assert ours == {'app.cli', 'app.cli.main'}, ours\n"
+    )
+    started = [APP / "__main__.py", Path(sys.executable).with_name("rag-service")]
+    run_code(code, tmp_path, *started, *(ROOT / "scripts").glob("[!_m]*.py"))
 
 
 def test_nothing_touches_llamaindex_global_settings() -> None:
@@ -169,9 +186,9 @@ def test_importing_does_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def run_code(code: str, folder: Path) -> None:
+def run_code(code: str, folder: Path, *arguments: Path) -> None:
     subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *arguments],
         cwd=folder,
         env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
         check=True,

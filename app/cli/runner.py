@@ -1,7 +1,4 @@
-"""What the commands that write indexes have in common: how they are stopped, and how they fail.
-
-The reader processes import it with `scripts/reindex.py`: it imports little by itself.
-"""
+"""What the commands that write indexes have in common: how they are stopped, and how they fail."""
 
 from __future__ import annotations
 
@@ -10,6 +7,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+
+from app.config.settings import SettingsError
+from app.domain.errors import IndexingError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 _NICENESS = 10
@@ -36,9 +36,6 @@ def cancelled_by_signals() -> threading.Event:
 
 def exit_status(work: Callable[[], int]) -> int:
     """What the work gives, or what its failure means, which is printed."""
-    from app.config.settings import SettingsError  # noqa: PLC0415
-    from app.domain.errors import IndexingError  # noqa: PLC0415
-
     try:
         return work()
     except SettingsError as error:

@@ -197,7 +197,7 @@ def _judge(kill: Kill) -> Callable[[Step], Verdict]:
 
 def _reindex(run: Run) -> int:
     """Do as `python scripts/reindex.py` does, in this process."""
-    from scripts.reindex import main  # noqa: PLC0415 - for the process that forks
+    from app.cli.reindex import main  # noqa: PLC0415 - for the process that forks
 
     log = os.open(run.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -205,5 +205,4 @@ def _reindex(run: Run) -> int:
         os.dup2(target, number)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     os.environ.update(run.environment)
-    sys.argv = ["scripts/reindex.py", *run.arguments]
-    return main()
+    return main(run.arguments)

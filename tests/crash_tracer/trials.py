@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from app.bootstrap.indexing import make_snapshots
+from app.cli.reindex import DONE_WITH_PROBLEMS
 from app.cli.runner import DONE
 from app.config.settings import Settings
 from app.storage.disk.snapshot_store import SnapshotStore
-from scripts.reindex import DONE_WITH_PROBLEMS
 from tests.crash_tracer.layout import layout
 from tests.crash_tracer.traced_reindex import Kill, Kind, Run, TracedReindex, kind_of
 from tests.crash_tracer.tracer import Step, Trace

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,14 +13,6 @@ import httpx
 
 from tests.support.serving import ROOT, clean_environment, free_port, wait_for
 
-# Until the package installs the command `rag-service`, its commands are these.
-_SCRIPTS = {
-    "serve": "-m app",
-    "reindex": "scripts/reindex.py",
-    "doctor": "scripts/doctor.py",
-    "migrate": "scripts/migrate_index.py",
-    "make-key": "scripts/make_key.py",
-}
 _SHARED = (
     "app",
     "scripts",
@@ -103,19 +94,10 @@ class Checkout:
 
     def _make_venv(self, venv: Path) -> None:
         (venv / "bin").mkdir(parents=True)
-        _write_command(venv / "bin" / "python", f'exec {sys.executable} "$@"')
-        _write_command(venv / "bin" / "rag-service", _rag_service())
+        for name in ("python", "rag-service"):
+            _write_command(venv / "bin" / name, f'exec {Path(sys.executable).with_name(name)} "$@"')
         # Make takes the dependencies for installed.
-        for stamp in re.findall(r"\$\(VENV\)/(\.[\w-]+)", (ROOT / "Makefile").read_text()):
-            (venv / stamp).touch()
-
-
-def _rag_service() -> str:
-    installed = Path(sys.executable).with_name("rag-service")
-    if installed.exists():
-        return f'exec {installed} "$@"'
-    cases = "\n".join(f'{name}) exec {sys.executable} {script} "$@" ;;' for name, script in _SCRIPTS.items())
-    return f'command=$1\nshift\ncase "$command" in\n{cases}\n*) exit 2 ;;\nesac'
+        subprocess.run(["make", "--silent", "--touch", "install"], cwd=self.folder, check=True, timeout=60)
 
 
 def _write_command(path: Path, code: str) -> None:

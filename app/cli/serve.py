@@ -1,0 +1,92 @@
+"""Serve, with the settings from the environment or `.env`."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from app.bootstrap.access import require_keys_unless_loopback
+from app.bootstrap.tracing import check_tracing
+from app.config.secrets import secrets_of
+from app.config.settings import SettingsError, load_settings
+from app.http.server.sockets import check_listening
+from app.observability.logging import log_config
+from app.observability.worker_metrics import shared_metrics
+
+# For answers that are made and not yet sent; requests in work have had DRAIN_TIMEOUT_S before.
+_CLOSE_TIMEOUT_S = 5
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+def _check_address(host: str, port: int) -> None:
+    """uvicorn says what is wrong after the index has been loaded, and not of what."""
+    try:
+        check_listening(host, port)
+    except socket.gaierror as error:
+        raise SettingsError(f"HOST: {host!r} is no address of this machine ({error.strerror})") from None
+    except OSError as error:
+        raise SettingsError(f"PORT: {host}:{port} cannot be listened on ({error.strerror})") from None
+
+
+def _end(*_: object) -> None:
+    """End well: uvicorn stops on a signal, then raises it again for the handler that was there before.
+
+    Whoever asks once more must not disturb the interpreter's own end.
+    """
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(0)
+
+
+def _serve(config: uvicorn.Config) -> None:
+    if config.workers == 1:
+        uvicorn.Server(config).run()
+        return
+    # uvicorn's supervisors take 0.06 s to import, for which a single server need not wait.
+    from app.http.server.workers import Workers  # noqa: PLC0415
+
+    gc.enable()  # this process only watches the workers
+    Workers(config, [config.bind_socket()]).run()
+
+
+def main(arguments: Sequence[str] | None = None, program: str | None = None) -> int:
+    argparse.ArgumentParser(prog=program, description=__doc__).parse_args(arguments)
+    # Off also while the application is imported and the index is loaded; then `relax_gc` turns it on again.
+    gc.disable()
+    try:
+        settings = load_settings()
+        _check_address(settings.server.host, settings.server.port)
+        require_keys_unless_loopback(settings)
+        check_tracing(settings)
+    except SettingsError as error:
+        print(f"Wrong setting: {error}", file=sys.stderr)
+        return 2
+    for number in _STOPS:
+        signal.signal(number, _end)
+    config = uvicorn.Config(
+        "app.main:create_app",
+        factory=True,
+        host=settings.server.host,
+        port=settings.server.port,
+        workers=settings.server.workers,
+        loop="uvloop",
+        http="app.http.server.protocol:BoundedProtocol",
+        ws="none",
+        # uvicorn would believe whoever asks from 127.0.0.1; TRUSTED_PROXIES says whom the service believes.
+        proxy_headers=False,
+        log_config=log_config(
+            settings.observability.log_level, settings.observability.log_format, secrets_of(settings)
+        ),
+        access_log=False,  # app/http/access_log.py writes a line that says more
+        server_header=False,
+        timeout_graceful_shutdown=_CLOSE_TIMEOUT_S,
+    )
+    with shared_metrics(settings.server.workers, settings.index.scratch_dir):
+        _serve(config)
+    return 0
