@@ -1,4 +1,4 @@
-# Two stages: the first has pip and what it downloads, the second only what runs. A digest pins more than a
+# Two stages: the first downloads, the second has only what runs. A digest pins more than a
 # version: docker build --build-arg BASE=python@sha256:...
 ARG BASE=python:3.11.14-slim-bookworm
 FROM ${BASE} AS build
@@ -13,12 +13,17 @@ RUN useradd --uid 10001 --no-create-home service \
     && chown service /service/index_storage
 WORKDIR /service
 COPY --from=build /service/.venv .venv
+COPY pyproject.toml pyproject.toml
+COPY README.md README.md
+COPY LICENSE LICENSE
 COPY app app
 COPY scripts/reindex.py scripts/reindex.py
 COPY scripts/migrate_index.py scripts/migrate_index.py
 COPY scripts/doctor.py scripts/doctor.py
-# Compiled here: nothing can be written where the root is read-only.
-RUN .venv/bin/python -m compileall -q app scripts
+# The command rag-service, for what is in this folder: a small layer above that of the dependencies. Compiled here:
+# nothing can be written where the root is read-only.
+RUN .venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps --no-index --no-build-isolation --editable . \
+    && .venv/bin/python -m compileall -q app scripts
 ENV PATH=/service/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
