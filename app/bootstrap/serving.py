@@ -85,7 +85,7 @@ def make_index_manager(
 
 def _make_loader(settings: Settings, provider: ProviderClient, pools: PoolMetrics) -> Loader:
     if settings.database.url is not None:
-        # Those who keep their indexes on the disk need not wait for its driver.
+        # The driver takes 0.2 s to import, for which those who keep their indexes on the disk need not wait.
         from app.bootstrap.generations import make_generation_loader  # noqa: PLC0415
 
         return make_generation_loader(settings, make_engine_maker(settings, provider), pools)

@@ -42,6 +42,7 @@ def make_tracing(settings: Settings) -> Tracing | None:
     if settings.observability.collector is None:
         return None
     check_tracing(settings)
+    # Its packages take 0.3 s to import, and are only there for those who have installed the extra.
     from app.observability.tracing import LOCAL, Tracing  # noqa: PLC0415
 
     providers = {

@@ -16,6 +16,7 @@ from app.bootstrap.tracing import check_tracing
 from app.config.secrets import secrets_of
 from app.config.settings import SettingsError, load_settings
 from app.http.server.sockets import check_listening
+from app.http.server.workers import Workers
 from app.observability.logging import log_config
 from app.observability.worker_metrics import shared_metrics
 
@@ -48,9 +49,6 @@ def _serve(config: uvicorn.Config) -> None:
     if config.workers == 1:
         uvicorn.Server(config).run()
         return
-    # uvicorn's supervisors take 0.06 s to import, for which a single server need not wait.
-    from app.http.server.workers import Workers  # noqa: PLC0415
-
     gc.enable()  # this process only watches the workers
     Workers(config, [config.bind_socket()]).run()
 

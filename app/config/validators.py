@@ -51,7 +51,7 @@ def checked_database_address(value: SecretStr) -> SecretStr:
     database. The driver's errors would then show it, so the message says nothing of them.
     """
     address = value.get_secret_value()
-    # Those who keep the index on the disk need not wait for the driver.
+    # The driver takes 0.15 s to import, for which those who keep the index on the disk need not wait.
     from psycopg import Error, conninfo  # noqa: PLC0415
 
     if not address.startswith(("postgresql://", "postgres://")):
