@@ -1,4 +1,4 @@
-"""An event loop for code that has none: many calls over one HTTP session, each with a future."""
+"""An event loop in a thread, for synchronous code that makes many calls over one HTTP session."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def background_loop(close: Callable[[], Awaitable[None]]) -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop in a thread. Leaving cancels what still runs in it, closes, and ends the thread.
+    """Run an event loop in a thread; on exit, cancel its tasks, call `close` and end the thread.
 
     Args:
-        close: called in the loop, when nothing else runs in it any more.
+        close: called in the loop once all of its tasks have ended.
     """
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         loop = runner.get_loop()
-        # Not waited for when the process ends: whoever is interrupted twice may not get to leave.
+        # A daemon, so that it cannot keep the process alive: a second interrupt may skip the cleanup below.
         thread = threading.Thread(target=loop.run_forever, name="provider", daemon=True)
         thread.start()
         try:

@@ -1,4 +1,4 @@
-"""A circuit breaker: while the provider is down, calls fail at once instead of waiting for it."""
+"""A circuit breaker: while the provider is down, calls fail at once instead of waiting for a timeout."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ COOL_DOWN_S = 5.0
 
 
 class CircuitOpen(Exception):
-    """The call was not made."""
+    """The circuit is open, so the call was not made."""
 
 
 class CircuitBreaker:
-    """Opens after so many failed calls in a row; after `COOL_DOWN_S` one call is let through as a probe.
+    """A breaker that opens after consecutive failures and lets one probe through after `COOL_DOWN_S`.
 
-    Libraries for this let any number of probes through, or take a call whose client went away for a failed
-    one. For one event loop.
+    The libraries that do this let any number of probes through, or count a call as failed when its client
+    disconnected. An instance belongs to one event loop.
 
     Args:
-        tell: called with whether it is open, whenever that changes.
+        tell: called with True when the circuit opens and with False when it closes.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class CircuitBreaker:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Around a call, whose end `succeeded` or `failed` tells; neither, if it was given up.
+        """Guard one call, which reports its result with `succeeded` or `failed`, or neither if cancelled.
 
         Raises:
-            CircuitOpen: the provider is taken to be down, and it is not time, or not our turn, to probe.
+            CircuitOpen: the circuit is open, and it is too early to probe or another call is the probe.
         """
         probe = self._probe_at is not None
         if probe and (self._probing or not self._is_time()):
@@ -56,7 +56,7 @@ class CircuitBreaker:
 
     def failed(self) -> None:
         self._failures += 1
-        # A call from before it opened does not put off the next probe.
+        # A call that began before the circuit opened does not postpone the next probe.
         if self._failures >= self._breaks_after and (self._probe_at is None or self._probing):
             if self._probe_at is None:
                 self._tell(True)

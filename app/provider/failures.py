@@ -1,4 +1,4 @@
-"""What goes wrong between us and the provider, before it becomes an error of ours."""
+"""Failures of single attempts to call the provider, before they become errors of the service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 
 from app.domain.errors import ModelTimeout, ModelUnavailable, RagError
 
-# These may pass; another try with what is wrong about the request itself would only cost more.
+# Statuses that are worth a retry. Any other means that the request itself is wrong, and a retry costs money.
 _PASSING_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 # OpenAI: "Requested 604573 tokens, max 300000 tokens per request", "maximum context length is 8192 tokens";
@@ -20,15 +20,16 @@ _TOO_LARGE = re.compile(r"tokens|context length|batch size|too (?:large|long|man
 
 
 class ProviderFailure(Exception):
-    """An attempt that failed.
+    """A failed attempt to call the provider.
 
     Attributes:
-        summary: for the client, to be read after the model's name: "did not answer in time".
-        provider_message: the provider's or the network's own words, for the log only.
-        is_transient: the same request may succeed later.
-        retry_after_s: how long the provider wants to be left alone.
-        status: of the response that refused the request; None where there was none, or it was 200.
-        is_down: whether it tells that the provider does not work; None where it tells nothing of that.
+        summary: shown to the client after the model's name, such as "did not answer in time".
+        provider_message: the text of the provider or of the network error, for the log only.
+        is_transient: True if the same request may succeed later.
+        retry_after_s: the pause that the provider asked for, if it did.
+        status: the status of the response; None if there was no response, or its status was 200.
+        is_down: True if the failure means that the provider is down, False if it means that the provider
+            works, None if it means neither.
     """
 
     def __init__(
@@ -50,12 +51,12 @@ class ProviderFailure(Exception):
 
     @property
     def reason(self) -> str:
-        """The status, or else one of few words."""
+        """The response's status, or one of a few fixed words, for use as a metric's label."""
         return "failed" if self.status is None else str(self.status)
 
     @property
     def is_too_large(self) -> bool:
-        """Whether the request held more than the provider takes at once; 400 may mean anything else, too."""
+        """True if the request exceeded a limit of the provider; a 400 counts only if its text says so."""
         return self.status == 413 or (self.status in {400, 422} and bool(_TOO_LARGE.search(str(self))))
 
     def as_error(self, model: str) -> RagError:
@@ -63,6 +64,8 @@ class ProviderFailure(Exception):
 
 
 class ProviderTimeout(ProviderFailure):
+    """An attempt that ran out of time."""
+
     @property
     def reason(self) -> str:
         return "timeout"
@@ -72,7 +75,7 @@ class ProviderTimeout(ProviderFailure):
 
 
 def refused(status: int, text: str, retry_after: str | None) -> ProviderFailure:
-    """The failure that a response's status tells."""
+    """Make the failure for a response whose status is not 200."""
     return ProviderFailure(
         f"answered with status {status}",
         text,
@@ -84,7 +87,7 @@ def refused(status: int, text: str, retry_after: str | None) -> ProviderFailure:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Of a `Retry-After` header: a number, or a date."""
+    """Parse a `Retry-After` header, which holds a number or a date."""
     if retry_after is None:
         return None
     try:
@@ -100,8 +103,8 @@ def _seconds(retry_after: str | None) -> float | None:
 
 @contextmanager
 def as_malformed_response() -> Iterator[None]:
-    """Around reading what the provider sent: JSON of another shape shows up as one of these."""
+    """Translate the errors of parsing a response of an unexpected shape into `ProviderFailure`."""
     try:
         yield
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise ProviderFailure("sent an answer that cannot be understood", repr(error)) from error
+        raise ProviderFailure("sent a malformed response", repr(error)) from error

@@ -1,4 +1,4 @@
-"""Who is told what happens between the service and its provider."""
+"""The contract of an observer of provider calls, such as the metrics."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ from typing import Protocol
 
 
 class ProviderObserver(Protocol):
-    """Endpoints are named by their paths, such as `embeddings`."""
+    """An observer of provider calls; endpoints are named by their paths, such as `embeddings`."""
 
     def endpoint(self, endpoint: str) -> None:
-        """There is one."""
+        """Register an endpoint before its first call."""
 
     def failed(self, endpoint: str, reason: str) -> None:
-        """An attempt failed; the reason is one of few."""
+        """Record a failed attempt; see `ProviderFailure.reason`."""
 
     def retried(self, endpoint: str) -> None:
-        """It will be made again."""
+        """Record that a failed attempt will be repeated."""
 
     def breaker(self, endpoint: str, is_open: bool) -> None:
-        """It is left alone from now on, or no longer."""
+        """Record that the endpoint's circuit breaker opened or closed."""
 
 
 class Unobserved:
+    """An observer that ignores everything."""
+
     def endpoint(self, endpoint: str) -> None: ...
 
     def failed(self, endpoint: str, reason: str) -> None: ...

@@ -1,4 +1,4 @@
-"""How long a provider that fails is asked again."""
+"""Retries of failed calls to the provider: how many, how long, and the pauses between them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from app.provider.circuit_breaker import FAILURES
 from app.provider.failures import ProviderFailure
 
 _LONGEST_BACKOFF_S = 30.0
-# A server that is no provider at all never makes sense: not worth all the time that an outage may take.
+# A server that is not a provider at all sends only malformed responses: it does not deserve the time of an
+# outage.
 _SENSELESS_RETRIES = 4
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """What one call may cost.
+    """The limits on the attempts of one call.
 
     Attributes:
-        retries: attempts after the first, where what failed may pass.
-        malformed_retries: attempts after the first, where the answer could not be understood.
-        retry_s: no attempt begins later than this after the first.
-        attempt_s: the limit of one attempt; the task's deadline holds beside it.
-        shortest_pause_s: between two attempts, though `Retry-After` may ask for less.
-        breaker_threshold: failed calls in a row, after which the provider is left alone for a while.
+        retries: attempts after the first, for transient failures.
+        malformed_retries: attempts after the first, for malformed responses.
+        retry_s: the time after the first attempt within which the last one must begin.
+        attempt_s: the limit of one attempt, besides the task's deadline.
+        shortest_pause_s: the shortest pause between two attempts, even if `Retry-After` asks for less.
+        breaker_threshold: consecutive failed calls after which the circuit breaker opens.
     """
 
     retries: float = 2
@@ -37,12 +38,12 @@ class RetryPolicy:
     breaker_threshold: float = FAILURES
 
 
-# Somebody waits: their deadline is the limit.
+# A client waits for the answer: its deadline is the limit.
 ONLINE = RetryPolicy()
 
 
 def offline(*, attempt_s: float, retry_s: float) -> RetryPolicy:
-    """For a run that nobody waits for, and that an outage of minutes should not end."""
+    """Make the policy of an indexing run, which no client waits for and which survives outages of minutes."""
     return RetryPolicy(
         retries=math.inf,
         malformed_retries=_SENSELESS_RETRIES,
@@ -54,10 +55,10 @@ def offline(*, attempt_s: float, retry_s: float) -> RetryPolicy:
 
 
 class Retries:
-    """Those of one call, which begins with this.
+    """The retries of one call, which begins when this object is made.
 
     Args:
-        first_backoff_s: the pause before the first; it doubles with each.
+        first_backoff_s: the pause before the first retry; it doubles with each one.
     """
 
     def __init__(self, retry_policy: RetryPolicy, *, first_backoff_s: float) -> None:
@@ -71,10 +72,11 @@ class Retries:
         return self._made.total()
 
     def pause_after(self, failure: ProviderFailure) -> float:
-        """How many seconds to wait before the next.
+        """Count the next retry, and return the seconds to wait before it.
 
         Raises:
-            ProviderFailure: the same, if there is none. It tells which setting would allow for more.
+            ProviderFailure: the given one, if there is no further retry. If its time is up, its summary
+                names the setting that allows for more.
         """
         if self._made[failure.is_transient] >= self._limit(failure):
             raise failure
@@ -94,7 +96,7 @@ class Retries:
 
     def _pause(self, failure: ProviderFailure) -> float:
         backoff = min(_LONGEST_BACKOFF_S, self._first_backoff_s * 2.0 ** min(self.count, 16))
-        backoff *= random.uniform(0.5, 1.0)  # noqa: S311 - so that clients do not come back all at once
+        backoff *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, so that clients do not retry in step
         if failure.retry_after_s is None:
             return backoff
         return max(failure.retry_after_s, min(backoff, self._retry_policy.shortest_pause_s))
@@ -102,5 +104,5 @@ class Retries:
     def _spent(self, failure: ProviderFailure) -> str:
         wanted = failure.retry_after_s or 0
         if wanted > self._retry_policy.retry_s:
-            return f"it wants to be left alone for {wanted:.0f} s"
+            return f"it asked for a pause of {wanted:.0f} s"
         return f"tried {self.count + 1} times"

@@ -269,7 +269,7 @@ def test_an_outage_is_told_while_it_lasts(
     """An operator should not wonder why nothing moves; what passes at once is not worth a line."""
     provider.embeddings.fault = faults.at_first(faults.status(503), times)
     run(embedding(), BATCHES[:1])
-    assert ("the embedding model answered with status 503: asking again in" in caplog.text) == is_told
+    assert ("the embedding model answered with status 503: retrying in" in caplog.text) == is_told
     assert faults.SECRET not in caplog.text
 
 
@@ -285,7 +285,7 @@ def test_who_wants_to_be_left_alone_for_too_long_is_not_waited_for(
     provider: FakeProvider, embedding: MakeEmbedding, written: Callable[[float], str]
 ) -> None:
     provider.embeddings.fault = faults.status(429, written(3600))
-    with pytest.raises(IndexingError, match=r"left alone for 3\d{3} s; EMBEDDING_RETRY_S is 60 s"):
+    with pytest.raises(IndexingError, match=r"a pause of 3\d{3} s; EMBEDDING_RETRY_S is 60 s"):
         run(embedding(), BATCHES[:1])
     assert len(provider.embeddings.requests) == 1
 
