@@ -1,1 +1,1 @@
-"""Embedding models, as LlamaIndex embeddings. Each is one module, so that only what is set gets imported."""
+"""Embedding models as LlamaIndex embeddings, one per module, so that only the configured one is imported."""

@@ -1,4 +1,4 @@
-"""Embedding the texts of a whole corpus, batch by batch, some of them at the same time."""
+"""The contract for embedding a whole corpus in concurrent batches."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Submit = Callable[[list[str]], Future[Vectors]]
 
 
 class BatchEmbedding(Protocol):
-    """An embedding, as far as texts are embedded for an index.
+    """An embedding model, as indexing uses it.
 
-    LlamaIndex's contract has lists of Python floats, which take eight times the memory, and one batch at a
-    time.
+    LlamaIndex's contract returns lists of Python floats, which take eight times the memory, and embeds one
+    batch at a time.
     """
 
     def session(self) -> AbstractContextManager[Submit]:
-        """One run over many batches; one session at a time.
+        """Open a run over many batches; one session may be open at a time.
 
-        A future gives the vectors in the order of its texts. However many are open, all are asked for at
-        once: the caller decides how many that are. Leaving cancels those that are not done.
+        A future returns the vectors in the order of its texts. Every batch is sent when it is submitted, so
+        the caller limits how many are in flight. Leaving the session cancels the futures that are not done.
 
         Raises:
-            EmbeddingChanged: by a future. Nothing that was embedded before can be trusted either.
-            IndexingError: by a future: the batch failed, for good.
+            EmbeddingChanged: raised by a future; the vectors of earlier batches cannot be trusted either.
+            IndexingError: raised by a future; the batch failed permanently.
         """
         ...

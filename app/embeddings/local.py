@@ -1,4 +1,4 @@
-"""The bundled model, as a LlamaIndex embedding."""
+"""The bundled model as a LlamaIndex embedding."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from pydantic import PrivateAttr
 from app.domain.vectors import Vectors
 from app.embeddings.static_model import MODEL, StaticModel
 
-# A question of this length takes 0.2 ms; changing the thread would take as long.
+# Embedding a question of this length takes 0.2 ms, as long as handing it to a thread.
 _INLINE_CHARS = 500
 
 
 class LocalEmbedding(BaseEmbedding):
-    """See `StaticModel`, a class of its own: a pydantic model's private attribute takes 2 µs to read."""
+    """A LlamaIndex embedding over `StaticModel`.
+
+    The model is a class of its own, because reading a pydantic model's private attribute takes 2 µs.
+    """
 
     _vectors: StaticModel = PrivateAttr(default_factory=StaticModel)
 
@@ -28,11 +31,11 @@ class LocalEmbedding(BaseEmbedding):
         return "LocalEmbedding"
 
     def embed(self, texts: list[str]) -> Vectors:
-        """As `StaticModel.embed`."""
+        """Embed texts; see `StaticModel.embed`."""
         return self._vectors.embed(texts)
 
     async def embed_question(self, text: str) -> list[float]:
-        """As `aget_query_embedding`; see `QuestionModel`."""
+        """Embed a question, in a thread if it is long; see `QuestionModel`."""
         if len(text) <= _INLINE_CHARS:
             return self._vector(text)
         return await asyncio.to_thread(self._vector, text)

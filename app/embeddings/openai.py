@@ -1,4 +1,4 @@
-"""Embeddings of the model provider, as a LlamaIndex embedding."""
+"""The provider's embedding models as a LlamaIndex embedding."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from app.embeddings.openai_batches import OpenAIBatches
 
 
 class OpenAIEmbedding(BaseEmbedding):
-    """See `OpenAIBatches`.
+    """A LlamaIndex embedding over `OpenAIBatches`.
 
-    LlamaIndex's OpenAIEmbedding takes vectors in the order they arrive in, as many as arrive, puts its own
-    retries on top of the client's (10 times 10 requests for one), and costs 3.6 ms a call.
+    LlamaIndex's own OpenAIEmbedding trusts the number and the order of the vectors that arrive, adds its
+    retries to those of the client (10 times 10 requests for one), and costs 3.6 ms a call.
     """
 
     _model: OpenAIBatches = PrivateAttr()
@@ -28,7 +28,7 @@ class OpenAIEmbedding(BaseEmbedding):
         return "OpenAIEmbedding"
 
     async def embed_question(self, text: str) -> list[float]:
-        """As `aget_query_embedding`; see `QuestionModel`."""
+        """Embed a question; see `QuestionModel`."""
         return (await self._embed([text]))[0]
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:

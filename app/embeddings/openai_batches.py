@@ -1,4 +1,4 @@
-"""A model behind the provider's `embeddings`."""
+"""Embedding over the provider's `embeddings` route, for questions and for whole corpora."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from app.provider.background_loop import background_loop
 from app.provider.client import Endpoint
 from app.provider.failures import ProviderFailure
 
-# A text's vector as JSON: 4,096 numbers of 20 digits, and some.
+# The size of one vector as JSON: 4,096 numbers of 20 digits, with a margin.
 _MAX_BYTES_A_TEXT = 128 * 1024
 
 
 class Answer(NamedTuple):
-    """The vectors, in the order of the texts; and the model, if the provider names it."""
+    """The vectors in the order of their texts, and the model if the provider names it."""
 
     vectors: Vectors
     model: str | None
 
 
 class _OneModel:
-    """Watches that one model makes all vectors of a run: those of two cannot be compared."""
+    """A check that one model makes all vectors of a run: those of two models cannot be compared."""
 
     def __init__(self) -> None:
         self._model: str | None = None
         self._dimensions = 0
 
     def check(self, answer: Answer) -> None:
-        """Compare with the answers before.
+        """Compare an answer with the earlier ones.
 
         Raises:
-            EmbeddingChanged
+            EmbeddingChanged: it has another model, or another number of dimensions.
         """
         dimensions = answer.vectors.shape[1]
         self._model = self._model or answer.model
@@ -53,7 +53,7 @@ class _OneModel:
 
 
 class OpenAIBatches:
-    """Any model behind the provider's `embeddings`, with its answers checked."""
+    """A model of the provider, whose answers are checked before they are used."""
 
     def __init__(self, endpoint: Endpoint, name: str) -> None:
         self.endpoint = endpoint
@@ -61,17 +61,18 @@ class OpenAIBatches:
 
     @contextmanager
     def session(self) -> Iterator[Submit]:
-        """As `BatchEmbedding.session`; over one HTTP session, in a thread that lives as long."""
+        """Open a run over one HTTP session and one thread; see `BatchEmbedding.session`."""
         one_model = _OneModel()
         with background_loop(self.endpoint.close) as loop:
             yield lambda texts: asyncio.run_coroutine_threadsafe(self._embed_batch(texts, one_model), loop)
 
     async def ask(self, texts: list[str]) -> Answer:
-        """
+        """Embed texts with one request.
+
         Raises:
             RagError: see `Endpoint.post`.
         """
-        # A third of the bytes, and no numbers to parse. Servers that know only lists send lists.
+        # base64 takes a third of the bytes and no parsing of numbers. Servers without it send lists.
         body = {"input": texts, "model": self.name, "encoding_format": "base64"}
         return await self.endpoint.post(
             body,
@@ -89,10 +90,11 @@ class OpenAIBatches:
 
 
 def _parse(answer: dict[str, Any], expected: int) -> Answer:
-    """Check an answer, and put it in order.
+    """Check an answer and put its vectors in the order of the texts.
 
     Raises:
-        ProviderFailure: the vectors are not one for each text, of one length, all finite.
+        ProviderFailure: there is not exactly one vector for each text, their lengths differ, or a value is
+            not finite.
     """
     data = sorted(answer["data"], key=lambda item: item["index"])
     if [item["index"] for item in data] != list(range(expected)):
@@ -118,7 +120,10 @@ def _vector(embedding: str | list[float]) -> Vector:
 
 
 def _advice(error: RagError) -> str:
-    """A batch is never split: which of its texts are too many would have to be tried out, at a price."""
+    """Name the settings to lower if a batch was too large.
+
+    A batch is never split: finding out which of its texts are too many would take requests that cost money.
+    """
     failure = error.__cause__
     if isinstance(failure, ProviderFailure) and failure.is_too_large:
         return "; if that is too much for one request, lower EMBEDDING_BATCH_SIZE, or else CHUNK_SIZE"

@@ -1,4 +1,4 @@
-"""Questions to vectors."""
+"""Embedding of questions, with a cache."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from app.domain.fingerprint import Fingerprint
 
 
 class QuestionModel(Protocol):
-    """An embedding, as far as it is asked for questions.
+    """An embedding model, as querying uses it.
 
-    LlamaIndex wraps the methods of its own contract in spans and events, which nobody listens to here, and
-    which cost 0.15 ms each.
+    LlamaIndex wraps the methods of its own contract in spans and events, which have no listener here and cost
+    0.15 ms each.
     """
 
-    async def embed_question(self, text: str) -> list[float]: ...
+    async def embed_question(self, text: str) -> list[float]:
+        """Return the vector of a question."""
+        ...
 
 
 class QueryEmbedder:
-    """Asks the embedding model, and remembers what it said: the last `remembered` questions, as float32.
+    """A cache in front of an embedding model; the vectors are kept as float32.
 
-    Indexes of different fingerprints share nothing.
+    Entries are kept by fingerprint, so that an index never gets a vector of another model.
+
+    Args:
+        remembered: how many questions are kept, the least recently used being dropped first.
     """
 
     def __init__(self, embedding: QuestionModel, *, remembered: int) -> None:
@@ -32,11 +37,11 @@ class QueryEmbedder:
         self._vectors: OrderedDict[tuple[Fingerprint, str], array[float]] = OrderedDict()
 
     async def embed(self, text: str, fingerprint: Fingerprint) -> list[float]:
-        """The vector of a question, to be compared with those of an index.
+        """Return the vector of a question, for an index with the given fingerprint.
 
         Raises:
-            ModelUnavailable: the provider failed, or its vector does not fit the index.
-            ModelTimeout
+            ModelUnavailable: the provider failed, or its vector has another length than those of the index.
+            ModelTimeout: the provider did not answer in time.
         """
         key = (fingerprint, text)
         if (known := self._vectors.get(key)) is not None:
