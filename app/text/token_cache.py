@@ -1,4 +1,4 @@
-"""What words become, remembered: texts are made of the same few thousand."""
+"""A cache of the tokens of words, since texts are made of the same few thousand words."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 
 _REMEMBERED = 65_536
-# What is longer is hardly a word, and would make the memory's size depend on the texts.
+# Longer strings are hardly words, and would make the cache's size depend on the texts.
 _MAX_WORD_CHARS = 40
 _MAX_NUMBERS = 8
 
 
 class TokenCache(dict[str, tuple[int, ...]]):
-    """Numbers by word, from a function; at most 20 MB. For any number of threads.
+    """A thread-safe cache of a function from words to token ids; takes at most 20 MB.
 
-    A look-up takes 0.1 µs, where tokenizing takes 1 to 2 µs a word. When full, it starts again: what is
-    common is soon back, and there is no order to keep.
+    A look-up takes 0.1 µs, tokenizing 1 to 2 µs a word. A full cache is emptied: the common words soon
+    return, and no order of use needs to be kept.
     """
 
     def __init__(self, compute: Callable[[str], Iterable[int]]) -> None:
@@ -31,5 +31,5 @@ class TokenCache(dict[str, tuple[int, ...]]):
         return numbers
 
     def of(self, words: Iterable[str]) -> Iterable[int]:
-        """The numbers of all words, one after the other."""
+        """Return the ids of all words, in order."""
         return chain.from_iterable(map(self.__getitem__, words))
