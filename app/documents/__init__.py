@@ -1,1 +1,1 @@
-"""From the documents' folder to pages of text."""
+"""Finding documents and reading them as pages of text."""

@@ -1,4 +1,4 @@
-"""The documents' folder: which files there are, and what is in them."""
+"""Finding the files of the documents folder, and hashing their contents."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from app.documents.limits import MB
 from app.domain.document import DocumentStatus
 from app.domain.errors import NoDocuments
 
-# Hashing lets go of Python's lock. Four threads are four times as fast with files of 200 MB, and take three
-# times as long as none with files of 1 KB, each of which takes 25 us.
+# Hashing releases the GIL. With files of 200 MB four threads are four times as fast as none; with files of
+# 1 KB, which take 25 µs each, they are three times as slow.
 _HASHING_THREADS = 4
 _LARGE_FILE = MB
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """What stands in the documents' folder; its name is the path from there, with forward slashes.
+    """A file in the documents folder.
 
     Attributes:
-        problem: set where it cannot even be looked at.
+        name: the path relative to the folder, with forward slashes.
+        problem: set if the file cannot be inspected at all.
     """
 
     name: str
@@ -36,12 +37,12 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class InspectedFile:
-    """What is in a file; or, where it is not to be read, why.
+    """A file with the hash of its content, or with the reason why it is not read.
 
     Attributes:
-        sha256: of its content; None if it is not to be read.
-        size: in bytes.
-        status: None if it is to be read; so is `problem`.
+        sha256: the hash of the content; None if the file is not read.
+        size: the size in bytes.
+        status: None, like `problem`, if the file is to be read.
     """
 
     name: str
@@ -53,21 +54,22 @@ class InspectedFile:
 
 
 def walk(folder: Path) -> list[SourceFile]:
-    """All files below `folder`, by name, and what is in the way of finding them.
+    """List all files below `folder` by name, and the subfolders that cannot be opened.
 
-    Hidden files and Office's lock files are passed over. Links to files are listed, and `Reader` looks where
-    they lead; a link to a folder is listed only if it leads out: else its files are found where they are.
+    Hidden files and Office's lock files are skipped. Links to files are listed, and `inspect` checks where
+    they lead. A link to a folder is listed only if it leads outside; otherwise its files are already listed
+    under their real path.
 
     Raises:
         NoDocuments: the folder is missing or not a folder.
     """
     if not folder.is_dir():
-        what = "that is not a folder" if folder.exists() else "there is no such folder"
-        raise NoDocuments(f"DOCUMENTS_DIR is {folder}, and {what}: create it and put documents into it")
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise NoDocuments(f"DOCUMENTS_DIR is {folder}, which {problem}: create it and put documents into it")
     root = folder.resolve()
     found: list[SourceFile] = []
 
-    # With a separator at its end. `relative_to` would take ten times as long, a fifth of the walk.
+    # The folder with a separator at its end. `relative_to` would take ten times as long, a fifth of the walk.
     prefix = str(folder / "_")[:-1]
 
     def add(path: Path, problem: str | None = None) -> None:
@@ -89,7 +91,7 @@ def walk(folder: Path) -> list[SourceFile]:
 
 
 def _printable(name: str) -> str:
-    """File names are bytes: those that are not UTF-8, and control characters, become \\xNN and the like."""
+    """Escape the bytes of a file name that are not UTF-8, and its control characters, as \\xNN."""
     if name.isascii() and name.isprintable():
         return name
     readable = os.fsencode(name).decode("utf-8", "backslashreplace")
@@ -99,9 +101,9 @@ def _printable(name: str) -> str:
 
 
 def inspect(folder: Path, files: Iterable[SourceFile]) -> Iterator[InspectedFile]:
-    """Look into files, in order.
+    """Hash files, and yield them in the given order.
 
-    A hash is taken before its file is read. If that changes in between, the next run sees that it did.
+    A file is hashed before it is read. If it changes in between, the next run sees another hash.
     """
     root = folder.resolve()
     threads = ThreadPoolExecutor(_HASHING_THREADS)
@@ -150,12 +152,12 @@ def _inspect(file: SourceFile, root: Path) -> InspectedFile:
 
 
 def _leads_into(root: Path, link: Path) -> bool:
-    # Not Path.resolve, which raises RuntimeError at a loop of links on Python 3.11 and 3.12.
+    # Not Path.resolve, which raises RuntimeError for a loop of links on Python 3.11 and 3.12.
     return Path(os.path.realpath(link, strict=True)).is_relative_to(root)
 
 
 def _sha256(path: Path) -> tuple[str, int]:
-    """And the size. Half the time of hashlib.file_digest, which zeroes 256 KB for each file."""
+    """Return a file's hash and size, twice as fast as hashlib.file_digest, which zeroes 256 KB per file."""
     digest, size = hashlib.sha256(), 0
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

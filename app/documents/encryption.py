@@ -1,4 +1,4 @@
-"""Protected files that a parser takes for empty, for damaged, or for the notice in place of their text."""
+"""Detection of protected files, which a parser reports as empty or damaged, or as the notice they contain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-# Office's since 2007, PowerPoint's before, and rights management's. Names mean the same in capitals.
+# The streams of Office since 2007, of PowerPoint before 2007, and of rights management. The first one is also
+# written in capitals.
 _OLE_STREAMS = ("EncryptedPackage", "ENCRYPTEDPACKAGE", "EncryptedSummary", "\tDRMContent")
 _WORD_MAGIC, _WORD_IS_ENCRYPTED = 0xA5EC, 0x0100
 _ODF_MANIFEST = "META-INF/manifest.xml"
@@ -17,7 +18,7 @@ _MAX_MANIFEST_BYTES = 1 << 20
 
 
 def is_protected(path: Path) -> bool:
-    """Whether a password or rights management keeps the text of an OLE or OpenDocument file from us."""
+    """Return True if an OLE or OpenDocument file is protected by a password or by rights management."""
     with path.open("rb") as file:
         magic = file.read(len(_OLE_MAGIC))
         if magic == _OLE_MAGIC:
@@ -31,17 +32,17 @@ def _is_protected_ole(content: mmap.mmap) -> bool:
 
 
 def _find_stream(content: mmap.mmap, name: str) -> int:
-    """Where its directory entry is: the name in 64 bytes, and its length with the two bytes that end it."""
+    """Find a stream's directory entry: its name in 64 bytes, then the length with the final two NUL bytes."""
     encoded = name.encode("utf-16-le")
     return content.find(struct.pack("<64sH", encoded, len(encoded) + 2))
 
 
 def _is_protected_word(content: mmap.mmap) -> bool:
-    """Word's format before 2007 has a flag, in the header of its main stream."""
+    """Read the flag in the header of the main stream of Word's format before 2007."""
     entry = _find_stream(content, "WordDocument")
     if entry < 0:
         return False
-    with suppress(struct.error):  # cut off, or its sizes make no sense
+    with suppress(struct.error):  # the file is truncated, or its sizes are invalid
         (sector_bits,) = struct.unpack_from("<H", content, 30)
         (first_sector,) = struct.unpack_from("<I", content, entry + 116)
         magic, flags = struct.unpack_from("<H8xH", content, (first_sector + 1) << min(sector_bits, 16))

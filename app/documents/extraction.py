@@ -1,7 +1,7 @@
-"""One file into pages of text with headings. Runs in a process of its own, which may be killed.
+"""Reading one file into pages of text with headings, in a process of its own, which may be killed.
 
-kreuzberg does the reading. What is added here is what its output leaves open: page numbers for PDFs and
-slides, headings with offsets, a status for what cannot be read.
+kreuzberg reads the file. This module adds what its output lacks: page numbers for PDFs and slides, headings
+with offsets, and a status for a file that cannot be read.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from app.domain.document import DocumentStatus
 if TYPE_CHECKING:
     from kreuzberg import ExtractionConfig, ExtractionResult
 
-# Part of an index's recipe: a text depends on its file and on this. The second number stands for the rules
-# of this module, `pdf`, `pages` and `encodings`: raise it with them.
+# Part of an index's recipe: a text depends on its file and on this. The number of the rules stands for this
+# module, `pdf`, `pages` and `encodings`: raise it when they produce other texts.
 READER_VERSION = f"kreuzberg {version('kreuzberg')}; rules 2"
 
 TEXT_SUFFIXES = frozenset({".txt", ".text", ".log", ".rst"})
@@ -39,9 +39,9 @@ READABLE_SUFFIXES = (
     }
 )
 
-# kreuzberg takes them for UTF-8, whatever they declare.
+# kreuzberg reads them as UTF-8, whatever they declare.
 _HTML_SUFFIXES = {".html", ".htm", ".xhtml"}
-# Put between slides by kreuzberg; letters and digits only, since anything else comes back escaped.
+# kreuzberg puts this between slides. Letters and digits only, since it escapes anything else.
 _PAGE_MARK = "qz7pagebreak{page_num}qz7"
 _PAGE_MARK_PATTERN = re.compile(r"^qz7pagebreak(\d+)qz7$", re.MULTILINE)
 
@@ -50,20 +50,20 @@ _HTML_FRONT_MATTER = re.compile(r"\A---\n(?:meta-[\w.:-]+: .*\n)*\n## (?:title|m
 
 _MAX_NULS = 0.001
 _PROTECTED = "it is protected by a password or by rights management"
-_NOT_TEXT = "it holds binary data, not text"
+_NOT_TEXT = "it contains binary data, not text"
 
 
 def read_pages(path: Path) -> list[Page]:
     """Read a file.
 
     Raises:
-        UnreadableError: nothing of it can be indexed; says why, for a person.
-        MemoryError: there is not enough.
+        UnreadableError: there is nothing to index; its text gives the reason.
+        MemoryError: the parser ran out of memory.
     """
     suffix = path.suffix.lower()
     if suffix not in READABLE_SUFFIXES:
-        kind = f"{suffix} files are" if suffix else "files without an ending are"
-        raise UnreadableError(DocumentStatus.UNSUPPORTED, f"{kind} not read")
+        kind = f"{suffix} files are" if suffix else "files without an extension are"
+        raise UnreadableError(DocumentStatus.UNSUPPORTED, f"{kind} not supported")
     if path.stat().st_size == 0:
         raise UnreadableError(DocumentStatus.EMPTY, "the file has 0 bytes")
     if is_protected(path):
@@ -77,7 +77,7 @@ def read_pages(path: Path) -> list[Page]:
     if not any(page.text.strip() for page in pages):
         if suffix == ".pdf":
             raise UnreadableError(
-                DocumentStatus.NEEDS_OCR, "its pages hold no text: if they are scans, run OCR on it first"
+                DocumentStatus.NEEDS_OCR, "its pages contain no text: if they are scans, run OCR on it first"
             )
         raise UnreadableError(DocumentStatus.EMPTY, "no text was found in it")
     return pages
@@ -98,7 +98,7 @@ def _check_text(text: str) -> None:
 
 
 def _text_page(text: str, *, is_markdown: bool) -> Page:
-    """As it stands in the file. kreuzberg's rendering of Markdown loses images' texts and list items."""
+    """Make a page of unchanged text; kreuzberg's rendering of Markdown loses images' texts and list items."""
     text = clean(text)
     return Page(None, text, tuple(markdown_headings(text)) if is_markdown else (), is_markdown=is_markdown)
 
@@ -125,7 +125,7 @@ def _extract(path: Path) -> ExtractionResult:
 
 @contextmanager
 def _named_in_utf8(path: Path) -> Iterator[Path]:
-    """The path, or a link to it if its name is not UTF-8: kreuzberg takes no other."""
+    """Provide a path in UTF-8, a link if the name is not: kreuzberg accepts no other."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -153,12 +153,12 @@ def _config(suffix: str) -> ExtractionConfig:
 
 
 def _explain(error: Exception, path: Path) -> UnreadableError:
-    """A status and a sentence for a parser's error."""
+    """Translate a parser's error into a status and a sentence."""
     message = " ".join(str(error).split())
     if "password" in message.lower() or "encrypted" in message.lower():
         return UnreadableError(DocumentStatus.ENCRYPTED, _PROTECTED)
     if "security limit" in message.lower():
-        return UnreadableError(DocumentStatus.TOO_LARGE, f"it is more than its parser takes: {message[:200]}")
+        return UnreadableError(DocumentStatus.TOO_LARGE, f"it exceeds a limit of its parser: {message[:200]}")
     kind = path.suffix.lower().lstrip(".").upper()
     return UnreadableError(DocumentStatus.UNREADABLE, f"not a valid {kind} file: {message[:200]}")
 

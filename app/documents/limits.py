@@ -1,6 +1,6 @@
-"""What reading one file may take: time, memory, and what is packed in it.
+"""Limits on reading one file: its time, its memory and its uncompressed size.
 
-Of time and memory the kernel keeps account: parsers are native code, which Python cannot interrupt.
+The kernel enforces time and memory, because parsers are native code, which Python cannot interrupt.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from app.domain.document import DocumentStatus
 
 MB = 1024 * 1024
 
-# How parsers put it: Rust's allocator, its I/O, the system, and Rust again where PDFium, which throws nothing
-# else, threw bad_alloc.
+# The messages of parsers: of Rust's allocator, of its I/O, of the system, and of Rust after a C++ exception
+# in PDFium, which throws only bad_alloc.
 _OUT_OF_MEMORY = (
     "memory allocation of",
     "out of memory",
@@ -30,9 +30,9 @@ _OUT_OF_MEMORY = (
     "catch foreign exceptions",
 )
 
-# Deflate makes 1,032 bytes of one at most.
+# Deflate turns one byte into 1,032 at most.
 _MOST_INFLATION = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
-# What the parser has to say about such a file, it says better.
+# Ignored here: the parser reports a damaged file with a better message.
 _DAMAGED_ZIP = (
     *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, OSError),
     *(RuntimeError, NotImplementedError, ValueError),
@@ -41,11 +41,11 @@ _DAMAGED_ZIP = (
 
 @dataclass(frozen=True)
 class ReadingLimits:
-    """For one file.
+    """The limits on reading one file.
 
     Attributes:
-        memory_mb: beside what its process has by itself.
-        inflated_mb: its size, or that of what is packed in it.
+        memory_mb: memory beyond what the reader process takes by itself.
+        inflated_mb: the size of the file, or the total size of its members if it is a zip.
     """
 
     timeout_s: float
@@ -54,24 +54,24 @@ class ReadingLimits:
 
     @property
     def answer_bytes(self) -> int:
-        """Most that a process may send of a file: its parent holds that of several at once."""
+        """The most that a process may send for one file, as its parent holds the answers of several."""
         return self.inflated_mb * MB // 8
 
 
 def is_out_of_memory(message: str) -> bool:
-    """Whether this, from a parser, says so."""
+    """Return True if a parser's message says that it ran out of memory."""
     return any(phrase in message.lower() for phrase in _OUT_OF_MEMORY)
 
 
 class Memory(NamedTuple):
-    """Of a process, in bytes: what it has in RAM, and what it may write to."""
+    """The memory of a process in bytes: its resident pages, and its writable address space."""
 
     resident: int
     data: int
 
 
 def memory_of(process: int | None) -> Memory:
-    """Zeros on other systems than Linux, and of a process that is gone."""
+    """Return the memory of a process; zeros if it has ended, or on systems other than Linux."""
     try:
         pages = Path(f"/proc/{process}/statm").read_text().split()
     except OSError:
@@ -81,22 +81,22 @@ def memory_of(process: int | None) -> Memory:
 
 
 def limit_memory(memory_mb: int) -> None:
-    """Let this process allocate so much more than it has; without effect on other systems than Linux.
+    """Limit how much more memory this process may allocate; without effect on systems other than Linux.
 
-    RLIMIT_DATA counts what may be written to. RLIMIT_AS also counts address space that is only set aside: 740
-    MB of it for a parser that uses 40.
+    RLIMIT_DATA counts writable memory. RLIMIT_AS would also count reserved address space: 740 MB for a parser
+    that uses 40.
     """
     wanted, (_, most) = memory_of(os.getpid()).data + memory_mb * MB, resource.getrlimit(resource.RLIMIT_DATA)
     if most != resource.RLIM_INFINITY:
         wanted = min(wanted, most)
     resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
-    # A crash would write all of it to the disk.
+    # No core dump: a crash would write all of the memory to the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 @contextmanager
 def time_limit(timeout_s: float) -> Iterator[None]:
-    """Have this process killed by SIGALRM if it takes longer."""
+    """Let SIGALRM kill this process if the block takes longer."""
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
         yield
@@ -105,9 +105,10 @@ def time_limit(timeout_s: float) -> Iterator[None]:
 
 
 def check_size(path: Path, inflated_mb: int) -> None:
-    """
+    """Check the size of a file, or the total size of its members if it is a zip.
+
     Raises:
-        UnreadableError: the file, or what is packed in it if it is a zip, is larger.
+        UnreadableError: it is larger than the limit.
     """
     limit = inflated_mb * MB
     if path.stat().st_size > limit:
@@ -121,7 +122,7 @@ def check_size(path: Path, inflated_mb: int) -> None:
 
 
 def _inflates_beyond(path: Path, limit: int) -> bool:
-    """Sizes in a zip's directory may be forged: only what comes out counts."""
+    """Count the bytes that a zip really inflates to, since the sizes in its directory may be forged."""
     with suppress(*_DAMAGED_ZIP), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if sum(map(_most_inflated, members)) <= limit:
@@ -139,8 +140,8 @@ def _most_inflated(member: zipfile.ZipInfo) -> float:
 
 
 def _inflated(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> int:
-    """How many bytes come out of it, until they are more than the limit."""
-    # zipfile stops at this size.
+    """Count the bytes that a member inflates to, and stop above the limit."""
+    # zipfile reads no further than the size in the directory.
     member.file_size = limit + 2 * MB
     size = 0
     with suppress(*_DAMAGED_ZIP), archive.open(member) as stream:

@@ -1,4 +1,4 @@
-"""Pages of text with headings: what reading a file gives, unless it raises UnreadableError."""
+"""Pages of text with headings, the result of reading a file, and the error for a file without text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from app.domain.document import DocumentStatus
 
-# A longer line is a paragraph that somebody marked as a heading.
+# A longer line is a paragraph that was marked as a heading.
 MAX_HEADING_CHARS = 200
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
@@ -17,12 +17,12 @@ _ATX_HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(\S.*?)(?:[ \t]+#+)?[ \t]*$")
 _PARAGRAPH = re.compile(r"^ {0,3}(?![-+*>|=~`#]|\d+[.)])\S")
 _SETEXT_UNDERLINE = re.compile(r"^ {0,3}(?:=+|-+)[ \t]*$")
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
-# Signs of emphasis and code (not an underscore inside a word), escapes, and links, which leave their text.
+# Marks of emphasis and code (but not an underscore inside a word), escapes, and links, which keep their text.
 _MARKUP = re.compile(r"[*`]+|(?<!\w)_+|_+(?!\w)|\\(?=[^\w\s])|!?\[([^\]]*)\]\([^)]*\)")
 
 
 class UnreadableError(Exception):
-    """A file has nothing to index; picklable, since it crosses a process boundary."""
+    """A file cannot be indexed; picklable, since the error crosses a process boundary."""
 
     def __init__(self, status: DocumentStatus, problem: str) -> None:
         super().__init__(status, problem)
@@ -32,7 +32,7 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading, at `start` to `end` in its page's text."""
+    """A heading, from `start` to `end` in the text of its page."""
 
     start: int
     end: int
@@ -42,7 +42,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Page:
-    """The text of a page or slide, or (with no number) of a whole document that has none."""
+    """The text of a page or slide, or of a whole document without pages, which has no number."""
 
     number: int | None
     text: str
@@ -51,11 +51,11 @@ class Page:
 
 
 def markdown_headings(text: str) -> Iterator[Heading]:
-    """The headings outside code fences and front matter; an underlined one has a single line."""
+    """Find the headings outside code fences and front matter; an underlined heading has a single line."""
     front_matter = _FRONT_MATTER.match(text)
     offset = front_matter.end() if front_matter else 0
     fence: str | None = None
-    # The line above, where it is a paragraph's first.
+    # The previous line, if it is the first of a paragraph.
     above = ""
     is_blank_above = True
     for line in text[offset:].splitlines(keepends=True):
@@ -84,6 +84,6 @@ def _heading(start: int, end: int, level: int, text: str) -> Iterator[Heading]:
 
 
 def clean(text: str) -> str:
-    """Line ends as \\n, no NUL, nothing that UTF-8 cannot hold."""
+    """Normalise line ends to \\n, and drop NULs and anything that UTF-8 cannot encode."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
     return text.encode("utf-8", "ignore").decode("utf-8")

@@ -1,4 +1,4 @@
-"""A PDF's pages, from what kreuzberg gives."""
+"""The pages of a PDF, from kreuzberg's result."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SENTENCE_ENDS = ".!?:;。！？"
 
 
 def pdf_pages(result: ExtractionResult) -> list[Page]:
-    """The pages' plain text, with headings found by layout.
+    """Return the pages' plain text, with headings found by layout.
 
-    kreuzberg's Markdown of a PDF drops lines and has no page numbers; its pages have both, and its document
-    structure knows which lines are set as headings.
+    kreuzberg's Markdown of a PDF drops lines and has no page numbers. Its pages have all lines and their
+    numbers, and its document structure knows which lines are set as headings.
     """
     contents = {page["page_number"]: clean(page["content"]) for page in result.pages or []}
     candidates: dict[int, list[tuple[int, str]]] = {number: [] for number in contents}
@@ -37,9 +37,9 @@ def pdf_pages(result: ExtractionResult) -> list[Page]:
 
 
 def _unwrapped(text: str) -> str:
-    """Join the lines of a paragraph, which a PDF breaks at its margin: sentences can be told apart only then.
+    """Join the lines of a paragraph, which a PDF breaks at the margin, so that sentences can be split.
 
-    A line goes on if the next begins in lower case, or if it is full and does not end a sentence.
+    A line continues if the next one begins in lower case, or if it is full and does not end a sentence.
     """
     lines = [line.strip() for line in text.split("\n")]
     full = _FULL_LINE * max((len(line) for line in lines), default=0)
@@ -56,7 +56,7 @@ def _unwrapped(text: str) -> str:
 
 
 def _without_running_lines(contents: dict[int, str]) -> dict[int, str]:
-    """Drop page headers and footers: first and last lines that most pages share, but for their own number."""
+    """Drop page headers and footers: first and last lines that most pages share, page numbers aside."""
     edges = {number: _edge_lines(number, text) for number, text in contents.items()}
     seen = Counter(line for lines in edges.values() for line in set(lines.values()))
     running = {line for line, pages in seen.items() if pages >= max(_MIN_RUNNING_PAGES, len(contents) / 2)}
@@ -69,7 +69,7 @@ def _without_running_lines(contents: dict[int, str]) -> dict[int, str]:
 
 
 def _edge_lines(number: int, text: str) -> dict[int, str]:
-    """The first two and the last two lines with text, by their place, with the page's number as #."""
+    """Return the first two and last two lines with text by line number, with the page's number as #."""
     filled = [(place, line) for place, line in enumerate(text.split("\n")) if line.strip()]
     own_number = re.compile(rf"(?<!\d){number}(?!\d)")
     return {place: own_number.sub("#", _one_line(line)) for place, line in filled[:2] + filled[-2:]}
@@ -80,7 +80,7 @@ def _one_line(text: str) -> str:
 
 
 def _locate(text: str, candidates: list[tuple[int, str]]) -> Iterator[Heading]:
-    """Find candidates as whole lines of the page, in order; what is not one is not a heading."""
+    """Find the candidates that are whole lines of the page, in order; others are not headings."""
     position = 0
     for level, raw in candidates:
         title = _one_line(raw)
@@ -90,7 +90,7 @@ def _locate(text: str, candidates: list[tuple[int, str]]) -> Iterator[Heading]:
         found = re.compile(pattern, re.MULTILINE).search(text, position)
         if found is None or not any(char.isalpha() for char in title):
             continue
-        # A line that goes on in lower case is a sentence that happens to be set large.
+        # A line that continues in lower case is part of a sentence that happens to be set large.
         if text[found.end() :].lstrip()[:1].islower():
             continue
         position = found.end()

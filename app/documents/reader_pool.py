@@ -1,4 +1,4 @@
-"""The documents' folder: which files there are, what is in them, and reading them side by side."""
+"""A pool of processes that read files in parallel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.domain.document import DocumentStatus
 
 @dataclass(frozen=True)
 class Document(Generic[T]):
-    """A file that was read, or that could not be (then there is no content, and a problem)."""
+    """A file after reading: with its content, or with the problem that prevented reading it."""
 
     name: str
     sha256: str | None
@@ -30,12 +30,12 @@ class Document(Generic[T]):
 
 
 class ReaderPool(Generic[T]):
-    """Reads files in processes, within limits; one that hangs or crashes costs its own file and no other.
+    """A pool of reader processes with limits; a file that hangs or crashes its process costs no other file.
 
     Args:
-        workers: how many processes there may be; one is started when there is something for it to read.
-        read: makes of a file's path and name what a document's content is to be. Runs in those processes, so
-            it must be picklable, and what it gives, too.
+        workers: the most processes at once; each is started only when there is a file for it to read.
+        read: a function from a file's path and name to the document's content. It runs in the processes, so
+            the function and its results must be picklable.
     """
 
     def __init__(self, *, workers: int, limits: ReadingLimits, read: Callable[[Path, str], T]) -> None:
@@ -45,7 +45,7 @@ class ReaderPool(Generic[T]):
 
     @contextmanager
     def started(self, files: int) -> Iterator[list[ReaderProcess[T]]]:
-        """Processes for so many files, which need half a second until they can read, for `read_all`."""
+        """Start processes for so many files ahead of `read_all`, since each takes half a second to start."""
         idle: list[ReaderProcess[T]] = []
         try:
             while len(idle) < min(files, self._workers):
@@ -58,10 +58,10 @@ class ReaderPool(Generic[T]):
     def read_all(
         self, files: Iterable[InspectedFile], idle: list[ReaderProcess[T]] | None = None
     ) -> Generator[Document[T], None, None]:
-        """The documents, as they are done; no more than two a process are held at once.
+        """Yield the documents in the order they are done; at most two per process are held at once.
 
         Args:
-            idle: processes that are used first, and taken out of the list.
+            idle: processes to use first; they are removed from the list.
         """
         waiting, done = iter(files), deque[Document[T]]()
         idle = [] if idle is None else idle

@@ -1,8 +1,8 @@
 """A process that reads files, one at a time, and that may hang, crash or be killed.
 
-Not one of pebble's pool: while the parent is busy, that takes the crash of one file for that of another, or
-for a hang, or gives up. Of 200 files read by 2 of its workers beside 2 busy threads, 40 were made to crash:
-it told 21 of them, lost 8 good files to them, and 31 when it broke.
+pebble's pool was not reliable enough: while its parent is busy, it blames a crash on another file, reports it
+as a hang, or breaks. Of 200 files read by 2 of its workers beside 2 busy threads, 40 were made to crash: it
+reported 21 of them, lost 8 good files to crashes, and another 31 when it broke.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from app.domain.document import DocumentStatus
 
 T = TypeVar("T")
 
-# What a process may hold between two files. By itself it has 90 MB; allocators give back little of what was
-# taken: after a docx of 90 MB inflated, 250 to 1,210 MB stayed.
+# The most memory that a process may keep between two files. A new one takes 90 MB, and allocators return
+# little of what they took: after a docx of 90 MB inflated, 250 to 1,210 MB stayed.
 _MOST_KEPT = 256 * MB
 
 
 class ReaderProcess(Generic[T]):
-    """The parent's side. Its file number is ready to be read when `result` is there.
+    """The parent's side of a reader process, which `select` shows as readable when `result` is available.
 
-    The process ends with its parent, whatever ends that.
+    The process ends with its parent, even if that is killed.
     """
 
     def __init__(self, read: Callable[[Path, str], T], limits: ReadingLimits) -> None:
         self._limits = limits
-        # Spawned, not forked: the server that may be our parent has threads.
+        # Spawned, not forked: the parent may be the server, which has threads.
         context = multiprocessing.get_context("spawn")
         self._connection, connection = context.Pipe()
         self._messages, messages = context.Pipe(duplex=False)
@@ -65,21 +65,21 @@ class ReaderProcess(Generic[T]):
 
     @property
     def is_fit(self) -> bool:
-        """Whether it lives, and does not hold much memory."""
+        """True if the process is alive and does not hold too much memory."""
         return self._process.is_alive() and memory_of(self._process.pid).resident <= _MOST_KEPT
 
     def start(self, path: Path, name: str) -> None:
-        """Have a file read; `name` is for `read`."""
+        """Begin to read a file; `name` is passed on to `read`."""
         self._was_out_of_memory = False
-        # One that has just died is found out by `result`.
+        # `result` reports a process that has just died.
         with suppress(OSError):
             self._connection.send((path, name))
 
     def result(self) -> T:
-        """What `read` made of the file; waits for it.
+        """Wait for the content that `read` returns.
 
         Raises:
-            UnreadableError: there is nothing; also if the process died.
+            UnreadableError: the file cannot be read, or the process died.
         """
         try:
             answer: T | UnreadableError = self._connection.recv()
@@ -97,10 +97,10 @@ class ReaderProcess(Generic[T]):
         self._messages.close()
 
     def _listen(self) -> None:
-        """Take in what parsers print, until the process ends."""
+        """Search the parsers' output for signs of a lack of memory, until the process ends."""
         last = b""
-        while said := os.read(self._messages.fileno(), 64 * 1024):
-            last = last[-100:] + said
+        while output := os.read(self._messages.fileno(), 64 * 1024):
+            last = last[-100:] + output
             self._was_out_of_memory |= is_out_of_memory(last.decode("utf-8", "replace"))
 
     def _cause_of_death(self) -> UnreadableError:
@@ -114,39 +114,39 @@ class ReaderProcess(Generic[T]):
             )
         if self._was_out_of_memory:
             return _needs_memory(self._limits)
-        how = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
+        cause = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
         return UnreadableError(
             DocumentStatus.CRASHED,
-            f"the parser crashed on it ({how}), or it needs more memory than there is, or than "
+            f"the parser crashed on it ({cause}), or ran out of memory: of the machine's, or of "
             f"PARSE_MEMORY_MB ({self._limits.memory_mb} MB)",
         )
 
 
 @contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """What is started meanwhile never hears Ctrl-C, even while it imports: its parent handles that."""
-    # Starting this helper of Python's own lifts the block.
+    """Block SIGINT for processes started in the block, even while they import: the parent handles Ctrl-C."""
+    # First, since starting Python's resource tracker unblocks the signal.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _serve(
     connection: Connection, messages: Connection, read: Callable[[Path, str], T], limits: ReadingLimits
 ) -> None:
-    """The process's side."""
+    """Read files until the parent ends: the child's side."""
     Thread(target=_end_with_parent, daemon=True).start()
-    # The parsers' native libraries print past Python: to the parent, who looks for why they crashed.
+    # Native libraries bypass sys.stderr. The parent reads their output to find the cause of a crash.
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(messages.fileno(), 2)
     messages.close()
-    # Looking for the names of functions takes memory when there is none.
+    # Without this, Rust resolves function names for a backtrace, which takes memory when there is none.
     os.environ["RUST_BACKTRACE"] = "0"
-    # A parent may have left it otherwise.
+    # The parent may have set another handler or blocked the signal.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     while True:
@@ -156,7 +156,7 @@ def _serve(
 
 
 def _end_with_parent() -> None:
-    """Also with one that was killed. Parsers let go of Python's lock: this thread can run beside them."""
+    """End this process with its parent, even if that is killed; parsers release the GIL for this thread."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - this is a child
     parent.join()
@@ -164,7 +164,7 @@ def _end_with_parent() -> None:
 
 
 def _answer(read: Callable[[Path, str], T], path: Path, name: str, limits: ReadingLimits) -> bytes:
-    """What comes of reading a file, or an UnreadableError, pickled."""
+    """Read a file, and return its content or an UnreadableError, pickled."""
     try:
         with time_limit(limits.timeout_s):
             if path.suffix.lower() in READABLE_SUFFIXES:
@@ -174,7 +174,7 @@ def _answer(read: Callable[[Path, str], T], path: Path, name: str, limits: Readi
             return answer
         refusal = UnreadableError(
             DocumentStatus.TOO_LARGE,
-            f"what was read of it has more than {limits.answer_bytes // MB} MB, an eighth of MAX_INFLATED_MB",
+            f"its text takes more than {limits.answer_bytes // MB} MB, an eighth of MAX_INFLATED_MB",
         )
     except UnreadableError as error:
         refusal = error
