@@ -1,4 +1,4 @@
-"""Logs: one line an event, for people or as JSON, with the request's id where there is one."""
+"""Logs with one line per event, as text or as JSON, with the request's id if there is one."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ NO_REQUEST = "-"
 request_id: ContextVar[str] = ContextVar("request_id", default=NO_REQUEST)
 
 _HEAD = ("time", "level", "logger", "request_id", "message")
-# A shorter one would hide half of the log.
+# Hiding a shorter string would hide half of the log.
 _MIN_SECRET_CHARS = 6
-# What would begin a line, move a terminal's cursor, or cannot be encoded.
+# Characters that begin a line, control a terminal, or cannot be encoded.
 _NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN = re.compile(r"[!#-<>-~]+")
 
 
 class LogFormatter(logging.Formatter):
-    """A record as a line.
+    """A formatter that renders a record as a line of text or JSON.
 
-    A record's `fields`, a mapping, are added to the line; its `request_id`, if any, is not the current one's.
+    A record's `fields`, a mapping, are added to the line, and its `request_id` takes precedence over the
+    current one.
 
     Args:
         log_format: `json` or `console`.
-        secrets: what must not be in a line, whoever wrote it there: a provider that repeats the key it was
-            sent, a driver that repeats its address.
+        secrets: strings to hide, whoever writes them: a provider may repeat the key that it was sent, and a
+            driver its address.
     """
 
     def __init__(self, log_format: str, secrets: Iterable[str]) -> None:
@@ -57,7 +58,7 @@ class LogFormatter(logging.Formatter):
 
 
 def _time(created: float) -> str:
-    """ISO 8601, in milliseconds."""
+    """Format a time as ISO 8601 with milliseconds."""
     return f"{_time_to_second(int(created))}.{int(created % 1 * 1000):03d}+00:00"
 
 
@@ -67,7 +68,7 @@ def _time_to_second(created: int) -> str:
 
 
 def log_config(level: str, log_format: str = "console", secrets: Iterable[str] = ()) -> dict[str, Any]:
-    """For `logging.config.dictConfig`; libraries are heard from warnings on."""
+    """Make the configuration for `logging.config.dictConfig`; libraries log from WARNING on."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -81,12 +82,12 @@ def log_config(level: str, log_format: str = "console", secrets: Iterable[str] =
 def _as_json(event: dict[str, Any]) -> str:
     try:
         return orjson.dumps(event, default=str).decode()
-    except orjson.JSONEncodeError:  # a file's name that is no Unicode, for one
+    except orjson.JSONEncodeError:  # such as for a file name that is not valid Unicode
         return json.dumps(event, default=str)
 
 
 def _as_text(event: dict[str, Any]) -> str:
-    """One line, whatever is in it; only a traceback has lines of its own."""
+    """Render an event as one line, whatever it contains; only a traceback has lines of its own."""
     traceback = event.pop("exception", "")
     time, level, name, request, message = (event.pop(key) for key in _HEAD)
     parts = [f"{time} {level.upper():<7} {name} [{request}] {_NOT_PRINTED.sub(_escaped, message)}"]

@@ -1,4 +1,4 @@
-"""What `GET /metrics` shows."""
+"""The metrics that `GET /metrics` shows."""
 
 from __future__ import annotations
 
@@ -24,40 +24,42 @@ _SERVED = "rag_index_served"
 
 _STAGES = ("embed", "retrieve", "generate", "first_token")
 _ANSWERS = ("answered", "no_context")
-# Nothing was done for these: no or a wrong key, too slow, too large, too many, not ready.
+# Statuses of requests that were rejected before any work: bad key, too slow, too large, too many, not ready.
 _REFUSED = frozenset({401, 408, 413, 414, 429, 431, 503})
-# A client may send any word as its method.
+# Other methods share one label value, because a client may send any word as its method.
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
 
 
 class RequestMetrics:
+    """Counts, times and outcomes of requests."""
+
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
-            "rag_requests", "Requests that ended", ["route", "method", "status"], registry=registry
+            "rag_requests", "Completed requests", ["route", "method", "status"], registry=registry
         )
         self._duration = Histogram(
             "rag_request_duration_seconds",
-            "From a request's head to the end of its answer, a stream's too",
+            "Time from a request's head to the end of its response, also of a stream",
             ["route"],
             buckets=_REQUEST_S,
             registry=registry,
         )
         stages = Histogram(
             "rag_stage_duration_seconds",
-            "Of a question: embed, retrieve, generate; first_token is the time until it, from the beginning",
+            "Time of each stage: embed, retrieve, generate; first_token is measured from the beginning",
             ["stage"],
             buckets=_STAGE_S,
             registry=registry,
         )
-        answers = Counter("rag_answers", "By whether anything was found", ["status"], registry=registry)
-        tokens = Counter("rag_tokens", "As the provider counts them", ["kind"], registry=registry)
+        answers = Counter("rag_answers", "Answers by status", ["status"], registry=registry)
+        tokens = Counter("rag_tokens", "Tokens as the provider counts them", ["kind"], registry=registry)
         self._rejected = Counter(
-            "rag_rejected_requests", "Refused, by the error's code", ["reason"], registry=registry
+            "rag_rejected_requests", "Rejected requests by error code", ["reason"], registry=registry
         )
-        clients = Counter("rag_client_requests", "By the API key's name", ["client"], registry=registry)
-        # Looking a label's value up costs 1 microsecond.
+        clients = Counter("rag_client_requests", "Requests by API key name", ["client"], registry=registry)
+        # Cached, because looking up a label's value takes 1 µs.
         self._client = lru_cache(maxsize=None)(clients.labels)
-        # Made here, these are also shown before the first.
+        # Made here, so that these are shown as 0 before they first occur.
         self._stages = {stage: stages.labels(stage) for stage in _STAGES}
         self._answers = {status: answers.labels(status) for status in _ANSWERS}
         self._rejected.labels("overloaded")
@@ -65,9 +67,10 @@ class RequestMetrics:
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def ended(self, route: str, method: str, status: int, seconds: float, context: RequestContext) -> None:
-        """
+        """Record a completed request.
+
         Args:
-            route: its template, such as `/v1/models/{model}`.
+            route: the route's template, such as `/v1/models/{model}`.
         """
         key = (route, method if method in _METHODS else "other", status)
         known = self._known.get(key)
@@ -94,22 +97,27 @@ class RequestMetrics:
 
 
 class LoadMetrics:
-    """
+    """Gauges of admission control.
+
     Attributes:
-        in_flight, queued: see `Admission`.
+        in_flight: requests being answered.
+        queued: requests waiting to be admitted.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.in_flight = Gauge(
-            "rag_requests_in_flight", "Being answered", registry=registry, multiprocess_mode="livesum"
+            "rag_requests_in_flight",
+            "Requests being answered",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.queued = Gauge(
-            "rag_requests_queued", "Waiting for a place", registry=registry, multiprocess_mode="livesum"
+            "rag_requests_queued", "Requests waiting", registry=registry, multiprocess_mode="livesum"
         )
 
 
 class ProviderMetrics:
-    """See `ProviderObserver`."""
+    """Metrics of calls to the provider; implements `ProviderObserver`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._retries = Counter(
@@ -117,13 +125,13 @@ class ProviderMetrics:
         )
         self._failures = Counter(
             "rag_provider_failures",
-            "Attempts that failed, by the status, or what else it was",
+            "Failed attempts by status, timeout or failed",
             ["endpoint", "reason"],
             registry=registry,
         )
         self._breaker = Gauge(
             "rag_provider_breaker_open",
-            "Workers that leave this endpoint alone, since it failed repeatedly",
+            "Workers whose circuit breaker is open",
             ["endpoint"],
             registry=registry,
             multiprocess_mode="livesum",
@@ -144,7 +152,7 @@ class ProviderMetrics:
 
 
 class IndexMetrics:
-    """See `IndexObserver`."""
+    """Metrics of the served index; implements `IndexObserver`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def gauge(name: str, text: str, mode: str, labels: Iterable[str] = ()) -> Gauge:
@@ -154,22 +162,23 @@ class IndexMetrics:
             _SERVED, "Workers that serve this index", "livesum", ["index", "embedding_model"]
         )
         self._built = gauge(
-            "rag_index_built_timestamp_seconds", "When the oldest served one was built", "livemin"
+            "rag_index_built_timestamp_seconds", "When the oldest served index was built", "livemin"
         )
-        self._documents = gauge("rag_index_documents", "In the served index", "livemostrecent")
-        self._chunks = gauge("rag_index_chunks", "In the served index", "livemostrecent")
+        self._documents = gauge("rag_index_documents", "Documents in the served index", "livemostrecent")
+        self._chunks = gauge("rag_index_chunks", "Chunks in the served index", "livemostrecent")
         self._swaps = Counter("rag_index_swaps", "Times that a worker replaced its index", registry=registry)
         self._failures = Counter(
             "rag_index_failures", "Times that a worker could not build or load an index", registry=registry
         )
-        self._before: Gauge | None = None
+        self._previous: Gauge | None = None
 
     def served(self, info: IndexInfo) -> None:
-        if self._before is not None:
-            self._before.set(0)
+        """Record that an index is served from now on."""
+        if self._previous is not None:
+            self._previous.set(0)
             self._swaps.inc()
-        self._before = self._served.labels(info.id, info.embedding_model)
-        self._before.set(1)
+        self._previous = self._served.labels(info.id, info.embedding_model)
+        self._previous.set(1)
         self._built.set(datetime.fromisoformat(info.built_at).timestamp())
         self._documents.set(info.documents)
         self._chunks.set(info.chunks)
@@ -179,12 +188,12 @@ class IndexMetrics:
 
 
 class PoolMetrics:
-    """See `PoolObserver`."""
+    """Metrics of the pools of database connections; implements `PoolObserver`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._connections = Gauge(
             "rag_database_connections",
-            "Of all workers, to each database",
+            "Connections of all workers to each database",
             ["server", "state"],
             registry=registry,
             multiprocess_mode="livesum",
@@ -204,13 +213,13 @@ class PoolMetrics:
 
 
 class Metrics:
-    """Of one application; each part is the observer of what it is named for.
+    """The metrics of one application; each attribute observes the part that it is named after.
 
-    What has no label and nothing to count yet is shown as 0.
+    A metric without labels is shown as 0 before it first changes.
     """
 
     def __init__(self) -> None:
-        # A third of the series would be times at which counters began.
+        # Otherwise a third of the series would be the creation times of counters.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self.requests = RequestMetrics(self._registry)
@@ -220,9 +229,9 @@ class Metrics:
         self.pools = PoolMetrics(self._registry)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All of them, of all workers, in the format that a scraper asks for; and the media type of that.
+        """Render the metrics of all workers in the format that a scraper accepts, and name its media type.
 
-        It reads the files of all workers: not for the event loop.
+        It blocks, because it reads the files of all workers.
         """
         encode, media_type = choose_encoder(accept)
         registry = CollectorRegistry()
@@ -237,7 +246,7 @@ class Metrics:
 
 
 class _WithoutReplaced(Collector):
-    """Without the indexes that nobody serves any more: labels cannot be removed where workers share files."""
+    """A filter that drops replaced indexes: labels cannot be removed while workers share files."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector

@@ -1,7 +1,7 @@
-"""What is known of a request beside its answer: for its line in the log, the metrics and its trace.
+"""The context of a request: what its log line, the metrics and its trace show of it.
 
-A context variable, because it has to get through LlamaIndex's signatures. Each request is a task of its own,
-with which it ends; the tasks that it starts see the same notes.
+It is kept in a context variable, because it has to pass through LlamaIndex's signatures. Each request runs in
+a task of its own, and the tasks that this starts share its context.
 """
 
 from __future__ import annotations
@@ -13,38 +13,47 @@ from typing import Any, Protocol
 from app.domain.answer import Usage
 from app.observability.logging import NO_REQUEST
 
-# An outcome; the others are what an answer's `status` says, and the codes of errors.
+# One of the outcomes; the others are the statuses of answers and the codes of errors.
 CLIENT_GONE = "client_gone"
 
-# What a stage is told of itself: the names are those of `StageTimer.stage`'s callers.
+# Attributes of a stage, by the names that the callers of `StageTimer.stage` use.
 SpanAttributes = dict[str, Any]
 
 Header = tuple[bytes, bytes]
 
 
 class StageSpan(Protocol):
-    def end(self, attributes: SpanAttributes, error: BaseException | None) -> None: ...
+    """The span of a stage."""
+
+    def end(self, attributes: SpanAttributes, error: BaseException | None) -> None:
+        """End the span with the stage's attributes and the error that ended it, if any."""
+        ...
 
 
 class RequestTrace(Protocol):
-    def begin(self, stage: str, attributes: SpanAttributes) -> StageSpan: ...
+    """The trace of a request."""
+
+    def begin(self, stage: str, attributes: SpanAttributes) -> StageSpan:
+        """Begin the span of a stage."""
+        ...
 
     def headers(self) -> dict[str, str]:
-        """What tells a provider to which trace a call belongs."""
+        """Return the headers that propagate the trace to a provider."""
         ...
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """
+    """The facts about a request that are collected while it is answered.
+
     Attributes:
-        headers: what the response gets beside its own, as long as it has not begun.
-        status: of the response, once it has begun.
-        answered: whether all of the response has been sent.
-        client: the name of the API key, where there is one.
+        headers: headers to add to the response, as long as it has not begun.
+        status: the status of the response, once it has begun.
+        answered: True when the whole response has been sent.
+        client: the name of the API key, if there is one.
         outcome: an answer's status, the code of an error, or `CLIENT_GONE`.
-        stages: milliseconds that were spent in each of those that were begun.
-        trace: None where nothing is traced.
+        stages: milliseconds spent in each stage that has begun.
+        trace: None if the request is not traced.
     """
 
     request_id: str = NO_REQUEST
@@ -65,12 +74,12 @@ _context: ContextVar[RequestContext] = ContextVar("request_notes")
 
 
 def start_context(request_id: str, headers: list[Header]) -> RequestContext:
-    """For all that this task does from now on."""
+    """Set the context of the current task, and of those that it starts from now on."""
     context = RequestContext(request_id, headers)
     _context.set(context)
     return context
 
 
 def current_context() -> RequestContext:
-    """Those of the request; outside of one, some that nobody reads."""
+    """Return the context of the current request; outside a request, a new one that is discarded."""
     return _context.get(None) or RequestContext()

@@ -1,4 +1,4 @@
-"""How long the stages of a request take."""
+"""Timing of the stages of a request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NO_TIME = {"embed": 0.0, "retrieve": 0.0, "generate": 0.0}
 
 
 class StageTimer:
-    """Milliseconds by stage, which are the request's, and spans where it is traced."""
+    """A timer that records each stage in the request's context, and in a span if the request is traced."""
 
     def __init__(self, context: RequestContext) -> None:
         self._started = time.perf_counter()
@@ -22,14 +22,14 @@ class StageTimer:
 
     @contextmanager
     def stage(self, name: str, **attributes: Any) -> Iterator[SpanAttributes]:
-        """Around a part of the work; what becomes known of it meanwhile goes to the facts that this gives."""
+        """Time the block, which may add attributes of the stage to the yielded mapping."""
         trace, stages = self._context.trace, self._context.stages
         span = trace and trace.begin(name, attributes)
         failure: BaseException | None = None
         started = time.perf_counter()
         try:
             yield attributes
-        except BaseException as error:  # for the span to tell; it goes on
+        except BaseException as error:  # recorded in the span, and raised again
             failure = error
             raise
         finally:

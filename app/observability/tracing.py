@@ -1,6 +1,6 @@
-"""Traces by OpenTelemetry. Imported only where they are wanted: see app/bootstrap/tracing.py.
+"""Traces with OpenTelemetry, imported only if tracing is on: see app/bootstrap/tracing.py.
 
-FastAPI makes the span of a request, below its caller's; those of its stages are made here, with the names of
+FastAPI makes the span of a request, below that of its caller. The spans of its stages are made here, named by
 the conventions for generative AI (opentelemetry.io/docs/specs/semconv/gen-ai).
 """
 
@@ -24,13 +24,13 @@ from app.domain.errors import RagError
 from app.observability.logging import request_id
 from app.observability.request_context import SpanAttributes, current_context
 
-# Of a stage that is done in this process.
+# The provider of a stage that runs in this process.
 LOCAL = "local"
 
 _SERVICE = "rag-service"
-# A collector that is away must not keep a server from stopping.
+# Short, so that an unreachable collector does not keep a server from stopping.
 _EXPORT_TIMEOUT_S = 3
-# Without baggage, which is what callers tell each other and not a provider.
+# Without baggage, which must not leave the caller's own systems.
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 _OPERATIONS = {"embed": "embeddings", "retrieve": "retrieval", "generate": "chat"}
@@ -47,7 +47,7 @@ _ATTRIBUTES = {
 
 
 class _NoQuery(SpanProcessor):
-    """A query string is nothing that this service reads, and may hold anything, such as a key."""
+    """A processor that drops query strings: the service reads none, and they may contain secrets."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         if span.attributes and "url.query" in span.attributes:
@@ -55,11 +55,11 @@ class _NoQuery(SpanProcessor):
 
 
 class Tracing:
-    """Where the spans of a process go. Who samples, and what is sent beside them, OTEL_ variables say.
+    """The exporter of a process's spans; sampling and resource attributes are set by OTEL_ variables.
 
     Args:
-        endpoint: of an OTLP collector, without `/v1/traces`.
-        providers: by stage, what `gen_ai.provider.name` says.
+        endpoint: the address of an OTLP collector, without `/v1/traces`.
+        providers: the value of `gen_ai.provider.name` for each stage.
     """
 
     def __init__(self, endpoint: str, providers: Mapping[str, str]) -> None:
@@ -72,6 +72,7 @@ class Tracing:
         self.tracer = self._spans.get_tracer(_SERVICE)
 
     def for_fastapi(self, exclude: Callable[[Scope], bool]) -> TelemetryConfig:
+        """Make the configuration with which FastAPI traces all requests except the excluded ones."""
         return {
             "tracer_provider": self._spans,
             "operation_spans": False,
@@ -82,18 +83,18 @@ class Tracing:
         }
 
     def begin_request(self) -> None:
-        """To be called within the span that FastAPI has made."""
+        """Start the trace of the current request, inside the span that FastAPI has made."""
         context = otel_context.get_current()
         trace.get_current_span(context).set_attribute("rag.request_id", request_id.get())
         current_context().trace = _RequestTrace(self.tracer, self._providers, context)
 
     def close(self) -> None:
-        """Send what is left; not for the event loop."""
+        """Send the remaining spans; it blocks."""
         self._spans.shutdown()
 
 
 class _RequestTrace:
-    """See `RequestTrace`. Stages follow each other, so one of them at most is being done."""
+    """A `RequestTrace` in which stages follow each other, so that at most one span is open."""
 
     def __init__(self, tracer: trace.Tracer, providers: Mapping[str, str], context: Context) -> None:
         self._tracer = tracer
@@ -107,7 +108,7 @@ class _RequestTrace:
         if (provider := self._providers.get(stage)) is not None:
             of_span["gen_ai.provider.name"] = provider
         span = self._tracer.start_span(
-            # An index's id is no part of the name: there is another one after each reindex.
+            # An index's id is not part of the name, since it changes with each reindex.
             f"{operation} {attributes['model']}" if "model" in attributes else operation,
             context=self._context,
             kind=trace.SpanKind.INTERNAL if provider in {None, LOCAL} else trace.SpanKind.CLIENT,
@@ -130,7 +131,7 @@ def _known(attributes: SpanAttributes) -> dict[str, Any]:
 
 
 class _StageSpan:
-    """See `StageSpan`."""
+    """A `StageSpan` of OpenTelemetry."""
 
     def __init__(self, request: _RequestTrace, span: trace.Span) -> None:
         self._request = request
@@ -140,7 +141,7 @@ class _StageSpan:
         self._request.ended()
         self._span.set_attributes(_known(attributes))
         if error is not None:
-            # The class or code alone: the text may hold what a provider said.
+            # Only the code or class: the text may quote the provider.
             kind = error.code if isinstance(error, RagError) else type(error).__name__
             self._span.set_attribute("error.type", kind)
             self._span.set_status(trace.StatusCode.ERROR)
