@@ -1,1 +1,1 @@
-"""Which index answers: load, swap, fall back."""
+"""The served index: loading it, swapping in the next one, and falling back to an older one."""

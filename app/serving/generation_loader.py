@@ -1,4 +1,4 @@
-"""Which index of the database is to be served, and loading it."""
+"""Choosing and loading an index from PostgreSQL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ OpenGeneration = Callable[[Generation, ChunkTable, Replicas], ServedIndex]
 
 
 class GenerationLoader:
-    """See `Loader`. It never builds: servers may have a role that only reads, and there are many of them."""
+    """A `Loader` of generations, which never asks for a first build.
+
+    There may be many servers, and their database role may be read-only.
+    """
 
     def __init__(self, servers: Replicas, open_index: OpenGeneration) -> None:
         self._servers = servers
@@ -37,12 +40,13 @@ class GenerationLoader:
         pass
 
     def choose(self, served: ServedIndex | None) -> Choice:
-        """
+        """Choose the published index, or the served one if that is damaged; see `Loader`.
+
         Raises:
             DatabaseUnavailable: none of the databases can be reached, or the served index is gone.
             IndexingError: there is no index.
-            FingerprintMismatch: it does not fit the settings.
-            SnapshotDamaged: it cannot be used, and none is served.
+            FingerprintMismatch: the index does not fit the settings.
+            SnapshotDamaged: the index is damaged, and none is served.
         """
         wanted = self._servers.look()
         if wanted is None:
@@ -55,10 +59,10 @@ class GenerationLoader:
         except SnapshotDamaged as damage:
             if served is None:
                 raise
-            return Choice(served, f"{damage}; {served.id} goes on being served")
+            return Choice(served, f"{damage}; {served.id} is still served")
 
     def scrub(self, index: ServedIndex, stopped: threading.Event) -> None:
-        """Nothing: checksums are the database's business."""
+        """Do nothing: PostgreSQL checks its own pages."""
 
     def _load(self, index_id: str) -> ServedIndex:
         generation, chunks = self._servers.load(index_id)

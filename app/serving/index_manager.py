@@ -1,4 +1,4 @@
-"""Which index is served: loading it, building the first one, and swapping in the next."""
+"""The index that is served: loading it, building the first one, and swapping in the next."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from app.serving.served_index import ServedIndex
 
 logger = logging.getLogger(__name__)
 
-# What was embedded is kept, so that a provider is not paid twice for another try.
+# The embedding cache keeps the vectors of a failed build, so that a retry does not pay for them again.
 BUILD_RETRY_S = 60.0
 
 
 async def _in_daemon_thread(step: Callable[[], object]) -> None:
-    """Run what may take long without keeping the process from ending, as `to_thread` does."""
+    """Run a long step in a thread that does not keep the process from ending, unlike `asyncio.to_thread`."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 
@@ -44,9 +44,9 @@ async def _in_daemon_thread(step: Callable[[], object]) -> None:
         error: BaseException | None = None
         try:
             step()
-        except BaseException as raised:  # noqa: BLE001 - handed on to who waits, a panic of the engine, too
+        except BaseException as raised:  # noqa: BLE001 - passed on to the waiting task, also a panic of the engine
             error = raised if isinstance(raised, Exception) else RuntimeError(repr(raised))
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed, and no task waits
             loop.call_soon_threadsafe(finish, error)
 
     threading.Thread(target=work, daemon=True, name="index").start()
@@ -54,24 +54,28 @@ async def _in_daemon_thread(step: Callable[[], object]) -> None:
 
 
 class IndexObserver(Protocol):
-    """Told in the thread that follows what is to be served."""
+    """An observer of the served index, called in the manager's thread."""
 
-    def served(self, info: IndexInfo) -> None: ...
+    def served(self, info: IndexInfo) -> None:
+        """Record that an index is served from now on."""
 
-    def failed(self) -> None: ...
+    def failed(self) -> None:
+        """Record that an index could not be built or loaded."""
 
 
 class Unobserved:
+    """An observer that ignores everything."""
+
     def served(self, info: IndexInfo) -> None: ...
 
     def failed(self) -> None: ...
 
 
 class IndexManager:
-    """Holds the served index and follows what is to be served.
+    """The holder of the served index, which it replaces when a new one is published.
 
-    Readers take `current`, one reference that is replaced as a whole. `start` loads what there is, so that a
-    server that starts with an index never answers without; `run` does the rest until it is cancelled.
+    Readers take `current`, a single reference that is replaced atomically. `start` loads an existing index
+    before the server accepts requests; `run` builds and swaps until `stop` is called.
     """
 
     def __init__(
@@ -90,9 +94,9 @@ class IndexManager:
         self._build_retry_s = build_retry_s
         self._build_not_before = 0.0
         self._served: ServedIndex | None = None
-        # The database, if the index is in one.
+        # False while the database that holds the index cannot be reached.
         self._is_reachable = True
-        # Of indexes that nobody reads any more. Closing takes up to 50 ms: not for the last reader to do.
+        # The `close` of each index without readers. It takes up to 50 ms, too long for the last reader.
         self._unused: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._scrub_stopped = threading.Event()
         self._stopping = threading.Event()
@@ -105,7 +109,7 @@ class IndexManager:
         """The index to answer from.
 
         Raises:
-            IndexNotReady: there is none (yet).
+            IndexNotReady: no index is served, or its database cannot be reached.
         """
         if self._served is None or not self._is_reachable:
             raise IndexNotReady(
@@ -114,6 +118,7 @@ class IndexManager:
         return self._served
 
     def health(self) -> HealthResponse:
+        """Report the state for `GET /health`."""
         if self._stopping.is_set():
             return HealthResponse(
                 status=HealthStatus.DRAINING, index_ready=False, detail="the server is stopping"
@@ -125,13 +130,13 @@ class IndexManager:
         )
 
     async def start(self) -> None:
-        """Load the index that is there, if one is."""
+        """Load the existing index, if there is one."""
         await self._loader.open()
         await self._attempt(self._loader.clean_up)
         await self._attempt(self._follow_current)
 
     async def run(self) -> None:
-        """Build the first index if there is none, then swap in each new one."""
+        """Build the first index if there is none, then swap in each new one, until `stop` is called."""
         listening = asyncio.create_task(self._loader.listen(self._wake.set))
         try:
             while not self._stopping.is_set():
@@ -143,16 +148,13 @@ class IndexManager:
             listening.cancel()
 
     def stop(self) -> None:
-        """Stop being ready, and let `run` return, after a running build as soon as that can end.
-
-        Requests in work still get their answers.
-        """
+        """Become unready and let `run` return, after cancelling a build; requests in flight are completed."""
         self._stopping.set()
         self._scrub_stopped.set()
         self._wake.set()
 
     async def close(self) -> None:
-        """Close the index; after `stop`, when no request is in work."""
+        """Close the index; to be called after `stop`, when no request is in flight."""
         self._served = None
         await asyncio.to_thread(self._close_unused)
         await self._loader.close()
@@ -164,15 +166,15 @@ class IndexManager:
             if isinstance(error, DatabaseUnavailable):
                 self._is_reachable = False
             self._fail(str(error), error.reason)
-        except Exception as error:  # noqa: BLE001 - the watch must go on, whatever an index does
+        except Exception as error:  # noqa: BLE001 - the loop must survive any error of an index
             self._fail("the index cannot be built or opened; the server's log has the reason", repr(error))
 
     def _fail(self, detail: str, reason: str) -> None:
         if detail != self._detail:
-            self._tell_problem(reason)
+            self._report_problem(reason)
         self._status, self._detail = HealthStatus.FAILED, detail
 
-    def _tell_problem(self, problem: str) -> None:
+    def _report_problem(self, problem: str) -> None:
         logger.error("index: %s", problem)
         self._observer.failed()
 
@@ -183,12 +185,12 @@ class IndexManager:
             self._follow_current()
 
     def _follow_current(self) -> bool:
-        """Serve what is to be served; False where there is no index at all."""
+        """Serve the index that the loader chooses; return False if there is no index at all."""
         choice = self._loader.choose(self._served)
         if choice is None:
             return False
         if choice.problem and choice.problem != self._detail:
-            self._tell_problem(choice.problem)
+            self._report_problem(choice.problem)
         self._detail = choice.problem
         self._is_reachable = True
         if choice.index is not self._served:
@@ -222,11 +224,11 @@ class IndexManager:
             self._detail = "the first index is being built by another process"
         except IndexingCancelled:
             logger.info("index: the build was cancelled")
-        except Exception:  # whichever: noted, and raised again
+        except Exception:  # any error postpones the next build, and is raised again
             self._build_not_before = time.monotonic() + self._build_retry_s
             raise
         else:
-            if report.published:  # and not by another process, in the meantime
+            if report.published:  # False if another process published first
                 logger.info("index: built %s in %.1f s", report.index, report.seconds)
             for record in report.failed:
                 logger.warning("index: %s was not read: %s", record.name, record.problem)

@@ -1,4 +1,4 @@
-"""The contract of what chooses and loads an index."""
+"""The contract for choosing and loading the index to serve."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from app.serving.served_index import ServedIndex
 
 @dataclass(frozen=True)
 class Choice:
-    """What to serve.
+    """The index to serve.
 
     Attributes:
-        problem: why it is not what `CURRENT` names, or what is wrong with it; None where all is well.
+        problem: the reason why it is not the published index, or what is wrong with it; None if all is well.
     """
 
     index: ServedIndex
@@ -23,29 +23,33 @@ class Choice:
 
 
 class Loader(Protocol):
-    """Where the served index comes from. `open`, `close` and `listen` are for the event loop."""
+    """The source of served indexes; its coroutines run in the event loop, its other methods in a thread."""
 
-    async def open(self) -> None: ...
+    async def open(self) -> None:
+        """Open connections, if the loader needs any."""
+        ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close what `open` opened."""
+        ...
 
     async def listen(self, heard: Callable[[], None]) -> None:
-        """Call it when there may be something new, without waiting for the next look; until cancelled."""
+        """Call `heard` when there may be a new index, ahead of the next poll, until cancelled."""
         ...
 
     def clean_up(self) -> None:
-        """Remove what servers that were killed left over."""
+        """Remove the files that killed servers left behind."""
         ...
 
     def choose(self, served: ServedIndex | None) -> Choice | None:
-        """The index to serve; None where there is none, and the first is to be built.
+        """Choose and load the index to serve; None if there is none and the first one must be built.
 
         Raises:
-            IndexingError: there is none that can be served.
-            DatabaseUnavailable: nothing can be asked, not even the one that is served.
+            IndexingError: no index can be served.
+            DatabaseUnavailable: no database can be reached, so that not even `served` can answer.
         """
         ...
 
     def scrub(self, index: ServedIndex, stopped: threading.Event) -> None:
-        """Read what was loaded unread; damage counts from the next `choose` on."""
+        """Verify the files that were loaded unread; `choose` takes the damage found into account."""
         ...

@@ -1,4 +1,4 @@
-"""A loaded snapshot, ready to answer."""
+"""An index that is loaded and ready to answer."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from app.storage.manifest import Manifest
 
 
 class StoredIndex(Protocol):
-    """An index as it is kept, on disk or in a database."""
+    """A stored index, on disk or in a database."""
 
     @property
     def manifest(self) -> Manifest: ...
 
     def documents_json(self) -> bytes:
-        """A JSON array of `DocumentRecord`."""
+        """Read a JSON array of `DocumentRecord`."""
         ...
 
 
 @dataclass(frozen=True)
 class ServedIndex:
-    """A request takes it once and keeps it to its end.
+    """A loaded index; a request takes one and keeps it to its end.
 
     Attributes:
-        close: to be called when nobody holds the engine any more; takes the engine's files out of memory.
+        close: releases the engine's files; to be called when the engine is no longer referenced.
     """
 
     stored: StoredIndex
@@ -41,6 +41,7 @@ class ServedIndex:
 
     @property
     def info(self) -> IndexInfo:
+        """The description that `GET /health` shows."""
         manifest = self.stored.manifest
         return IndexInfo(
             id=manifest.id,
@@ -51,8 +52,8 @@ class ServedIndex:
         )
 
     async def documents_json(self) -> bytes:
-        """A JSON array of `DocumentRecord`.
+        """Read a JSON array of `DocumentRecord` in a thread.
 
-        Read in a thread when asked for: they are not needed to answer, so loading does not wait for them.
+        It is read on demand, because answering does not need it and loading should not wait for it.
         """
         return await asyncio.to_thread(self.stored.documents_json)

@@ -1,4 +1,4 @@
-"""Which snapshot is to be served, and loading it: the one that `CURRENT` names, or the newest intact one."""
+"""Choosing and loading a snapshot: the one that `CURRENT` names, or else the newest intact one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from app.storage.disk.snapshot_store import Signature, SnapshotStore
 
 logger = logging.getLogger(__name__)
 
-# After this, the engine gets another try at files that are as they were written: it may have lacked memory.
+# The engine may have failed on intact files for lack of memory, so it tries again after this time.
 ENGINE_RETRY_S = 60.0
 _GONE = "there is no index on the disk any more: run make reindex"
 
 
 @dataclass(frozen=True)
 class _Damage:
-    """What was found on which files; looked for again when one of them has changed, or after `expires`."""
+    """Damage of a snapshot; it is checked again when one of the files has changed, or after `expires`."""
 
     problem: str
     signature: Signature
@@ -33,13 +33,13 @@ class _Damage:
 
 
 class _EngineFailure(SnapshotDamaged):
-    """The files are what they were, and still cannot be loaded."""
+    """The engine cannot load a snapshot whose files are intact."""
 
 
 class SnapshotLoader:
-    """From snapshots on disk; see `Loader`.
+    """A `Loader` of snapshots.
 
-    Remembers what is damaged, so that it is not read again as long as it stays as it is.
+    It remembers damaged snapshots, so that they are not read again until their files change.
     """
 
     def __init__(
@@ -63,21 +63,21 @@ class SnapshotLoader:
         pass
 
     async def listen(self, heard: Callable[[], None]) -> None:
-        """Whoever writes an index says nothing."""
+        """Return at once: writers of snapshots send no notification, so only polling finds a new one."""
 
     def clean_up(self) -> None:
         self._scratch.remove_left_over()
 
     def choose(self, served: ServedIndex | None) -> Choice | None:
-        """See `Loader`.
+        """Choose the current snapshot, or the newest intact one if it is damaged; see `Loader`.
 
-        An index of another embedding model than is set is never replaced by an older one: the settings are
-        wrong, not the index.
+        A current snapshot with another embedding model than the configured one is never replaced by an older
+        snapshot: the settings are wrong, not the index.
 
         Raises:
-            FingerprintMismatch: the one that `CURRENT` names does not fit the settings.
-            SnapshotDamaged: none is intact, and none is served.
-            IndexReadOnly: there is none, and none can be built.
+            FingerprintMismatch: the current snapshot does not fit the settings.
+            SnapshotDamaged: no snapshot is intact, and none is served.
+            IndexReadOnly: there is no snapshot, and none can be built.
         """
         wanted, problems = self._wanted()
         candidates = self._snapshots.candidates()
@@ -85,7 +85,7 @@ class SnapshotLoader:
             if served is None:
                 self._snapshots.check_writable()
                 return None
-            return Choice(served, f"{_GONE}; {served.id} goes on being served")
+            return Choice(served, f"{_GONE}; {served.id} is still served")
         for snapshot_id in candidates:
             try:
                 index = self._load_unless_served(snapshot_id, served)
@@ -101,7 +101,7 @@ class SnapshotLoader:
                 return Choice(index, f"{problems[0]}; until then {snapshot_id} is served")
         if served is None:
             raise SnapshotDamaged(problems[0])
-        return Choice(served, f"{problems[0]}; no other is intact, and {served.id} goes on being served")
+        return Choice(served, f"{problems[0]}; no other index is intact, and {served.id} is still served")
 
     def scrub(self, index: ServedIndex, stopped: threading.Event) -> None:
         signature = self._snapshots.signature(index.id)
@@ -129,7 +129,7 @@ class SnapshotLoader:
         try:
             snapshot = self._snapshots.open(snapshot_id)
             if known:
-                snapshot.verify()  # what has lied once is not trusted by its times
+                snapshot.verify()  # in full: its modification times did not show the damage
                 self._damaged.pop(snapshot_id)
             if served is not None:
                 snapshot.warm()
@@ -149,16 +149,16 @@ class SnapshotLoader:
             index = self._open_index(snapshot)
             try:
                 index.engine.self_test()
-            except BaseException:  # whatever it was, nobody else closes it
+            except BaseException:  # after any failure, nothing else would close it
                 index.close()
                 raise
         except (IndexingError, OSError):
             raise
-        except Exception as error:  # of no class of its own: the engine's
+        except Exception as error:  # the engine's errors have no class of their own
             logger.error("index: %s cannot be loaded", snapshot.path, exc_info=True)
             snapshot.verify()
             raise _EngineFailure(
-                f"the engine cannot load the snapshot {snapshot.path}, whose files are as they were written: "
+                f"the engine cannot load the snapshot {snapshot.path}, although its files are intact: "
                 "run make reindex"
             ) from error
         return index

@@ -220,7 +220,7 @@ def test_without_another_what_is_served_goes_on(
     assert again is not None
     assert again.index is first.index
     assert again.problem is not None
-    assert again.problem.endswith(f"run make reindex; no other is intact, and {only} goes on being served")
+    assert again.problem.endswith(f"run make reindex; no other index is intact, and {only} is still served")
 
 
 def test_an_index_that_is_gone_goes_on_being_served(
@@ -233,7 +233,7 @@ def test_an_index_that_is_gone_goes_on_being_served(
     chosen, problem = served(loader, first.index)
     assert (chosen, problem) == (
         ids[2],
-        f"there is no index on the disk any more: run make reindex; {ids[2]} goes on being served",
+        f"there is no index on the disk any more: run make reindex; {ids[2]} is still served",
     )
 
 
