@@ -1,4 +1,4 @@
-"""API keys: how they are written down, and whose they are.
+"""Look-up of API keys, from a setting and from a file that may change.
 
 An entry is `name:key`, `key`, or `name:sha256:<64 hex digits>`. Only digests are kept.
 """
@@ -23,13 +23,14 @@ _Signature = tuple[int, int, int]
 
 
 class ApiKeys:
-    """The keys of a setting, and those of a file, which are read again when it changes."""
+    """The keys of a setting and of a file, which is read again when it changes."""
 
     def __init__(self, names: Names, path: Path | None = None) -> None:
-        """
+        """Read the file, if there is one.
+
         Raises:
             OSError: the file cannot be read.
-            ValueError: it holds what is no key, or there is no key at all.
+            ValueError: the file has an invalid entry, or there is no key at all.
         """
         self._fixed = names
         self._path = path
@@ -43,10 +44,10 @@ class ApiKeys:
             raise ValueError("there is no key")
 
     async def client_of(self, *keys: bytes) -> str | None:
-        """The name of the first of the keys that is known."""
+        """Return the name of the first known key, or None."""
         if self._path is not None and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + _LOOK_EACH_S
-            # In a thread: a file system that hangs holds up this request alone.
+            # In a thread, so that a file system that hangs delays only this request.
             await asyncio.to_thread(self._read_again, self._path)
         return next((name for name in map(self._find, keys) if name), None)
 
@@ -54,7 +55,7 @@ class ApiKeys:
         digest = hashlib.sha256(key).digest()
         found = None
         for known, name in self._names.items():
-            # All of them, always: the time tells nothing of which one was near.
+            # All keys are compared each time, so that the time reveals nothing about them.
             if hmac.compare_digest(known, digest):
                 found = name
         return found
@@ -63,20 +64,20 @@ class ApiKeys:
         try:
             if self._read(path):
                 level = logging.INFO if self._names else logging.WARNING
-                logger.log(level, "API_KEYS_FILE: read again, %d keys are let in", len(self._names))
+                logger.log(level, "API_KEYS_FILE: read again, %d keys are valid", len(self._names))
         except (OSError, ValueError) as error:
             if str(error) != self._problem:
-                logger.error("API_KEYS_FILE: %s; the keys from before are kept", error)
+                logger.error("API_KEYS_FILE: %s; the previous keys stay valid", error)
             self._problem = str(error)
         else:
             self._problem = ""
 
     def _read(self, path: Path) -> bool:
-        """Whether the file was another one than at the last time."""
+        """Read the file if it has changed, and return True if it had."""
         if _signature(path.stat()) == self._signature:
             return False
         with path.open("rb") as file:
-            # Of what is read: the name may lead to another file by then.
+            # The signature of the opened file: the path may lead to another file by now.
             signature = _signature(os.fstat(file.fileno()))
             content = file.read()
         try:

@@ -1,4 +1,4 @@
-"""The address that a request comes from, also behind proxies."""
+"""The address of a request's client, also behind proxies."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from app.config.networks import Address, Network
 
-if TYPE_CHECKING:  # the settings import this, and the commands that have no server, too
+if TYPE_CHECKING:  # also imported by commands that run without a server
     from starlette.types import Scope
 
 
 class ClientAddress:
-    """Believes `X-Forwarded-For` as far as those are trusted who wrote it.
+    """A function that finds the address of a request's client, trusting `X-Forwarded-For` of known proxies.
 
-    Each proxy appends the address that it was asked from, so the list is walked from its end: what is left of
-    the first address that is not trusted may be made up.
+    Each proxy appends the address of its own client, so the list is read from its end. Everything to the left
+    of the first address that is not trusted may be forged.
     """
 
     def __init__(self, trusted: tuple[Network, ...]) -> None:
@@ -27,10 +27,10 @@ class ClientAddress:
         if address is None or not self._is_trusted(address):
             return _group(address) if address else peer
         for hop in reversed(_forwarded_for(scope)):
-            before = _parse(hop)
-            if before is None:
+            previous = _parse(hop)
+            if previous is None:
                 break
-            address = before
+            address = previous
             if not self._is_trusted(address):
                 break
         return _group(address)
@@ -45,7 +45,7 @@ def _forwarded_for(scope: Scope) -> list[str]:
 
 
 def _parse(text: str) -> Address | None:
-    """Also with a port, as some proxies write it."""
+    """Parse an address, which some proxies write with a port."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -59,7 +59,7 @@ def _parse(text: str) -> Address | None:
 
 
 def _group(address: Address) -> str:
-    """An IPv6 client has at least 2**64 addresses of its own."""
+    """Return an IPv4 address, or the /64 network of an IPv6 address, which is a single client's."""
     if isinstance(address, IPv4Address):
         return str(address)
     return str(IPv6Network((int(address), 64), strict=False).network_address)

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's API has them, for its clients."""
+"""Errors in the format of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ PREFIX = "/v1/"
 
 
 def openai_status(error: RagError) -> int:
+    """Return the HTTP status that OpenAI's API uses for an error."""
     return 400 if isinstance(error, InvalidRequest) else error.status
 
 
@@ -22,6 +23,7 @@ def _type_of(error: RagError) -> Literal["invalid_request_error", "rate_limit_er
 
 
 def openai_error_json(error: RagError, errors: list[FieldProblem] | None, request_id: str) -> bytes:
+    """Render an error as the body of a response."""
     response = ErrorResponse(
         error=ErrorInfo(
             message=error.detail,

@@ -12,7 +12,7 @@ from app.http.problems import MEDIA_TYPE
 
 
 def with_key_scheme(schema: dict[str, Any]) -> dict[str, Any]:
-    """An OpenAPI document in which all but the probes needs a key; its page then has a field for one."""
+    """Mark every operation except the probes as needing a key, so that the docs page has a field for it."""
     schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, operations in schema["paths"].items():
         for operation in operations.values():
@@ -21,7 +21,7 @@ def with_key_scheme(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
-    """Return the OpenAPI document of the API, without the errors that FastAPI adds and no route gives."""
+    """Generate FastAPI's description of the API, without the errors that it adds but that never occur."""
     schema = FastAPI.openapi(app)
     for name, path in schema["paths"].items():
         for operation in path.values():

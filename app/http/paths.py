@@ -1,4 +1,4 @@
-"""The kinds of paths: probes, metrics, documentation, and work."""
+"""Groups of paths: probes, metrics, documentation, and work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from starlette.types import Scope
 PROBES = frozenset({"/health", "/health/live"})
 METRICS = frozenset({"/metrics"})
 _REPEATED = PROBES | METRICS
-# All that FastAPIOffline's page loads.
+# The files that FastAPIOffline's page loads.
 DOCS = frozenset(
     {
         "/docs",
@@ -21,15 +21,15 @@ DOCS = frozenset(
 
 
 def is_work(scope: Scope) -> bool:
-    """Tell whether a request is to be admitted, limited and watched: a question, unlike probes and lists."""
+    """Return True for a POST request, which takes work to answer, unlike probes and lists."""
     return bool(scope["type"] == "http" and scope["method"] == "POST")
 
 
 def route_of(scope: Scope) -> str:
-    """Return the template of the route that took the request: there are few, whatever is asked for."""
+    """Return the template of the request's route, or `none`: a small set of values, unlike paths."""
     return getattr(scope.get("route"), "path", "none")
 
 
 def is_probe(scope: Scope) -> bool:
-    """Tell whether a request is one that machines repeat: a probe, or a scrape of metrics."""
+    """Return True for a request that monitoring repeats every few seconds."""
     return scope["path"] in _REPEATED

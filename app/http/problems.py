@@ -1,4 +1,4 @@
-"""Errors over HTTP: RFC 9457 problem documents, or OpenAI's shape below `/v1/`."""
+"""Errors as responses: RFC 9457 problem documents, or OpenAI's format below `/v1/`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def error_response(
     errors: list[FieldProblem] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """An error as the clients of a path expect it: as a problem document, or in OpenAI's shape."""
+    """Make the response for an error, in the format that the clients of a path expect."""
     current_context().outcome = error.code
     if error.retry_after_s is not None:
         headers = {**(headers or {}), "Retry-After": str(error.retry_after_s)}
@@ -41,6 +41,7 @@ def error_response(
 
 
 def problem_json(error: RagError, errors: list[FieldProblem] | None = None) -> bytes:
+    """Render an error as a problem document."""
     problem = Problem(
         type=f"urn:rag-service:problem:{error.code}",
         title=error.title,
@@ -54,6 +55,7 @@ def problem_json(error: RagError, errors: list[FieldProblem] | None = None) -> b
 
 
 def install_handlers(app: FastAPI) -> None:
+    """Register the handlers of all expected errors."""
     app.add_exception_handler(RagError, _on_rag_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -66,8 +68,9 @@ async def _on_rag_error(request: Request, error: Exception) -> Response:
 
 
 def log_error(error: RagError) -> None:
+    """Log an error of the server, or of what it depends on."""
     if error.status >= 500:
-        # The cause holds what the provider said, which the client does not get to see.
+        # The cause quotes the provider, which the client does not get to see.
         logger.warning("%s: %s (cause: %s)", error.code, error.detail, error.__cause__ or "none")
 
 
@@ -99,7 +102,7 @@ def _field_problem(error: dict[str, Any]) -> FieldProblem:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
-    if error.status_code == 400:  # FastAPI's, for a body that its parser gives up on
+    if error.status_code == 400:  # raised by FastAPI for a body that its parser cannot read
         return error_response(request.url.path, InvalidRequest("body: not valid JSON"))
     known = RagError(str(error.detail))
     known.status, known.title = error.status_code, str(error.detail)
@@ -108,6 +111,6 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 def as_internal_error(error: Exception) -> RagError:
-    """What nobody expected: the log gets all of it, the client the request's id."""
+    """Log an unexpected exception with its traceback; the client gets only the request's id."""
     logger.error("internal error", exc_info=error)
     return RagError("something went wrong; the server's log has the reason under this request id")

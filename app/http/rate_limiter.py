@@ -1,4 +1,4 @@
-"""Count what clients ask, in moving windows."""
+"""A limit on each client's requests, counted in moving windows."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from app.domain.errors import Overloaded
 
 logger = logging.getLogger(__name__)
 
-# A Redis that works answers within a few milliseconds.
+# A healthy Redis answers within a few milliseconds.
 _STORAGE_TIMEOUT_S = 0.25
 _STORAGE_CONNECTIONS = 16
 
 
 class MovingWindows(MemoryStorage):
-    """The library's storage, but for the moving window: it keeps only the times of what was let in.
+    """The library's storage in memory with another moving window, which keeps only the times of requests.
 
-    The stock one looks through all clients with each request, in a thread, and moves all of a client's
-    entries: 80 microseconds instead of 2.
+    The stock one scans all clients for each request, in a thread, and moves all of a client's entries, which
+    takes 80 µs instead of 2.
 
     Attributes:
-        times: by client, monotonic, in their order; who was let in last is the last of them.
+        times: the monotonic times of each client's allowed requests, oldest first; the clients are in the
+            order of their latest request.
     """
 
     def __init__(self) -> None:
@@ -42,11 +43,11 @@ class MovingWindows(MemoryStorage):
         now = time.monotonic()
         self._forget_before(now - expiry)
         times = self.times.get(key) or []
-        over = bisect_left(times, now - expiry)
-        if len(times) - over + amount > limit:
+        expired = bisect_left(times, now - expiry)
+        if len(times) - expired + amount > limit:
             return False
-        if over > len(times) // 2:  # not each time: it moves all that follow
-            del times[:over]
+        if expired > len(times) // 2:  # only then, since deleting moves all later entries
+            del times[:expired]
         times += [now] * amount
         self.times[key] = times
         self.times.move_to_end(key)
@@ -55,9 +56,9 @@ class MovingWindows(MemoryStorage):
     async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         now = time.monotonic()
         times = self.times.get(key) or []
-        over = bisect_left(times, now - expiry)
-        start = times[over] if over < len(times) else now
-        return time.time() - (now - start), len(times) - over
+        expired = bisect_left(times, now - expiry)
+        start = times[expired] if expired < len(times) else now
+        return time.time() - (now - start), len(times) - expired
 
     def _forget_before(self, start: float) -> None:
         while self.times:
@@ -68,33 +69,36 @@ class MovingWindows(MemoryStorage):
 
 
 def make_storage(address: str) -> MemoryStorage | RedisStorage:
-    """
+    """Make the storage of a rate limiter, without connecting to it.
+
     Args:
-        address: `memory://`, or of a Redis. Nothing is connected yet.
+        address: `memory://`, or the address of a Redis.
     """
     if address.startswith("memory:"):
         return MovingWindows()
-    # It would bring its import of 0.3 s into every start.
+    # Imported here, because it takes 0.3 s and most servers do not use it.
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
 
     options: dict[str, Any] = {
         "socket_timeout": _STORAGE_TIMEOUT_S,
         "socket_connect_timeout": _STORAGE_TIMEOUT_S,
-        # Its own tries would hold up requests; a connection that a Redis closed, it opens again without them.
+        # No retries, which would delay requests. A closed connection is opened again even without them.
         "retry": Retry(NoBackoff(), 0),
     }
     return RedisStorage(f"async+{address}", wrap_exceptions=True, implementation="redispy", **options)
 
 
 class Verdict(NamedTuple):
+    """The decision about a request, with the requests left and the seconds until one more is allowed."""
+
     allowed: bool
     remaining: int
     reset_s: int
 
 
 class RateLimiter:
-    """Counts in a moving window; several processes share the count where they share the storage."""
+    """A rate limiter with a moving window; processes that share the storage share the counts."""
 
     def __init__(
         self,
@@ -104,9 +108,12 @@ class RateLimiter:
         refuse_when_down: bool,
         pause_s: float = 5,
     ) -> None:
-        """
+        """Parse the limit.
+
         Args:
-            pause_s: for so long, a storage that did not answer is not asked again.
+            limit: such as `100/minute`.
+            refuse_when_down: refuse all requests while the storage does not answer; otherwise allow all.
+            pause_s: the time for which a storage that did not answer is left out.
         """
         self.limit = parse(limit)
         self._amount, self._expiry_s = self.limit.amount, self.limit.get_expiry()
@@ -114,16 +121,16 @@ class RateLimiter:
         self._storage = storage
         self._refuse_when_down = refuse_when_down
         self._pause_s = pause_s
-        # The client's pool would open a connection for each request of a burst.
+        # Without it, the client's pool would open a connection for each request of a burst.
         self._slots = asyncio.Semaphore(_STORAGE_CONNECTIONS)
         self._down = False
         self._try_at = 0.0
 
     async def take(self, *client: str) -> Verdict | None:
-        """Count a request, if it is allowed; None where the storage does not answer, and all is allowed.
+        """Count a request if it is allowed; None if the storage does not answer and every request is allowed.
 
         Raises:
-            Overloaded: the storage does not answer, and nothing is allowed.
+            Overloaded: the storage does not answer, and every request is refused.
         """
         async with self._slots:
             if self._down:
@@ -132,7 +139,7 @@ class RateLimiter:
                     return None
                 self._try_at = time.monotonic() + self._pause_s
             try:
-                # As the library's moving window does, which makes up the key twice.
+                # These are the two calls of the library's moving window, which formats the key twice.
                 key = self._key_for(*client)
                 allowed = await self._storage.acquire_entry(key, self._amount, self._expiry_s)
                 start, count = await self._storage.get_moving_window(key, self._amount, self._expiry_s)
@@ -151,8 +158,8 @@ class RateLimiter:
     def _note_down(self, error: Exception) -> None:
         self._try_at = time.monotonic() + self._pause_s
         if not self._down:
-            fate = "refused" if self._refuse_when_down else "allowed without a limit"
-            logger.error("RATE_LIMIT_STORAGE does not answer (%s): requests are %s", error, fate)
+            effect = "refused" if self._refuse_when_down else "allowed without a limit"
+            logger.error("RATE_LIMIT_STORAGE does not answer (%s): requests are %s", error, effect)
         self._down = True
 
     def _note_up(self) -> None:

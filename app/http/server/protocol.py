@@ -1,4 +1,4 @@
-"""What the server reads of a client before the application has a say in it."""
+"""Limits on the parts of a request that the server reads before the application sees it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ class _Reading(Enum):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Bounds a request's head, in size and in time, and a body that nobody reads.
+    """uvicorn's httptools protocol with limits on a request's head, in size and time, and on an unread body.
 
-    uvicorn's own reads 300 MB of headers into memory, and waits for ever for the end of a head, also for its
-    first byte; its bounds are for h11 alone. The body, while the application reads it, is `BodyLimit`'s.
+    uvicorn's own protocol reads 300 MB of headers into memory, and waits forever for a head, even for the
+    first byte; its limits apply to h11 only. `BodyLimit` bounds a body while the application reads it.
 
     Attributes:
-        max_head_bytes: of a head that has not ended; one that comes in a single read is `HeaderLimit`'s.
-        head_timeout_s: from the connection, or the head's first byte on one that is used again, to its end.
-        max_unread_bytes: of a body whose answer has been given already, as where a key was missing.
+        max_head_bytes: the limit of a head that is not complete; `HeaderLimit` checks one that arrives in a
+            single read.
+        head_timeout_s: the time for a complete head, from the connection, or on a reused connection from the
+            head's first byte.
+        max_unread_bytes: the limit of a body that arrives after its response, such as after a 401.
     """
 
     max_head_bytes = 64 * 1024
@@ -52,7 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         was_reading, self._began = self._reading, False
         super().data_received(data)
-        # Blank lines before a head begin none, and would keep the connection for ever.
+        # Blank lines do not begin a head, and would otherwise keep the connection open forever.
         idle = was_reading is self._reading is _Reading.NOTHING and not self._began
         if idle or self._reading is _Reading.HEAD or self._is_unread():
             self._wait_for_more(len(data))
@@ -100,7 +102,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _on_deadline(self) -> None:
         if self._reading is _Reading.HEAD and not self._is_answering():
             self._refuse(RequestTimeout(f"the headers did not arrive within {self.head_timeout_s:g} s"))
-        elif self._is_answering():  # the next request's head is late: the one before may still end
+        elif self._is_answering():  # the next request is late, but the previous one is still being answered
             self._start_deadline()
         else:
             self.transport.close()
@@ -109,7 +111,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _refuse(self, error: RagError) -> None:
-        if not self._is_answering():  # else it would stand in the middle of another answer
+        if not self._is_answering():  # otherwise it would end up inside another response
             body = problem_json(error)
             head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
             self.transport.write(STATUS_LINE[error.status] + head.encode() + body)

@@ -1,4 +1,4 @@
-"""Where a server is told to listen: whether it could, and who would reach it."""
+"""Checks of the address that a server is to listen on."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import socket
 
 
 def check_listening(host: str, port: int) -> None:
-    """
+    """Check that a server can listen on an address.
+
     Raises:
         socket.gaierror: this machine has no such address.
-        OSError: it is in use, or this user may not.
+        OSError: the address is in use, or this user may not listen on it.
     """
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         with socket.socket(family, kind, protocol) as listener:
-            # As the server does: a connection that has just ended is not in the way.
+            # The server sets this too: a connection that has just been closed does not block the address.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
+    """Return True if only this machine can reach the address."""
     try:
         found = socket.getaddrinfo(host, None)
-    except OSError:  # it is no address at all, which `check_listening` tells
+    except OSError:  # not an address, which `check_listening` reports
         return False
     return all(ipaddress.ip_address(str(info[4][0]).partition("%")[0]).is_loopback for info in found)

@@ -1,4 +1,4 @@
-"""The process that watches over several servers."""
+"""The supervisor of several worker processes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class Workers(Multiprocess):
-    """Passes a stop on at once: uvicorn's loop looks for signals every 0.5 s, and probes would be told late.
+    """uvicorn's supervisor, which here forwards a signal to stop at once.
 
-    The loop then sends it once more, which a worker that drains does not mind.
+    uvicorn's loop looks for signals only every 0.5 s, so that probes would learn of the stop late. The loop
+    then sends the signal once more, which a draining worker ignores.
     """
 
     def __init__(self, config: Config, sockets: list[socket]) -> None:
@@ -28,11 +29,11 @@ class Workers(Multiprocess):
             signal.signal(number, self._pass_on)
 
     def keep_subprocess_alive(self) -> None:
-        """Says what uvicorn does not: how a worker ended that was not told to."""
+        """Log how a worker ended unexpectedly, which uvicorn does not, and replace it."""
         if not self.should_exit.is_set():
             for process in self.processes:
                 if process.exitcode not in (None, STARTUP_FAILURE):
-                    logger.error("worker %s %s: another is started", process.pid, _end_of(process.exitcode))
+                    logger.error("worker %s %s: it is replaced", process.pid, _end_of(process.exitcode))
         super().keep_subprocess_alive()
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
