@@ -1,1 +1,1 @@
-"""The types that all layers share. Nothing here reads, stores or sends."""
+"""The types that all layers share; nothing here does any I/O."""

@@ -1,7 +1,7 @@
-"""The time by which a request must be answered, known wherever something is waited for.
+"""The deadline of a request, available to everything that waits.
 
-A context variable, because it has to get through LlamaIndex's signatures: an embedding is given a text and
-nothing else. Each request is a task of its own, with which it ends.
+It is kept in a context variable, because it has to pass through LlamaIndex's signatures: an embedding is
+given a text and nothing else. Each request runs in a task of its own, and its deadline ends with that.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 
 def start_deadline(seconds: float) -> None:
-    """For all that this task does from now on."""
+    """Set the deadline of the current task, and of those that it starts from now on."""
     _deadline.set(asyncio.get_running_loop().time() + seconds)
 
 
 def remaining_s() -> float:
-    """Seconds, not below 0; infinite where no deadline was set."""
+    """Return the seconds until the deadline: at least 0, and infinite if none was set."""
     return max(0.0, _deadline.get() - asyncio.get_running_loop().time())
 
 
 def until_deadline(at_most_s: float = math.inf) -> asyncio.Timeout:
-    """A context that raises TimeoutError when the time is up, or after `at_most_s`."""
+    """Make a context manager that raises TimeoutError at the deadline, or after `at_most_s`."""
     limit = min(remaining_s(), at_most_s)
     return asyncio.timeout(None if math.isinf(limit) else limit)

@@ -19,12 +19,12 @@ IndexingError                 the index could not be built or opened; its text t
 ├── IndexLocked               another process is writing
 ├── IndexReadOnly             there is no index, and none can be built
 ├── SnapshotDamaged
-├── SnapshotNotFound          there is none to go back to
-├── FingerprintMismatch       built with another embedding model than is set
-├── EmbeddingChanged          the provider's model became another one during a run
-├── TooManyDocumentsLost      more than MAX_SHRINK of them
-├── DatabaseError             PostgreSQL refuses something
-│   └── DatabaseUnavailable   it cannot be reached
+├── SnapshotNotFound          there is no snapshot to roll back to
+├── FingerprintMismatch       the index was built with another embedding model than the configured one
+├── EmbeddingChanged          the provider's model changed during a run
+├── TooManyDocumentsLost      more than MAX_SHRINK of the documents are gone
+├── DatabaseError             PostgreSQL refused an operation
+│   └── DatabaseUnavailable   PostgreSQL cannot be reached
 └── IndexingCancelled
 """
 
@@ -32,7 +32,7 @@ from __future__ import annotations
 
 
 class RagError(Exception):
-    """An error that a client gets to see: `detail` goes over HTTP, so it holds nothing inner."""
+    """An error that a client sees: `detail` is sent over HTTP, so it must not reveal internals."""
 
     status = 500
     code = "internal_error"
@@ -119,14 +119,14 @@ class ModelTimeout(RagError):
 class IndexingError(Exception):
     """Building or opening an index failed; the text says what is wrong and what to do.
 
-    `/health` shows it to everybody, so it holds nothing of what a provider said; `reason` is for operators.
+    `/health` shows the text to everybody, so it does not quote a provider; `reason` is for operators.
     """
 
     @property
     def reason(self) -> str:
-        """The text, and what the provider said where that was the cause."""
-        said = self.__cause__.__cause__ if self.__cause__ else None
-        return f"{self} ({said})" if said else str(self)
+        """The text, followed by the provider's message if that was the cause."""
+        message = self.__cause__.__cause__ if self.__cause__ else None
+        return f"{self} ({message})" if message else str(self)
 
 
 class NoDocuments(IndexingError):
@@ -162,11 +162,13 @@ class TooManyDocumentsLost(IndexingError):
 
 
 class DatabaseError(IndexingError):
+    """PostgreSQL refused an operation."""
+
     @property
     def reason(self) -> str:
-        """The text, and the first line of what the database said."""
-        said = str(self.__cause__ or "").splitlines()
-        return f"{self} ({said[0]})" if said else str(self)
+        """The text, followed by the first line of the database's message."""
+        lines = str(self.__cause__ or "").splitlines()
+        return f"{self} ({lines[0]})" if lines else str(self)
 
 
 class DatabaseUnavailable(DatabaseError):

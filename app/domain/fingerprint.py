@@ -1,4 +1,4 @@
-"""Which model made an index's vectors."""
+"""The identity of the model that made the vectors of an index."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Fingerprint(BaseModel):
-    """Vectors can be compared only if they agree in all of these."""
+    """An embedding model's identity; only vectors with equal fingerprints can be compared."""
 
     model_config = ConfigDict(frozen=True)
 

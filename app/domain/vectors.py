@@ -1,4 +1,4 @@
-"""Vectors of embeddings."""
+"""Types of embedding vectors."""
 
 from __future__ import annotations
 
