@@ -1,1 +1,1 @@
-"""Measurements, with the naive LlamaIndex service they compare with: `python -m benchmarks [name ...]`."""
+"""Measurements of the service, and of a naive LlamaIndex service for comparison."""

@@ -1,4 +1,4 @@
-"""A client's HTTP/1.1 connection that costs next to nothing: keep-alive, one request at a time."""
+"""A client's HTTP/1.1 connection at almost no cost: keep-alive, one request at a time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ import httptools
 
 
 class Broken(Exception):
-    """The server closed the connection before it had answered."""
+    """The server closed the connection before the end of its response."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A response; `first_at` is the clock's time when the bytes that were looked for had come."""
+    """A response.
+
+    Attributes:
+        first_at: the time at which the bytes given as `first` had arrived.
+    """
 
     status: int
     body: bytes
@@ -24,6 +28,8 @@ class Reply:
 
 
 class Connection(asyncio.Protocol):
+    """An open connection."""
+
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[Reply] | None = None
@@ -35,6 +41,7 @@ class Connection(asyncio.Protocol):
 
     @classmethod
     async def open(cls, port: int) -> Connection:
+        """Connect to a server on this machine."""
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(cls, "127.0.0.1", port)
         return connection
@@ -43,10 +50,10 @@ class Connection(asyncio.Protocol):
         """Send a request and wait for the whole response.
 
         Args:
-            first: bytes of the response, the arrival of which is noted.
+            first: bytes of the response, whose arrival is timed.
 
         Raises:
-            Broken: the connection was closed meanwhile.
+            Broken: the connection was closed before the end of the response.
         """
         if self.closed:
             raise Broken
@@ -99,7 +106,7 @@ class Connection(asyncio.Protocol):
 
 
 class Line:
-    """A connection that is opened when it is needed, and again when it was lost."""
+    """A connection that is opened when it is needed, and reopened after it was lost."""
 
     def __init__(self, port: int, timeout_s: float) -> None:
         self._port = port
@@ -107,11 +114,11 @@ class Line:
         self._connection: Connection | None = None
 
     async def exchange(self, request: bytes, first: bytes | None = None) -> Reply:
-        """As `Connection.exchange`.
+        """Send a request and wait for the whole response; see `Connection.exchange`.
 
         Raises:
-            Broken, OSError: there is no connection; the one that there was is closed.
-            TimeoutError: so is it when the time is up.
+            Broken, OSError: the connection failed, and is closed.
+            TimeoutError: the time is up, and the connection is closed.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -127,14 +134,16 @@ class Line:
             self._connection.abort()
 
 
-# Sent to all; who has no keys does not look at it.
+# Sent to every server; those without keys ignore it.
 API_KEY = "a-key-of-the-benchmarks"
 
 
 def post(path: str, body: bytes) -> bytes:
+    """Make a POST request with a JSON body."""
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     return f"{head}X-API-Key: {API_KEY}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def get(path: str) -> bytes:
+    """Make a GET request."""
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()

@@ -1,8 +1,8 @@
-"""Indexes of any size, made of real text and kept in data/, for the service and for the naive one.
+"""Indexes of any size, made of real text and kept in data/, for the service and for the naive service.
 
 Documents are drawn from pieces of SciFact's abstracts and SQuAD's paragraphs, so that words are as frequent
-as in real text and no two chunks are the same; the service's own chunker cuts them. Both sides get the same
-chunks with the same vectors.
+as in real text and no two chunks are the same. The service's own chunker cuts them, and both sides get the
+same chunks with the same vectors.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PIECE_WORDS = 75
 _PIECES_A_DOCUMENT = 16
 _CHUNKING = Chunking(size=1000, overlap=100, unit=ChunkUnit.CHARACTERS)
 _BATCH = 1000
-# Whatever decides what stands in an index. A kept one that was made by other code is not used again.
+# The code that determines the contents of an index. A kept index that was made by other code is rebuilt.
 _MADE_BY = (
     "app/text/bm25.py",
     "app/text/chunking.py",
@@ -55,12 +55,12 @@ _MADE_BY = (
 
 
 def service_index(chunks: int) -> Path:
-    """An index directory of the service with so many chunks."""
+    """Return an index directory of the service with so many chunks, building it if needed."""
     return _kept(f"service-{chunks}", lambda folder: _build_service(folder, chunks))
 
 
 def entries(chunks: int) -> list[Entry]:
-    """The chunks of that index, in the order in which they were added."""
+    """Make the chunks of `service_index`, in the order in which they were added."""
     made = list(islice(_chunks(), chunks))
     counter = TermCounter()
     vectors = StaticModel().embed([chunk.embed_text for chunk in made])
@@ -71,18 +71,18 @@ def entries(chunks: int) -> list[Entry]:
 
 
 def naive_index(chunks: int) -> Path:
-    """A storage directory of the naive service with so many chunks."""
+    """Return a storage directory of the naive service with so many chunks, building it if needed."""
     return _kept(f"naive-{chunks}", lambda folder: _build_naive(folder, chunks))
 
 
 def questions(count: int) -> list[str]:
-    """Things to ask; the first is a quotation from the first chunk, so that it is answered at any size."""
+    """Return questions; the first one quotes the first chunk, so that an index of any size answers it."""
     quotation = " ".join(next(_chunks()).text.split()[:12])
     return [quotation, *islice(datasets.scifact().queries.values(), count - 1)]
 
 
 def documents() -> Iterator[tuple[str, str]]:
-    """Names and texts in Markdown, without end, always the same ones; each gives about 10 chunks."""
+    """Yield names and Markdown texts without end, always the same ones; each gives about 10 chunks."""
     drawn = random.Random(_SEED)
     for number in count():
         pieces = drawn.sample(_pieces(), _PIECES_A_DOCUMENT)
@@ -144,7 +144,7 @@ def _build_naive(folder: Path, size: int) -> None:
 
 
 def _chunks() -> Iterator[Chunk]:
-    """Chunks without end, each different from the others."""
+    """Yield distinct chunks without end."""
     seen: set[str] = set()
     for name, text in documents():
         page = Page(None, text, tuple(markdown_headings(text)))

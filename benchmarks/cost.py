@@ -1,6 +1,6 @@
-"""Where the processor time of a question goes, in a process without a server around it.
+"""The processor time of each step of a question, in a process without a server around it.
 
-The application is called as a server would call it, so what is missing is the server itself and the waking up
+The application is called as a server would call it, so the figures lack only the server itself and its wakeup
 for each packet.
 """
 
@@ -36,6 +36,7 @@ _CHUNKS = 20_000
 
 
 def measure() -> Report:
+    """Measure both levels: with a provider's models, and without a key."""
     report = Report("cost")
     with Samples.indexed() as samples, provider(Provider()) as upstream:
         settings = Settings(index_dir=samples.index, openai_base_url=f"{upstream.url}/v1")
@@ -56,11 +57,11 @@ async def _measure(report: Report, level: str, settings: Settings) -> None:
     async def nothing(_: QueryRequest, __: EngineDep) -> Response:
         return Response(b"{}", media_type="application/json")
 
-    unheard = all_questions()
+    new_questions = all_questions()
     async with app.router.lifespan_context(app) as state:
         assert state is not None
         engine = state["manager"].current.engine
-        found = [await _passages(engine, question) for question in islice(unheard, _QUESTIONS)]
+        found = [await _passages(engine, question) for question in islice(new_questions, _QUESTIONS)]
         steps: dict[str, Callable[[str, list[Citation]], Awaitable[object]]] = {
             "a request that does nothing": lambda question, _: _post(app, state, "/nothing", question),
             "embedding the question": lambda question, _: engine._embedder.embed(
@@ -78,14 +79,14 @@ async def _measure(report: Report, level: str, settings: Settings) -> None:
         asked: list[tuple[str, list[Citation]]] = []
         for name, step in steps.items():
             if "known" not in name:
-                asked = list(zip(islice(unheard, _QUESTIONS), found, strict=True))
+                asked = list(zip(islice(new_questions, _QUESTIONS), found, strict=True))
             report.add(f"{level}, {name}", await _cost_ms(step, asked), "ms")
 
 
 async def _cost_ms(
     step: Callable[[str, list[Citation]], Awaitable[object]], asked: list[tuple[str, list[Citation]]]
 ) -> float:
-    """Processor time of one step, when so many are under way as in `online`."""
+    """Measure the processor time of one step, with as many concurrent users as in `online`."""
     waiting = iter(asked)
 
     async def user() -> None:

@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own, from a wheel, with the settings of a server of some size."""
+"""A temporary PostgreSQL server from a wheel, configured like a medium-sized server."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _STOP_LIMIT_S = 120.0
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "shared_buffers": "1GB",
-    # With 1 GB, checkpoints that are forced by the load would be part of what is measured.
+    # With the default of 1 GB, the load would force checkpoints during the measurement.
     "max_wal_size": "8GB",
 }
 
 
 @contextlib.contextmanager
 def database() -> Iterator[str]:
-    """A new one, with everything that it has on the disk; gives its address, with a password, over TCP."""
+    """Run a new server with an empty database; yields its TCP address with a password."""
     with TemporaryDirectory(prefix="rag-pg-", ignore_cleanup_errors=True) as folder:
         data, port = Path(folder, "data"), free_port()
         data.mkdir()
-        # Makes the cluster, and a user where root runs it: it refuses to be run by root.
+        # Makes the cluster, and a user if root runs this, because PostgreSQL refuses to run as root.
         wheel = PostgresServer(data, cleanup_mode=None)
         wheel.ensure_pgdata_inited()
         (data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
@@ -53,12 +53,12 @@ def database() -> Iterator[str]:
 
 
 def environment(url: str, schema: str) -> dict[str, str]:
-    """Settings of the service's processes, to keep the index there."""
+    """Make the environment of service processes that keep their index in the database."""
     return {"DATABASE_URL": url, "DB_SCHEMA": schema}
 
 
 def settings(url: str, schema: str, **changed: Any) -> Settings:
-    """The same in this process: defaults, whatever its environment says."""
+    """Make the same settings for this process: otherwise defaults, whatever its environment says."""
     return Settings.model_construct(database_url=SecretStr(url), db_schema=schema, **changed)
 
 
@@ -78,7 +78,7 @@ def _start(wheel: PostgresServer, data: Path, port: int) -> subprocess.Popen[byt
 
 
 def _prepare(socket: str, process: subprocess.Popen[bytes]) -> None:
-    """A password and an empty database, as soon as it accepts connections."""
+    """Set a password and create an empty database, as soon as the server accepts connections."""
     deadline = time.monotonic() + _START_LIMIT_S
     while True:
         try:

@@ -13,7 +13,7 @@ _SHARED = ROOT.parent / "shared" / "data"
 
 
 class MissingData(Exception):
-    """A data set is not there; the text is one line that says where it should be."""
+    """A data set is missing; the text is one line that says where it should be."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Search:
     """A retrieval test collection.
 
     Attributes:
-        documents: title and text, by id.
-        queries: text, by id.
-        relevant: grades of documents, by query.
+        documents: title and text by document id.
+        queries: text by query id.
+        relevant: grade by document id, by query id.
     """
 
     documents: dict[str, tuple[str, str]]
@@ -33,6 +33,8 @@ class Search:
 
 @dataclass(frozen=True)
 class Question:
+    """A question of SQuAD, with the paragraph and article that answer it."""
+
     text: str
     paragraph: str
     article: int
@@ -41,7 +43,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Squad:
-    """Paragraphs by id, with the article each is of; the questions that they answer, and others."""
+    """SQuAD 2.0: paragraphs by id, their articles, the questions that they answer, and others."""
 
     paragraphs: dict[str, str]
     articles: dict[str, int]
@@ -50,14 +52,17 @@ class Squad:
 
 
 def scifact() -> Search:
+    """Read SciFact: claims, and the abstracts that support or refute them."""
     return _search(_folder("scifact"), "corpus.jsonl.gz")
 
 
 def xquad(language: str) -> Search:
+    """Read XQuAD in one language: questions, and the paragraphs that answer them."""
     return _search(_folder("xquad") / language, "corpus.jsonl")
 
 
 def squad2() -> Squad:
+    """Read the development set of SQuAD 2.0."""
     paragraphs: dict[str, str] = {}
     articles: dict[str, int] = {}
     questions: list[Question] = []
@@ -78,13 +83,14 @@ def squad2() -> Squad:
 
 
 def sample_questions(name: str) -> list[dict[str, Any]]:
+    """Read questions about the sample documents."""
     return _jsonl(ROOT / "tests" / "data" / name)
 
 
 def _folder(name: str) -> Path:
     folder = _SHARED / name
     if not folder.is_dir():
-        raise MissingData(f"the data set ../shared/data/{name} is not there, so this cannot be measured")
+        raise MissingData(f"the data set ../shared/data/{name} is missing, so this cannot be measured")
     return folder
 
 

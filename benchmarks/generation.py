@@ -1,4 +1,4 @@
-"""An index in PostgreSQL, made of given chunks as a reindex makes it; and what each step took."""
+"""Publishing an index in PostgreSQL in the way of a reindex, and timing each step."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from app.storage.postgres.generations import ENGINE
 from app.storage.postgres.storage import Building, PostgresStorage
 from benchmarks.report import Report
 
-# A statement, and the seconds that it took.
+# Statements, and the seconds that each took.
 Took = list[tuple[str, float]]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An index in the database, served from now on; times in seconds.
+    """A published index in the database; times in seconds.
 
     Attributes:
-        copying: making the rows, and bringing them to the database with COPY.
-        others: of all indexes but HNSW's.
-        vacuum: with ANALYZE.
-        saving: all after COPY: besides these, writing all rows again where the first ones were of another
-            length than the rest.
-        size: of the table and its indexes, in bytes.
+        copying: making the rows and sending them with COPY.
+        others: building all indexes except HNSW's.
+        vacuum: VACUUM with ANALYZE.
+        saving: everything after COPY: besides the above, rewriting all rows if the first ones have another
+            average length than the rest.
+        size: the size of the table and its indexes, in bytes.
     """
 
     id: str
@@ -55,6 +55,7 @@ class Loaded:
     size: int
 
     def report(self, report: Report) -> None:
+        """Add the figures to a report."""
         label = f"{self.chunks:,} chunks"
         report.add(f"{label}, rows a second by COPY", self.chunks / self.copying, "rows/s")
         report.add(f"{label}, COPY", self.copying, "s")
@@ -68,9 +69,10 @@ class Loaded:
 
 @dataclass(frozen=True)
 class TimedDatabase(Database):
-    """
+    """A database that times its statements.
+
     Attributes:
-        took: of its connections' statements, COPY excepted.
+        took: the statements of its connections, except COPY, with their times.
     """
 
     took: Took = field(default_factory=list)
@@ -82,7 +84,7 @@ class TimedDatabase(Database):
 
 
 def load(settings: Settings, entries: Iterable[Entry]) -> Loaded:
-    """Publish an index of these chunks; batches have the size that a reindex with these settings has."""
+    """Publish an index of these chunks, in batches of the same size as those of a reindex."""
     assert settings.database.url is not None
     database = TimedDatabase(settings.database.url.get_secret_value(), settings.database.schema_name)
     building = Building(

@@ -1,8 +1,8 @@
-"""From a persisted index to the first answered question, with imports and models already in memory.
+"""The time from a stored index to the first answer, with imports and models already in memory.
 
 The files are in the page cache, as when a service restarts on a running machine. The engine drops its files
-from that cache when it closes them, so they are read once before each measurement; what it takes from a disk
-is measured for itself.
+from that cache when it closes them, so they are read once before each measurement; loading from the disk is
+measured separately.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ _REPETITIONS_NAIVE = 2
 
 
 def measure() -> Report:
+    """Measure the service with three sizes, and the naive service with one."""
     report = Report("load")
     sizes = {chunks: service_index(chunks) for chunks in (1_000, 20_000, 100_000)}
     naive = naive_index(20_000)
     times: dict[int, list[float]] = {chunks: [] for chunks in sizes}
     from_disk: dict[int, list[float]] = {chunks: [] for chunks in sizes}
-    # In turns, so that what else the machine does falls on all sizes alike.
+    # In turns, so that other load of the machine affects all sizes alike.
     for _ in range(_REPETITIONS):
         for chunks, folder in sizes.items():
             read_into_cache(folder)
@@ -52,6 +53,7 @@ def _first_answer(side: str, index: Path) -> float:
 
 
 def read_into_cache(folder: Path) -> None:
+    """Read all files of a folder, so that they are in the page cache."""
     for path in folder.rglob("*"):
         if path.is_file():
             path.read_bytes()

@@ -1,8 +1,8 @@
-"""The load, from a process of its own: users who each ask, wait for the answer, and ask again.
+"""A closed-loop load generator in a process of its own: each user asks, waits for the answer, and asks again.
 
 `python -m benchmarks.loadgen` reads a `Load` as JSON from standard input and writes a `Result`. Each user has
-one connection; no question is asked twice. What was answered with anything but the status 200 and the
-expected text is an error, and counts as nothing else.
+one connection, and no question is asked twice. A response without status 200 and the expected text is an
+error, and counts only as that.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import uvloop
 from benchmarks.connection import Broken, Line, Reply, get, post
 from benchmarks.datasets import ROOT
 
-# Without it, a server that refuses at once would be asked as fast as it can refuse.
+# Without a pause, a server that refuses at once would be asked as fast as it can refuse.
 _PAUSE_AFTER_ERROR_S = 0.1
 _PROBE_EVERY_S = 0.05
-# Each stays with one worker of the server: with four, it is likely that no worker is left out.
+# Each probe stays with one worker of the server. Four probes are likely to reach every worker.
 _PROBES = 4
 
 
@@ -37,8 +37,8 @@ class Step:
     """A request; `%s` in the body is replaced by the question, as a JSON string.
 
     Attributes:
-        expected: what must stand in the response.
-        first: the bytes with which the first token arrives, of a stream.
+        expected: texts that the response must contain.
+        first: text that marks the first token of a stream.
     """
 
     path: str
@@ -49,17 +49,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Load:
-    """Who asks what, for how long.
+    """A description of users, their requests and their duration.
 
     Attributes:
-        questions: a file with one question a line, as a JSON string.
-        skip: how many of them have been asked before.
-        steps: the requests that make a query, one after the other.
-        requests: after so many no more are sent, if that is before `seconds` have passed.
-        warm_up_s: of it only the errors are counted.
-        ramp_s: users come evenly spread over this time.
-        timeout_s: longer than that nobody waits for an answer.
-        probe: a path to ask for all the while, on connections of its own.
+        questions: a file with one question per line, as a JSON string.
+        skip: the number of questions that were asked before.
+        steps: the requests that make up a query, one after the other.
+        requests: the number of queries after which the load ends, if that is before `seconds` have passed.
+        warm_up_s: the time in which only errors are counted.
+        ramp_s: the time over which the users start, evenly spread.
+        timeout_s: the longest time that a user waits for an answer.
+        probe: a path to request all the time, on connections of its own.
     """
 
     port: int
@@ -77,7 +77,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Times:
-    """In milliseconds."""
+    """Quantiles of times in milliseconds."""
 
     p50: float
     p90: float
@@ -88,16 +88,16 @@ class Times:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a load.
+    """The outcome of a load.
 
     Attributes:
-        asked: queries that were begun, those of the warm-up too.
-        errors: what went wrong, and how often, from the first query to the last.
-        throughput: queries answered in a second.
-        latency: of the answered queries.
-        first: until their first tokens.
-        probe: until the probed path answered; each failure counts among the errors.
-        cpu_ms: of this process for one query.
+        asked: queries that were begun, including those of the warm-up.
+        errors: kinds of errors and their numbers, from the first query to the last.
+        throughput: answered queries per second.
+        latency: times of the answered queries.
+        first: times until their first tokens.
+        probe: response times of the probed path; its failures count among the errors.
+        cpu_ms: processor time of the load generator per query.
     """
 
     asked: int
@@ -110,7 +110,7 @@ class Result:
 
 
 def run_load(load: Load) -> Result:
-    """Generate a load from a process of its own."""
+    """Generate a load in a process of its own."""
     limit_s = load.ramp_s + load.warm_up_s + load.seconds + len(load.steps) * load.timeout_s + 60
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.loadgen"],
@@ -129,7 +129,7 @@ def run_load(load: Load) -> Result:
 
 
 def middle(results: list[Result]) -> Result:
-    """The one of median throughput, with the errors of all."""
+    """Return the result of median throughput, with the errors of all results."""
     ordered = sorted(results, key=lambda each: each.throughput)
     errors: Counter[str] = Counter()
     for each in results:
@@ -204,7 +204,7 @@ class _Run:
 
     def result(self) -> Result:
         counted = [each for each in self.answered if each[0] >= self.counted_from]
-        # Of a load of so many seconds: what is answered later has a latency, but is no throughput.
+        # Answers after the end of the load have a latency, but do not count for the throughput.
         ends = [ended for _, ended, _ in self.answered if self.counted_from <= ended <= self.ends]
         seconds = (
             self.load.seconds if self.load.requests is None else max(ends, default=0) - self.counted_from
@@ -222,7 +222,7 @@ class _Run:
 
 
 class _Wrong(Exception):
-    """Not the answer that was expected."""
+    """The response is not the expected one."""
 
 
 def _check(reply: Reply, step: Step) -> None:
@@ -265,6 +265,7 @@ def _load(found: dict[str, Any]) -> Load:
 
 
 def main() -> None:
+    """Read a load, generate it, and print its result."""
     load = _load(json.load(sys.stdin))
     with Path(load.questions).open("rb") as file:
         questions = (line.rstrip() for line in islice(file, load.skip, None))

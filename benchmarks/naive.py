@@ -1,4 +1,4 @@
-"""The naive service's index: what LlamaIndex's tutorial builds, with its default store.
+"""The naive service's index, built by LlamaIndex's tutorial with its default store.
 
 The embedding model is the service's own, and there is no LLM, so that only index and store are compared.
 """
@@ -22,6 +22,8 @@ from llama_index.core.schema import TextNode
 
 
 class NaiveIndex:
+    """A LlamaIndex `VectorStoreIndex` with its default store."""
+
     def __init__(self, index: VectorStoreIndex) -> None:
         self._index = index
 
@@ -29,6 +31,7 @@ class NaiveIndex:
     def of_documents(
         cls, folder: Path, embedding: BaseEmbedding, splitter: TokenTextSplitter | None = None
     ) -> NaiveIndex:
+        """Read, split and embed the files of a folder."""
         documents = SimpleDirectoryReader(str(folder)).load_data()
         return cls(
             VectorStoreIndex.from_documents(
@@ -38,14 +41,15 @@ class NaiveIndex:
 
     @classmethod
     def of_nodes(cls, nodes: list[TextNode], embedding: BaseEmbedding) -> NaiveIndex:
-        """Of nodes that carry their embeddings: an exact number of chunks, the same as the service's."""
+        """Make an index of nodes that have embeddings, so that it has the same chunks as the service."""
         return cls(VectorStoreIndex(nodes, embed_model=embedding, transformations=[TokenTextSplitter()]))
 
     @classmethod
     def load(cls, folder: Path, embedding: BaseEmbedding) -> NaiveIndex:
+        """Load the index that `save` wrote."""
         storage = StorageContext.from_defaults(persist_dir=str(folder))
-        # The default, SentenceSplitter, reads nltk's data and fails where packages are hard-linked. None is
-        # used after loading, and this one is made faster.
+        # The default, SentenceSplitter, reads nltk's data and fails if packages are hard-linked. No splitter
+        # is used after loading, and this one is faster to make.
         index = load_index_from_storage(storage, embed_model=embedding, transformations=[TokenTextSplitter()])
         assert isinstance(index, VectorStoreIndex)
         return cls(index)

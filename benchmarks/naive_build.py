@@ -1,6 +1,6 @@
-"""Build the naive index of a folder, and tell how long that took: `python -m benchmarks.naive_build FOLDER`.
+"""`python -m benchmarks.naive_build FOLDER` builds the naive index of a folder, and prints its time.
 
-Imports and the embedding model are done before the clock starts; it stops when the index is on the disk.
+The clock starts after the imports and the loading of the model, and stops when the index is on the disk.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from benchmarks.naive import NaiveIndex
 
 
 def main() -> None:
+    """Build the index, and print its number of chunks and its time as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--chunk-tokens", type=int, help="by default LlamaIndex's own default, 1,024")

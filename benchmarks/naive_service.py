@@ -25,20 +25,26 @@ _API_KEY = "sk-benchmark"
 
 
 class Question(BaseModel):
+    """The body of a request."""
+
     query: str
 
 
 class Answer(BaseModel):
+    """The body of a response."""
+
     answer: str
     sources: list[str]
 
 
 def embedding_model(provider_url: str) -> OpenAIEmbedding:
+    """Make LlamaIndex's own embedding for a provider."""
     return OpenAIEmbedding(model="text-embedding-3-small", api_base=provider_url, api_key=_API_KEY)
 
 
 @contextmanager
 def naive_service(storage: Path, provider_url: str) -> Iterator[Replica]:
+    """Run the naive service in a process of its own."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.naive_service", f"--port={port}"]
     command += [f"--storage={storage}", f"--provider={provider_url}"]
@@ -47,6 +53,7 @@ def naive_service(storage: Path, provider_url: str) -> Iterator[Replica]:
 
 
 def create_app(storage: Path, provider_url: str) -> FastAPI:
+    """Make the application of the naive service, over a stored index."""
     _use(provider_url)
     index = load_index_from_storage(StorageContext.from_defaults(persist_dir=str(storage)))
     query_engine = index.as_query_engine(similarity_top_k=5)
@@ -68,12 +75,13 @@ def create_app(storage: Path, provider_url: str) -> FastAPI:
 def _use(provider_url: str) -> None:
     Settings.llm = OpenAI("gpt-4o-mini", api_base=provider_url, api_key=_API_KEY)
     Settings.embed_model = embedding_model(provider_url)
-    # The default, SentenceSplitter, reads nltk's data and fails where packages are hard-linked. Nothing is
-    # split here. Tokens are counted with the default tokenizer, which LlamaIndex brings along.
+    # The default, SentenceSplitter, reads nltk's data and fails if packages are hard-linked. Nothing is split
+    # here. Tokens are counted with the default tokenizer, which comes with LlamaIndex.
     Settings.node_parser = TokenTextSplitter()
 
 
 def main() -> None:
+    """Serve a stored index."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.naive_service", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--storage", type=Path, required=True)

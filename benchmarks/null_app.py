@@ -1,9 +1,9 @@
-"""What FastAPI costs by itself: `python -m benchmarks.null_app --port 9000`.
+"""An application that measures FastAPI itself: `python -m benchmarks.null_app --port 9000`.
 
-One route that reads a body with the same fields as the service's and gives a small answer, served as the
-service is: one worker, uvloop, httptools, no access log. With `--layers`, behind all that the service's
-requests pass through (a key, a rate limit, bounds, the request's line in the log as JSON, metrics), and with
-its rare garbage collections, since what it has loaded is as large.
+One route reads a body with the same fields as the service's and returns a small answer. It is served like
+the service: one worker, uvloop, httptools, no access log. With `--layers`, it runs behind the service's
+middleware (key, rate limit, size limits, log lines as JSON, metrics), and with its rare garbage collections,
+since it has loaded as many modules.
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ from benchmarks.processes import Replica, free_port, running
 
 
 class NullRequest(BaseModel):
+    """A request with the fields of the service's."""
+
     query: str
     top_k: int | None = None
     filters: dict[str, str | list[str]] | None = None
 
 
 class NullAnswer(BaseModel):
+    """A response with two of the fields of the service's."""
+
     answer: str
     status: str
 
@@ -45,16 +49,19 @@ app = FastAPI()
 
 @app.post("/query")
 async def query(request: NullRequest) -> NullAnswer:
+    """Return the question as its answer."""
     return NullAnswer(answer=request.query, status="answered")
 
 
 @app.get("/health")
 async def health() -> dict[str, str]:
+    """Report that the application runs."""
     return {"status": "ok"}
 
 
 @contextmanager
 def null_app(*, layers: bool = False) -> Iterator[Replica]:
+    """Run the application in a process of its own, with or without the service's middleware."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.null_app", f"--port={port}"]
     with running([*command, "--layers"] if layers else command, port=port, ready="/health") as server:
@@ -62,6 +69,7 @@ def null_app(*, layers: bool = False) -> Iterator[Replica]:
 
 
 def serve(application: FastAPI, port: int, *, protocol: str = "httptools") -> None:
+    """Serve an application with uvicorn, with the same options as the service."""
     uvicorn.run(
         application,
         host="127.0.0.1",
@@ -85,6 +93,7 @@ def _add_middleware() -> None:
 
 
 def main() -> None:
+    """Serve the application."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.null_app", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--layers", action="store_true")

@@ -1,8 +1,8 @@
-"""Building an index keyless: all of it, what has changed, and nothing; beside the naive build.
+"""Builds of an index without a key, compared with the naive build: a full one, of changes, and of no change.
 
-The service is timed as an operator sees it, from the start of `scripts/reindex.py` to its end, imports and
-checks included, with nothing of the run before left to be written to the disk. The naive build is timed
-without its imports, and over fewer documents, since its time a chunk does not fall with their number.
+The service is timed as an operator sees it, from the start of `scripts/reindex.py` to its end, including
+imports and checks, after the previous run's writes have been flushed to the disk. The naive build is timed
+without its imports, and over fewer documents, since its time per chunk does not fall with their number.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.service import keyless_environment
 _DOCUMENTS = 7_500
 _TENTH = _DOCUMENTS // 10
 _NAIVE_DOCUMENTS = 200
-# With chunks of as many tokens, a text gives the naive build about as many chunks as the service's.
+# With chunks of this many tokens, the naive build makes about as many chunks of a text as the service.
 _CHUNK_TOKENS = 170
 _CHANGED = _DOCUMENTS // 100
 _REPETITIONS = 3
@@ -43,8 +43,8 @@ class Build:
     """A run of `scripts/reindex.py`.
 
     Attributes:
-        peak: memory of all its processes together, at most.
-        told: what it printed.
+        peak: the highest memory of all its processes together.
+        told: the JSON object that it printed.
     """
 
     seconds: float
@@ -57,6 +57,7 @@ class Build:
 
 
 def measure() -> Report:
+    """Measure builds of the service and of the naive index."""
     report = Report("offline")
     with TemporaryDirectory(prefix="rag-benchmark-") as folder:
         texts = [text for _, text in islice(documents(), _DOCUMENTS)]
@@ -114,7 +115,7 @@ def _written(folder: Path, texts: Sequence[str]) -> Path:
 
 
 def _change(folder: Path, numbers: Sequence[int]) -> None:
-    """A sentence is added to each, which changes its last chunk."""
+    """Add a sentence to each document, which changes its last chunk."""
     for number in numbers:
         with (folder / f"{number:06d}.md").open("a", encoding="utf-8") as file:
             file.write(f" Item {number} was amended on day {time.time_ns()}.")
@@ -140,7 +141,7 @@ def _reindex(source: Path, index: Path) -> Build:
 
 
 class _Peak:
-    """Looks at a process and all that it starts, until it has ended."""
+    """A thread that samples the memory of a process and its descendants until `most` is called."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -161,7 +162,7 @@ class _Peak:
 
 
 def _naive(folder: Path) -> list[float]:
-    """Milliseconds a chunk: with LlamaIndex's default size of chunks, and with one like the service's."""
+    """Measure milliseconds per chunk, with LlamaIndex's default chunk size and with that of the service."""
     return [_naive_ms_a_chunk(folder, *sizes) for sizes in ([], [f"--chunk-tokens={_CHUNK_TOKENS}"])]
 
 

@@ -1,7 +1,7 @@
-"""Questions over HTTP: what they cost, how many are answered at once, and when the first token comes.
+"""Questions over HTTP: their cost, the throughput under load, and the time to the first token.
 
-Server, load generator and provider are processes of their own, and each side that is compared runs in the
-same minutes on the same machine.
+Server, load generator and provider are separate processes, and the sides that are compared run in the same
+minutes on the same machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _QUESTIONS = 150_000
 _AT_ONCE = Provider()
 _TYPICAL = Provider(embedding_ms=100, chat_ms=500)
 _STREAMED = Provider(embedding_ms=100, chat_ms=500, tokens=20, token_ms=20)
-# Users come evenly over a few times the time of an answer, and are counted over a whole number of these.
+# The time of an answer. Users start evenly over a few cycles, and are counted over a whole number of them.
 _CYCLE_S = 0.6
 _REPETITIONS = 3
 # For loads that end with a number of requests.
@@ -41,6 +41,7 @@ _LIMIT_S = 300
 
 
 def measure() -> Report:
+    """Measure the service, the naive service, the provider itself and the null app."""
     report = Report("online")
     with TemporaryDirectory(prefix="rag-benchmark-") as folder, Samples.indexed() as samples:
         questions = write_questions(Path(folder, "questions.jsonl"), _QUESTIONS)
@@ -53,7 +54,7 @@ def measure() -> Report:
 
 
 def _measure_cpu(report: Report, samples: Samples, questions: Path) -> None:
-    """CPU time of a query, when nothing has to be waited for."""
+    """Measure the CPU time of a query when the provider answers at once."""
     users = 8
     with ExitStack() as stack:
         upstream = stack.enter_context(provider(_AT_ONCE))
@@ -75,7 +76,7 @@ def _measure_cpu(report: Report, samples: Samples, questions: Path) -> None:
 
 
 def _measure_hundred_users(report: Report, samples: Samples, questions: Path) -> Result:
-    """One worker against a provider of common latency; gives what the naive service did."""
+    """Load one worker with a provider of common latency; return the result of the naive service."""
     users, limit = 100, _TYPICAL.limit(100)
     with ExitStack() as stack:
         upstream = stack.enter_context(provider(_TYPICAL))
@@ -92,7 +93,7 @@ def _measure_hundred_users(report: Report, samples: Samples, questions: Path) ->
 
 
 def _measure_thousand_users(report: Report, samples: Samples, questions: Path, naive_100: Result) -> None:
-    """Two workers; is the event loop still there for a probe?"""
+    """Load two workers, and measure how soon the event loop answers a probe."""
     users, path = 1_000, "/health/live"
     with ExitStack() as stack:
         upstream = stack.enter_context(provider(_TYPICAL))
@@ -106,7 +107,7 @@ def _measure_thousand_users(report: Report, samples: Samples, questions: Path, n
         if each.probe is not None:
             report.add(f"{label}, {path} p99", each.probe.p99, "ms")
             report.add(f"{label}, {path} max", each.probe.max, "ms", at_most=bar)
-    # A good part of the naive service's queries time out under so many users: it is taken at its best.
+    # Many of the naive service's queries time out with so many users, so its better load counts.
     best = max(slow.throughput, naive_100.throughput)
     report.add(
         f"service, {users:,} users / naive, at its better of 100 and {users:,}, throughput",
@@ -116,7 +117,7 @@ def _measure_thousand_users(report: Report, samples: Samples, questions: Path, n
 
 
 def _measure_first_token(report: Report, samples: Samples, questions: Path) -> None:
-    """What the service adds to the time until the first token, which the provider alone takes."""
+    """Measure how much the service adds to the provider's time until the first token."""
     with ExitStack() as stack:
         upstream = stack.enter_context(provider(_STREAMED))
         direct = direct_side(upstream, questions)
@@ -133,16 +134,16 @@ def _measure_first_token(report: Report, samples: Samples, questions: Path) -> N
 
 
 def _measure_keyless(report: Report, questions: Path) -> None:
-    """Without a provider: how near to what FastAPI takes by itself?"""
+    """Compare the throughput without a provider with that of FastAPI itself."""
     users, chunks = 32, 20_000
     service_results, null_results = [], []
     with keyless_side(service_index(chunks), questions) as service, null_side(questions) as null:
         for side in (service, null):
             side.load(users, _LIMIT_S, requests=300)
-        # Fewer together than there are real questions that are no pairs.
+        # Fewer in total than there are single questions, so that no pairs are asked.
         for _ in range(5):
             service_results.append(service.load(users, _LIMIT_S, requests=1_100))
-            # The same again: it keeps nothing.
+            # The same questions again, as it has no cache.
             null.asked = 0
             null_results.append(null.load(users, _LIMIT_S, requests=6_000))
     ours, bare = middle(service_results), middle(null_results)
@@ -152,12 +153,12 @@ def _measure_keyless(report: Report, questions: Path) -> None:
 
 
 def _steady(side: Side, users: int, cycles: int, **options: str) -> Result:
-    """Counted when the start is over and every user has come."""
+    """Load a side, counting from the time when all users have started and warmed up."""
     return side.load(users, seconds=cycles * _CYCLE_S, warm_up_s=5 * _CYCLE_S, ramp_s=5 * _CYCLE_S, **options)
 
 
 def _bar(name: str) -> float | None:
-    """Errors are only forbidden to the service."""
+    """Return the bar for errors, which only the service has."""
     return 0 if name.startswith("service") else None
 
 

@@ -1,4 +1,4 @@
-"""What the layers around the routes cost: the null app behind all of them, and without."""
+"""The cost of the middleware around the routes: the null app with all of it, and without."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _LIMIT_S = 60.0
 
 
 def measure() -> Report:
+    """Measure both in turns."""
     report = Report("overhead")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="rag-benchmark-")))

@@ -1,7 +1,7 @@
-"""An index in PostgreSQL: loading it, retrieval beside the embedded engine's, recall, and the pool.
+"""An index in PostgreSQL: loading, retrieval compared with the embedded engine, recall, and the pool.
 
-Both stores are searched in this process, over the same chunks, with the same questions and vectors, in turn.
-PostgreSQL is a process tree of its own, asked over TCP with a password.
+Both stores are searched from this process in turn, over the same chunks, with the same questions and vectors.
+PostgreSQL is a process tree of its own, reached over TCP with a password.
 """
 
 from __future__ import annotations
@@ -49,16 +49,17 @@ _QUESTIONS = 600
 _WARM_UP = 100
 _DEFAULT_EF = FIELDS["hnsw_ef_search"].default
 _OTHER_EFS = (40, 100, 200, 400)
-# A connection for each takes many times as long.
+# Fewer questions, since opening a connection for each one takes many times as long.
 _CONNECTIONS = 200
 _SCHEMA = "benchmark"
 
 
 @dataclass(frozen=True)
 class Questions:
-    """
+    """Questions with the results of an exact search.
+
     Attributes:
-        expected: the nearest chunks of each, by exact search.
+        expected: the ids of the nearest chunks of each question.
     """
 
     queries: list[VectorStoreQuery]
@@ -71,6 +72,7 @@ class Questions:
 
 
 def measure(chunks: int = _CHUNKS) -> Report:
+    """Measure an index of so many chunks in both stores."""
     report = Report("postgres")
     on_disk, entries = corpus.service_index(chunks), corpus.entries(chunks)
     with database() as url, _embedded(on_disk) as embedded:
@@ -85,7 +87,7 @@ def measure(chunks: int = _CHUNKS) -> Report:
 
 @contextmanager
 def _embedded(folder: Path) -> Iterator[EdgeVectorStore]:
-    """The store of an index on disk, which it leaves as it was."""
+    """Open the store of an index on disk, and restore the times of its files afterwards."""
     snapshots = SnapshotStore(folder, keep=1)
     current = snapshots.current_id()
     assert current is not None
@@ -100,7 +102,7 @@ def _embedded(folder: Path) -> Iterator[EdgeVectorStore]:
 async def _measure_searches(
     report: Report, configured: Settings, index_id: str, embedded: EdgeVectorStore, questions: Questions
 ) -> None:
-    """The embedded engine, and PostgreSQL with each `hnsw.ef_search`."""
+    """Measure the embedded engine, and PostgreSQL with each `hnsw.ef_search`."""
     async with AsyncExitStack() as stack:
         sides: dict[str, Ask] = {"embedded": embedded.afind}
         for ef in sorted({*_OTHER_EFS, _DEFAULT_EF}):
@@ -130,7 +132,7 @@ def _name(ef: int) -> str:
 async def _measure_pool(
     report: Report, configured: Settings, index_id: str, queries: list[VectorStoreQuery]
 ) -> None:
-    """A connection of the pool, and one that is made, prepared and closed for each request."""
+    """Compare connections of the pool with ones that are made, prepared and closed for each request."""
     async with opened(configured, index_id) as (store, servers):
         fresh = _Fresh(configured, servers, index_id)
         pooled, new, connecting = await times(
@@ -143,7 +145,7 @@ async def _measure_pool(
 
 
 class _Fresh:
-    """Searches by a connection of its own, with the session's settings and types that one of the pool has."""
+    """A store that opens a connection for each search, with the session settings and types of the pool's."""
 
     def __init__(self, configured: Settings, servers: Replicas, index_id: str) -> None:
         chunks = servers.load(index_id)[1]

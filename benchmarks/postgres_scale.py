@@ -1,8 +1,8 @@
-"""An index of a million chunks in PostgreSQL: building it, and searching it.
+"""Building and searching an index of a million chunks in PostgreSQL.
 
-They are 100,000 chunks ten times: with the same text, other ids, and vectors that are turned away from the
-original by a noise of 0.3 of its length, so that copies are as far apart as similar chunks are. What is
-searched by words is thus as frequent as in a corpus of that size, and its ties are more.
+These are ten copies of 100,000 chunks, with the same text, other ids, and noise of 0.3 of a vector's length,
+so that copies are as far apart as similar chunks are. Terms are thus as frequent as in a corpus of that size,
+but lexical scores have more ties.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CHUNKS = 100_000
 _COPIES = 10
 _NOISE = 0.3
 _SEED = 20261120
-# The graph of a million chunks does not fit into the default of 512, and would take many times as long.
+# The graph of a million chunks does not fit into the default of 512 MB, and would take many times as long.
 _MAINTENANCE_MB = 2048
 _QUESTIONS = 400
 _WARM_UP = 100
@@ -46,6 +46,7 @@ _EFS = (100, 200, 400)
 
 
 def measure(chunks: int = _CHUNKS, copies: int = _COPIES) -> Report:
+    """Measure an index of so many copies of so many chunks."""
     report = Report("postgres_scale")
     originals = corpus.entries(chunks)
     vectors = _perturbed(matrix(originals), copies)
@@ -58,7 +59,7 @@ def measure(chunks: int = _CHUNKS, copies: int = _COPIES) -> Report:
 
 
 def _perturbed(vectors: Floats, copies: int) -> Floats:
-    """Shape (copies * chunks, dimensions), at length 1; the first copy is as it was."""
+    """Copy vectors to shape (copies * chunks, dimensions), of length 1, with noise in all but the first."""
     generator = np.random.default_rng(_SEED)
     made = np.tile(vectors, (copies, 1))
     chunks, dimensions = vectors.shape

@@ -1,7 +1,7 @@
 """One measurement in a process of its own: `python -m benchmarks.probe service|naive`.
 
-`INDEX_DIR` names the index, standard input holds the questions, and one JSON object is written. Imports and
-the embedding model come before everything that is measured.
+`INDEX_DIR` names the index, standard input holds the questions, and one JSON object is written. The imports
+and the embedding model are loaded before the measurement.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.service import keyless_environment
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident memory in MiB; `files` is the part that is mapped from files, which the kernel can drop."""
+    """Resident memory in MiB; `files` is the part mapped from files, which the kernel can drop."""
 
     total: float
     files: float
@@ -35,7 +35,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Probe:
-    """Times in milliseconds; a retrieval's is the median over all questions but the first."""
+    """Times in milliseconds and memory; `retrieval_ms` is the median over all questions but the first."""
 
     first_answer_ms: float
     retrieval_ms: float
@@ -48,7 +48,7 @@ class Probe:
 
 
 def run_probe(side: str, index: Path, questions: list[str]) -> Probe:
-    """Measure in a fresh process; the first question must be one that the index answers."""
+    """Measure in a new process; the index must answer the first question."""
     with TemporaryDirectory(prefix="rag-benchmark-") as folder:
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.probe", side],
@@ -109,6 +109,7 @@ def _memory() -> Memory:
 
 
 def main() -> None:
+    """Measure the side that the command line names."""
     settings, questions = load_settings(), json.load(sys.stdin)
     if sys.argv[1] == "service":
         probe = asyncio.run(_probe_service(settings, questions))

@@ -1,4 +1,4 @@
-"""Servers as processes of their own: starting and stopping them, and what they cost."""
+"""Servers as separate processes: starting, stopping, and measuring their processor time and memory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from benchmarks.datasets import ROOT
 _READY_LIMIT_S = 120.0
 _STOP_LIMIT_S = 30.0
 _ANSWER_LIMIT_S = 5.0
-# Of CPU in half a second.
+# The processor time in half a second up to which a server counts as idle.
 _IDLE_S = 0.05
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident memory of a process tree in MiB: pages that its processes share count once.
+    """Resident memory of a process tree in MiB; pages that its processes share count once.
 
-    `anonymous` is the part that is not mapped from files, which the kernel cannot drop.
+    Attributes:
+        anonymous: the part not mapped from files, which the kernel cannot drop.
     """
 
     total: float
@@ -35,6 +36,8 @@ class Memory:
 
 @dataclass(frozen=True)
 class Replica:
+    """A running server."""
+
     process: subprocess.Popen[bytes]
     port: int
     log: Path
@@ -44,21 +47,21 @@ class Replica:
         return f"http://127.0.0.1:{self.port}"
 
     def cpu_s(self) -> float:
-        """User and system time of the process and all that it started."""
+        """Return the user and system time of the process and its descendants."""
         return sum(_cpu_ticks(pid) for pid in tree(self.process.pid)) / _TICKS_A_SECOND
 
     def memory(self) -> Memory:
         return memory_of(self.process.pid)
 
     def settle(self) -> None:
-        """Wait until it has nothing to do: one worker of several answers before the others have started."""
+        """Wait until the server is idle, as one worker answers before the others have started."""
         deadline = time.monotonic() + _READY_LIMIT_S
         while time.monotonic() < deadline:
             before = self.cpu_s()
             time.sleep(0.5)
             if self.cpu_s() - before < _IDLE_S:
                 return
-        raise RuntimeError(f"the server does not come to rest: {self.output()}")
+        raise RuntimeError(f"the server does not become idle: {self.output()}")
 
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
@@ -68,7 +71,7 @@ class Replica:
 def running(
     command: Sequence[str], *, port: int, ready: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[Replica]:
-    """A server, from when it answers 200 at the path `ready` to the end of the context.
+    """Run a server, and wait until it answers 200 at the path `ready`.
 
     Its working directory is a temporary one, so that no `.env` is read; its output goes to a file there.
     """
@@ -92,7 +95,7 @@ def running(
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process, and if it does not, all that it started as well."""
+    """Terminate a process, or kill it and its descendants if it does not end."""
     process.terminate()
     try:
         process.wait(_STOP_LIMIT_S)
@@ -104,6 +107,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
+    """Return a port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -111,7 +115,7 @@ def free_port() -> int:
 
 
 def tree(root: int) -> list[int]:
-    """The process and its descendants."""
+    """Return the ids of a process and its descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -124,7 +128,7 @@ def tree(root: int) -> list[int]:
 
 
 def memory_of(root: int) -> Memory:
-    """Of the process and its descendants."""
+    """Return the memory of a process and its descendants."""
     found = [_memory(pid) for pid in tree(root)]
     return Memory(sum(each.total for each in found), sum(each.anonymous for each in found))
 
@@ -139,7 +143,7 @@ def _wait_until_ready(server: Replica, path: str) -> None:
 
 
 def is_ready(port: int, path: str) -> bool | None:
-    """Does a GET get 200? None where nobody listens. Cheap, so that asking often delays nothing."""
+    """Return True if a GET request gets 200, None if nothing listens; cheap enough for frequent polling."""
     with socket.socket() as connection:
         connection.settimeout(_ANSWER_LIMIT_S)
         try:
@@ -155,12 +159,12 @@ def is_ready(port: int, path: str) -> bool | None:
 
 
 def _stat(pid: int) -> list[str]:
-    """/proc/PID/stat from the state on: what stands before is the name, which may hold anything."""
+    """Read /proc/PID/stat from the state on; the name before it may contain anything."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _cpu_ticks(pid: int) -> int:
-    """With what it waited for, so that children that have ended are counted, too."""
+    """Return the processor time of a process, including that of its ended children."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return sum(int(field) for field in _stat(pid)[11:15])
     return 0

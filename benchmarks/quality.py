@@ -1,6 +1,6 @@
-"""Does it find the right passages and quote the right answers? Asked over HTTP, with no key set.
+"""The quality of retrieval and of extractive answers, over HTTP and without a key.
 
-The measures of retrieval are trec_eval's, by way of `ir_measures`.
+The measures of retrieval are trec_eval's, computed by `ir_measures`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from benchmarks.service import Client, serve, serve_files, written
 _TOP_K = 50
 _SEED = 20261120
 
-# The documents of a query's passages, best first, by query.
+# The documents of each query's passages, best first, by query id.
 Rankings = dict[str, list[str]]
 
 
 def measure() -> Report:
+    """Measure SciFact, XQuAD, SQuAD 2.0 and the sample documents."""
     report = Report("quality")
     _scifact(report)
     for language, bar in (("zh", 0.90), ("th", None), ("ar", None)):
@@ -53,7 +54,7 @@ def _scifact(report: Report) -> None:
 
 
 def scifact_folder(search: Search) -> AbstractContextManager[Path]:
-    """Its abstracts, a file each."""
+    """Write the abstracts to a folder, one per file."""
     return written(
         {f"{name}.md": f"# {title}\n\n{text}\n" for name, (title, text) in search.documents.items()}
     )
@@ -67,7 +68,7 @@ def scifact_rankings(search: Search, folder: Path, **settings: str) -> Rankings:
 
 def mean(measure: Measure, search: Search, rankings: Rankings) -> float:
     """Return a measure's mean over all judged queries."""
-    # No two documents have the same score, since trec_eval sorts those that do by their names.
+    # Every document gets a score of its own, since trec_eval sorts equal scores by name.
     run = {query: {name: -place for place, name in enumerate(ranking)} for query, ranking in rankings.items()}
     return float(calc_aggregate([measure], search.relevant, run)[measure])
 
@@ -91,7 +92,7 @@ def _squad_found(report: Report, squad: Squad) -> None:
 
 
 def _squad_declined(report: Report, squad: Squad) -> None:
-    """Every other article is indexed; the questions on the rest are off topic, but share words with it."""
+    """Index every other article, and ask about all: questions on the rest are off topic, but share words."""
     indexed = {
         f"{name}.txt": text for name, text in squad.paragraphs.items() if squad.articles[name] % 2 == 0
     }

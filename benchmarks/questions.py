@@ -1,4 +1,4 @@
-"""Questions that never repeat: SciFact's claims and SQuAD's questions, and from then on pairs of them."""
+"""Questions that never repeat: SciFact's claims and SQuAD's questions, followed by pairs of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SEED = 20261120
 
 
 def write_questions(path: Path, number: int) -> Path:
-    """So many questions, one a line, each as a JSON string."""
+    """Write so many questions to a file, one per line as a JSON string."""
     with path.open("w", encoding="utf-8") as lines:
         lines.writelines(f"{json.dumps(question)}\n" for question in islice(all_questions(), number))
     return path
@@ -23,7 +23,7 @@ def write_questions(path: Path, number: int) -> Path:
 
 @cache
 def single_questions() -> list[str]:
-    """Real ones, each once, always in the same order."""
+    """List the distinct questions of the data sets, always in the same order."""
     squad = datasets.squad2()
     texts = [
         *datasets.scifact().queries.values(),
@@ -36,7 +36,7 @@ def single_questions() -> list[str]:
 
 
 def all_questions() -> Iterator[str]:
-    """Without end."""
+    """Yield questions without end."""
     singles = single_questions()
     yield from singles
     for distance in count(1):

@@ -1,4 +1,4 @@
-"""The service over HTTP with its index in PostgreSQL: does it find as much; two replicas."""
+"""The service over HTTP with its index in PostgreSQL: its retrieval quality, and two replicas under load."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ _QUESTIONS = 60_000
 
 
 def measure() -> Report:
+    """Measure quality and load with one database server."""
     report = Report("replicas")
     with database() as url:
         _measure_quality(report, environment(url, "scifact"))
@@ -39,7 +40,7 @@ def measure() -> Report:
 
 
 def _measure_quality(report: Report, in_database: dict[str, str]) -> None:
-    """Without a key, over HTTP."""
+    """Compare SciFact's nDCG between PostgreSQL and the embedded engine, without a key."""
     search = datasets.scifact()
     with scifact_folder(search) as folder:
         found = mean(nDCG @ 10, search, scifact_rankings(search, folder, **in_database))
@@ -50,7 +51,7 @@ def _measure_quality(report: Report, in_database: dict[str, str]) -> None:
 
 
 def _measure_replicas(report: Report, in_database: dict[str, str]) -> None:
-    """Two servers on one database, with half of the users each, and a provider of common latency."""
+    """Load two servers on one database, with half of the users each, and a provider of common latency."""
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="rag-benchmark-"))
         questions = write_questions(Path(folder, "questions.jsonl"), _QUESTIONS)
@@ -71,7 +72,7 @@ def _measure_replicas(report: Report, in_database: dict[str, str]) -> None:
 
 
 def _load(sides: list[Side]) -> list[Result]:
-    """All sides at the same time; counted when every user has come, for whole cycles."""
+    """Load all sides at once, counting whole cycles from the time when all users have started."""
 
     def ask(side: Side) -> Result:
         return side.load(

@@ -1,4 +1,4 @@
-"""What a measurement found: printed as a table, kept as JSON in results/."""
+"""The figures of a measurement, printed as a table and saved as JSON in results/."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value; `at_least` or `at_most` is the bar it must reach, if there is one."""
+    """A measured value; `at_least` or `at_most` is its bar, if there is one."""
 
     name: str
     value: float
@@ -22,6 +22,7 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
+        """True if the figure reaches its bar, None if it has none."""
         if self.at_least is None and self.at_most is None:
             return None
         above = self.at_least is None or self.value >= self.at_least
@@ -29,6 +30,7 @@ class Figure:
 
     @property
     def row(self) -> str:
+        """The figure as a row of a Markdown table."""
         bar = "" if self.at_least is None else f">= {self.at_least:g}"
         bar = bar if self.at_most is None else f"<= {self.at_most:g}"
         verdict = {None: "", True: "yes", False: "NO"}[self.reached]
@@ -37,6 +39,8 @@ class Figure:
 
 @dataclass
 class Report:
+    """The figures of one measurement."""
+
     name: str
     figures: list[Figure] = field(default_factory=list)
 
@@ -53,12 +57,14 @@ class Report:
         at_least: float | None = None,
         at_most: float | None = None,
     ) -> None:
+        """Add a figure, and print it."""
         digits = 4 if abs(value) < 10 else 1
         figure = Figure(name, round(value, digits), unit, at_least, at_most)
         self.figures.append(figure)
         print(f"  {figure.row}", flush=True)
 
     def save(self) -> Report:
+        """Write the figures to results/, and print them as a table."""
         RESULTS.mkdir(exist_ok=True)
         figures = [{**asdict(figure), "reached": figure.reached} for figure in self.figures]
         content = {"benchmark": self.name, "measured": f"{datetime.now(UTC):%Y-%m-%d}", "figures": figures}

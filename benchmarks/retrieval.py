@@ -1,4 +1,4 @@
-"""One retrieval, and the memory it takes, at 20,000 chunks."""
+"""The time of one retrieval, and the memory of the index, with 20,000 chunks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from benchmarks.report import Report
 _CHUNKS = 20_000
 _REPETITIONS = 5
 _QUESTIONS = 200
-# 0.2 s each, after a minute of loading.
+# Fewer questions, as each takes 0.2 s, after a minute of loading.
 _QUESTIONS_NAIVE = 20
 
 
 def measure() -> Report:
+    """Measure the service and the naive index."""
     report = Report("retrieval")
     index = service_index(_CHUNKS)
     service = [run_probe("service", index, questions(_QUESTIONS + 1)) for _ in range(_REPETITIONS)]

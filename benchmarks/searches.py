@@ -1,4 +1,4 @@
-"""Searches in one process, of several stores in turn: how long they take, and what they find."""
+"""Searches of several stores in turn, in one process: their times and their results."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from benchmarks.questions import all_questions
 Ask = Callable[[VectorStoreQuery], Awaitable[list[Hit]]]
 Floats = npt.NDArray[np.float32]
 
-# Of the local model.
+# The weight that the service uses with the local model.
 DENSE_WEIGHT = 0.3
 DEPTH = 10
 _HYBRID = 5
-# Questions that are compared with all chunks at the same time.
+# The number of questions that are compared with all chunks at once.
 _BLOCK = 50
 
 
 def hybrid_queries(number: int) -> list[VectorStoreQuery]:
-    """Real questions, as the service asks them of its store by default."""
+    """Make the queries that the service sends to its store by default, for real questions."""
     texts = list(islice(all_questions(), number))
     return [
         VectorStoreQuery(
@@ -47,13 +47,13 @@ def hybrid_queries(number: int) -> list[VectorStoreQuery]:
 
 
 def dense(query: VectorStoreQuery) -> VectorStoreQuery:
-    """Only the nearest vectors."""
+    """Change a query to search only for the nearest vectors."""
     return replace(query, mode=VectorStoreQueryMode.DEFAULT, similarity_top_k=DEPTH)
 
 
 @asynccontextmanager
 async def opened(settings: Settings, index_id: str) -> AsyncIterator[tuple[PostgresVectorStore, Replicas]]:
-    """The store of an index in the database, with a pool that is connected."""
+    """Open the store of an index in the database, with a connected pool."""
     servers = make_replicas(settings)
     await servers.open()
     try:
@@ -67,10 +67,10 @@ async def opened(settings: Settings, index_id: str) -> AsyncIterator[tuple[Postg
 async def times(
     sides: Sequence[Ask], queries: Sequence[VectorStoreQuery], *, warm_up: int
 ) -> list[list[float]]:
-    """For each side its searches in milliseconds: each question is asked of all sides, one after the other.
+    """Measure each side's searches in milliseconds, sending every query to all sides in turn.
 
     Args:
-        warm_up: questions that are asked before, and not counted.
+        warm_up: the number of queries that are sent before, and not counted.
     """
     for query in queries[:warm_up]:
         for ask in sides:
@@ -85,11 +85,12 @@ async def times(
 
 
 def quantile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that is not below a share of all values."""
     return float(np.quantile(values, share, method="higher"))
 
 
 def matrix(entries: Sequence[Entry]) -> Floats:
-    """Shape (chunks, dimensions), at length 1."""
+    """Return the vectors of chunks, of shape (chunks, dimensions) and length 1."""
     vectors = np.stack([np.asarray(entry.vector, dtype=np.float32) for entry in entries])
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     return vectors
@@ -98,7 +99,7 @@ def matrix(entries: Sequence[Entry]) -> Floats:
 def nearest(
     vectors: Floats, ids: Sequence[str], queries: Sequence[VectorStoreQuery], depth: int = DEPTH
 ) -> list[set[str]]:
-    """For each question, the ids of the nearest vectors of all, by comparing it with every one."""
+    """Find the ids of the nearest vectors to each question by comparing it with all of them."""
     found: list[set[str]] = []
     for start in range(0, len(queries), _BLOCK):
         block = [query.query_embedding for query in queries[start : start + _BLOCK]]
@@ -109,7 +110,7 @@ def nearest(
 
 
 async def recall(ask: Ask, queries: Sequence[VectorStoreQuery], expected: Sequence[set[str]]) -> float:
-    """The share of the nearest that a dense search finds."""
+    """Return the share of the expected chunks that a dense search finds."""
     hits = 0
     for query, wanted in zip(queries, expected, strict=True):
         hits += len(wanted & {hit.payload["id"] for hit in await ask(dense(query))})

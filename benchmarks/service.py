@@ -1,4 +1,4 @@
-"""The service as its users run it: an index by scripts/reindex.py, a server process, HTTP."""
+"""The service as its users run it: an index made by scripts/reindex.py, a server process, and HTTP."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SERVER = (sys.executable, "-m", "app")
 
 
 def keyless_environment(**settings: str) -> dict[str, str]:
-    """This process's environment with the given settings and no other, so that defaults are measured.
+    """Make an environment with the given settings and no others, so that defaults are measured.
 
-    No key is set where none is given. Compiled modules are kept, as they are where the service is used.
+    No key is set unless it is given. Compiled modules are kept, as in production.
     """
     names = {name.upper() for name in FIELDS} | {"PYTHONDONTWRITEBYTECODE"}
     inherited = {
@@ -37,11 +37,12 @@ def keyless_environment(**settings: str) -> dict[str, str]:
 
 
 def server_environment(index: Path, port: int, **settings: str) -> dict[str, str]:
+    """Make the environment of a server process."""
     return keyless_environment(INDEX_DIR=str(index), HOST="127.0.0.1", PORT=str(port), **settings)
 
 
 def openai_settings(provider_url: str) -> dict[str, str]:
-    """Settings with which models and embeddings come from a provider that speaks OpenAI's API."""
+    """Make the settings for using the models of a provider that speaks OpenAI's API."""
     return {
         "OPENAI_BASE_URL": provider_url,
         "OPENAI_API_KEY": "sk-benchmark",
@@ -51,7 +52,7 @@ def openai_settings(provider_url: str) -> dict[str, str]:
 
 
 class Client:
-    """Asks a running service."""
+    """A client of a running service."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
@@ -76,7 +77,7 @@ class Client:
 
 @contextmanager
 def written(files: Mapping[str, str]) -> Iterator[Path]:
-    """A folder with text files, for as long as the context lasts."""
+    """Write text files to a temporary folder."""
     with TemporaryDirectory(prefix="rag-benchmark-") as folder:
         for name, text in files.items():
             Path(folder, name).write_text(text, encoding="utf-8")
@@ -85,13 +86,14 @@ def written(files: Mapping[str, str]) -> Iterator[Path]:
 
 @contextmanager
 def serve_files(files: Mapping[str, str], **settings: str) -> Iterator[Client]:
+    """Index and serve text files; see `serve`."""
     with written(files) as documents, serve(documents, **settings) as client:
         yield client
 
 
 @contextmanager
 def serve(documents: Path, **settings: str) -> Iterator[Client]:
-    """Index a folder with the default settings but for those given, and serve it."""
+    """Index a folder and serve it, with default settings except for those given."""
     with (
         indexed(documents, **settings) as index,
         served(index, DOCUMENTS_DIR=str(documents), **settings) as server,
@@ -102,7 +104,7 @@ def serve(documents: Path, **settings: str) -> Iterator[Client]:
 
 @contextmanager
 def indexed(documents: Path, **settings: str) -> Iterator[Path]:
-    """An index directory made of a folder, for as long as the context lasts."""
+    """Index a folder into a temporary index directory."""
     with TemporaryDirectory(prefix="rag-benchmark-") as folder:
         index = Path(folder, "index")
         done = subprocess.run(
@@ -120,7 +122,7 @@ def indexed(documents: Path, **settings: str) -> Iterator[Path]:
 
 @contextmanager
 def served(index: Path, **settings: str) -> Iterator[Replica]:
-    """A server process with an index that is there already."""
+    """Run a server process with an existing index."""
     port = free_port()
     environment = server_environment(index, port, **settings)
     with running(SERVER, port=port, ready="/health", environment=environment) as server:

@@ -1,4 +1,4 @@
-"""The sides that are compared: each a server, what it is asked, and the questions it has not heard yet."""
+"""The sides of a comparison: each is a server with its requests, and the questions it has not had yet."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ _COMPLETION = Step(
 
 @dataclass
 class Side:
-    """A running server.
+    """A running server under load.
 
     Attributes:
-        asked: how many of the questions it has heard.
+        asked: the number of questions that it has had.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Side:
     asked: int = 0
 
     def load(self, users: int, seconds: float, **options: Any) -> Result:
-        """Ask it new questions; `options` are those of `Load`."""
+        """Send new questions; `options` are fields of `Load`."""
         load = Load(
             port=self.server.port,
             questions=str(self.questions),
@@ -83,7 +83,7 @@ class Side:
         return result
 
     def cpu_ms(self, users: int, requests: int) -> tuple[float, Result]:
-        """What a query costs the server, user and system time."""
+        """Measure the server's user and system time per query."""
         before = self.server.cpu_s()
         result = self.load(users, _LIMIT_S, requests=requests)
         return (self.server.cpu_s() - before) * 1000 / result.asked, result
@@ -91,7 +91,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Samples:
-    """The sample corpus, indexed by the service and by the naive one, with a provider's embeddings."""
+    """The sample corpus, indexed by the service and by the naive service, with a provider's embeddings."""
 
     index: Path
     storage: Path
@@ -99,12 +99,13 @@ class Samples:
     @classmethod
     @contextmanager
     def indexed(cls) -> Iterator[Samples]:
+        """Index the sample corpus for both sides."""
         with (
             provider(Provider()) as upstream,
             indexed(_DOCUMENTS, **openai_settings(f"{upstream.url}/v1")) as index,
             TemporaryDirectory(prefix="rag-benchmark-") as storage,
         ):
-            # The service's chunks for both: LlamaIndex's own reader takes Office files for text.
+            # The service's chunks for both, since LlamaIndex's own reader reads Office files as text.
             chunking = Chunking(size=1000, overlap=100, unit=ChunkUnit.CHARACTERS)
             reader = ReaderPool(
                 workers=2,
@@ -123,7 +124,7 @@ class Samples:
 
 @contextmanager
 def openai_side(index: Path, upstream: Replica, questions: Path, **settings: str) -> Iterator[Side]:
-    """The service with a provider's models."""
+    """Run the service with a provider's models."""
     provided = openai_settings(f"{upstream.url}/v1")
     with served(index, **provided, **settings) as server:
         server.settle()
@@ -132,35 +133,37 @@ def openai_side(index: Path, upstream: Replica, questions: Path, **settings: str
 
 @contextmanager
 def naive_side(samples: Samples, upstream: Replica, questions: Path) -> Iterator[Side]:
+    """Run the naive service with a provider's models."""
     with naive_service(samples.storage, f"{upstream.url}/v1") as server:
         yield Side("naive", server, (_NAIVE,), questions)
 
 
 @contextmanager
 def keyless_side(index: Path, questions: Path, **settings: str) -> Iterator[Side]:
-    """The service with nothing set."""
+    """Run the service without a key."""
     with served(index, **settings) as server:
         yield Side("service", server, (_QUERY,), questions)
 
 
 @contextmanager
 def null_side(questions: Path, *, layers: bool = False) -> Iterator[Side]:
+    """Run the null app, with or without the service's middleware."""
     with null_app(layers=layers) as server:
         yield Side("null app with all layers" if layers else "null app", server, (_QUERY,), questions)
 
 
 def streaming(side: Side) -> Side:
-    """The same server, asked for streamed answers."""
+    """Return a side with the same server, but with streamed answers."""
     return replace(side, steps=(_STREAMED,))
 
 
 def direct_side(upstream: Replica, questions: Path) -> Side:
-    """The provider, asked by the client itself what the service would ask it."""
+    """Make a side that sends the service's requests to the provider directly."""
     return Side("provider itself", upstream, (_EMBEDDING, _COMPLETION), questions)
 
 
 def add_load(report: Report, name: str, result: Result, *, errors_at_most: float | None = None) -> None:
-    """Throughput and latencies, with what went wrong beside them."""
+    """Add throughput, errors and latencies to a report."""
     report.add(f"{name}, throughput", result.throughput, "queries/s")
     add_errors(report, name, result, at_most=errors_at_most)
     if result.latency is not None:
@@ -169,5 +172,6 @@ def add_load(report: Report, name: str, result: Result, *, errors_at_most: float
 
 
 def add_errors(report: Report, name: str, result: Result, *, at_most: float | None = None) -> None:
+    """Add the number and kinds of errors to a report."""
     kinds = "".join(f"; {count} x {kind}" for kind, count in result.errors.items())
     report.add(f"{name}, errors", sum(result.errors.values()), f"of {result.asked:,}{kinds}", at_most=at_most)

@@ -1,4 +1,4 @@
-"""Does a server's memory stay the same over 100,000 questions? With no key, and with a provider's models."""
+"""The growth of a server's memory over 100,000 questions, without a key and with a provider's models."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _REST_S = 2.0
 
 
 def measure() -> Report:
+    """Measure both levels."""
     report = Report("soak")
     with TemporaryDirectory(prefix="rag-benchmark-") as folder:
         questions = write_questions(Path(folder, "questions.jsonl"), _LATE)

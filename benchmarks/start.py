@@ -1,4 +1,4 @@
-"""From a process's start to the first 200 of /health, beside the bare import of what the server imports."""
+"""The time from a process's start to the first 200 of /health, compared with the import of its modules."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _CHUNKS = 100_000
 _REPETITIONS = 9
 _LIMIT_S = 120
 _POLL_S = 0.005
-# Where somebody answers already, asking takes time from what is still to be done.
+# Slower polling once the server answers, because each answer delays its start.
 _POLL_ANSWERED_S = 0.02
 
 
 def measure() -> Report:
+    """Measure both in turns."""
     report = Report("start")
     index = service_index(_CHUNKS)
     ready: list[float] = []
@@ -33,7 +34,7 @@ def measure() -> Report:
         script = Path(folder, "imports.py")
         modules = _modules(index, folder)
         script.write_text(f"import os\nimport {', '.join(modules)}\nos.write(1, b'.')\n", encoding="utf-8")
-        # In turns, so that what else the machine does falls on both alike. The first turn compiles.
+        # In turns, so that other load of the machine affects both alike. The first turn compiles modules.
         for _ in range(_REPETITIONS + 1):
             read_into_cache(index)
             ready.append(_until_ready(index, folder))

@@ -1,6 +1,6 @@
-"""What a server that has just become ready has imported: `python -m benchmarks.started`.
+"""The modules that a server has imported when it becomes ready: `python -m benchmarks.started`.
 
-It runs `python -m app` in this process, with the settings from the environment, and writes the names of the
+It runs `python -m app` in this process, with the settings from the environment, and writes the names of
 third-party modules and of the service's own as a JSON list, in the order in which they were imported.
 """
 
@@ -24,7 +24,7 @@ def _imported() -> list[str]:
         for name, module in list(sys.modules.items())
         if (spec := getattr(module, "__spec__", None)) is not None
     ]
-    # A module that goes by another name than its own cannot be imported by it.
+    # A module that is registered under another name than its own cannot be imported by that.
     return [name for name, spec in found if name == spec.name and spec.origin and _counts(Path(spec.origin))]
 
 
@@ -41,6 +41,7 @@ def _report_when_ready() -> None:
 
 
 def main() -> None:
+    """Run the server until it is ready, and print its modules."""
     threading.Thread(target=_report_when_ready, daemon=True).start()
     runpy.run_module("app", run_name="__main__", alter_sys=True)
 

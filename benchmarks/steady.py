@@ -1,9 +1,9 @@
-"""Questions at a constant rate, from a process of its own, whether or not those before were answered.
+"""An open-loop load generator in a process of its own: questions at a constant rate, whatever the answers.
 
-`python -m benchmarks.steady` reads a `Steady` as one line of JSON from standard input, asks until that is
-closed, waits for what is still unanswered, and writes an `Asked` a line. A latency counts from when its
-question was due: what a stall keeps from being sent in time is not hidden. Times are of the machine's
-monotonic clock, which all processes share.
+`python -m benchmarks.steady` reads a `Steady` as one line of JSON from standard input, sends questions until
+that is closed, waits for the outstanding answers, and writes one `Asked` per line. A latency counts from the
+time when its question was due, so that a stall that delays questions is not hidden. Times are those of the
+machine's monotonic clock, which all processes share.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from benchmarks.connection import Broken, Line, Reply, post
 from benchmarks.datasets import ROOT
 
 _OUTPUT_LIMIT_S = 60.0
-# Enough for the documents that must be cited, whatever else a question asks for.
+# Enough for the documents that must be cited, whatever else a question asks about.
 _TOP_K = 10
 
 
 @dataclass(frozen=True)
 class Steady:
-    """Who is asked what, how often.
+    """A description of the questions, their rate, and the expected answers.
 
     Attributes:
-        questions: a file with one question a line, as a JSON string; asked in turn, again and again.
-        rate: questions a second.
-        limit_s: after that it ends by itself.
-        lines: keep-alive connections, used in turn; with all of them in use, a question waits.
-        timeout_s: longer than that nobody waits for an answer.
-        documents: all of them must be cited.
-        version: a regular expression whose group is the version that an answer and its citations tell.
+        questions: a file with one question per line, as a JSON string; they are sent in turn, repeatedly.
+        rate: questions per second.
+        limit_s: the time after which the load ends by itself.
+        lines: the number of keep-alive connections, used in turn; if all are in use, a question waits.
+        timeout_s: the longest time to wait for an answer.
+        documents: the documents that every answer must cite.
+        version: a regular expression whose group is the version in an answer or a citation.
     """
 
     port: int
@@ -58,12 +58,12 @@ class Steady:
 
 @dataclass(frozen=True)
 class Asked:
-    """One question; `due`, `sent` and `ended` in seconds.
+    """One question; `due`, `sent` and `ended` are in seconds.
 
     Attributes:
-        error: what was wrong, if anything.
-        index: that the answer names.
-        versions: each that stands in the answer or in a citation, once.
+        error: the kind of error, if there was one.
+        index: the index that the answer names.
+        versions: the distinct versions in the answer and its citations.
     """
 
     due: float
@@ -79,14 +79,15 @@ class Asked:
 
 
 class Asking:
-    """A process that asks."""
+    """A running load generator."""
 
     def __init__(self, process: subprocess.Popen[str], steady: Steady) -> None:
         self._process = process
         self._steady = steady
 
     def check(self) -> None:
-        """
+        """Check that the load generator still runs.
+
         Raises:
             RuntimeError: it has ended by itself.
         """
@@ -94,10 +95,10 @@ class Asking:
             raise RuntimeError(f"the questions have ended with status {self._process.returncode}")
 
     def finish(self) -> list[Asked]:
-        """Ask no more; everything that was asked, in the order in which it was due.
+        """Send no more questions, and return all of them in the order in which they were due.
 
         Raises:
-            RuntimeError: it failed.
+            RuntimeError: the load generator failed.
         """
         output, _ = self._process.communicate(timeout=self._steady.timeout_s + _OUTPUT_LIMIT_S)
         if self._process.returncode != 0:
@@ -108,7 +109,7 @@ class Asking:
 
 @contextmanager
 def asking(steady: Steady) -> Iterator[Asking]:
-    """Questions, until `finish` or the end of the context."""
+    """Run a load generator until `finish` or the end of the context."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.steady"],
         stdin=subprocess.PIPE,
@@ -182,6 +183,7 @@ def _stop_at_end(stream: IO[str], stopped: threading.Event) -> None:
 
 
 def main() -> None:
+    """Read a load, generate it, and print the questions asked."""
     fields = json.loads(sys.stdin.readline())
     steady = Steady(**{**fields, "documents": tuple(fields["documents"])})
     stopped = threading.Event()

@@ -1,17 +1,17 @@
-"""Do those who ask notice that the index is swapped? 50 swaps under a constant load of questions over HTTP.
+"""The effect of index swaps on clients: 50 swaps under a constant load of questions over HTTP.
 
-One server process with default settings, and no key; 20,000 chunks. A swap is what an operator does: two
-documents are changed, scripts/reindex.py runs, and a moment later /health names its index. The next one
-begins 4 s after it began, so that 50 swaps take 20,000 questions. Both documents hold the same version
-number, and each question is one for it besides a real one, so that each answer cites both: two numbers in one
-answer, or a number that its index does not hold, are two snapshots.
+One server process runs with default settings and no key, over 20,000 chunks. For a swap, two documents are
+changed, scripts/reindex.py runs, and a moment later /health names its index. A swap begins every 4 s, so that
+50 swaps take 20,000 questions. Both documents contain the same version number, and each question asks for it
+besides a real one, so that each answer cites both. Two numbers in one answer, or a number that its index does
+not contain, mean that the answer mixes two snapshots.
 
-Counted as `during swaps` are all questions that were due between the start of the first reindex and 4 s after
-the last swap: also while nothing happens but that the server has not looked yet (INDEX_POLL_S), and while it
-closes the index before. The reindex processes take their processor time from the server, as they do where
-both run on one machine. `Without swaps` are the questions of 55 s before and after. Those of the warm-up,
-when words are new to the server and take it longer, would flatter the comparison: they count as questions
-and errors, and in no latency.
+`During swaps` counts all questions that were due between the start of the first reindex and 4 s after the
+last swap, including the time until the server polls (INDEX_POLL_S) and the time while it closes the previous
+index. The reindex processes take processor time from the server, as they do if both run on one machine.
+`Without swaps` counts the questions of 55 s before and after. During the warm-up, words are new to the server
+and take longer, which would flatter the comparison: its questions and errors are counted, but not its
+latencies.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from benchmarks.service import keyless_environment, served
 from benchmarks.steady import Asked, Asking, Steady, asking
 
 SWAPS = 50
-# From one to the next, at least.
+# The shortest time between the beginnings of two swaps.
 INTERVAL_S = 4.0
-# Before the swaps, and again after them.
+# The time without swaps, before and again after them.
 REFERENCE_S = 55.0
 WARM_UP_S = 30.0
-# Of the last swap: by then the server has read the index through, and closed the one before.
+# The time after the last swap in which the server verifies its index and closes the previous one.
 _AFTERMATH_S = 4.0
 
 _DOCUMENTS = 1_490
@@ -61,7 +61,7 @@ _ANSWER_LIMIT_S = 60.0
 _LIMIT_S = 3_600.0
 _POLL_S = 0.1
 
-# Words of no language, so that both documents are found for whatever else is asked.
+# Words of no language, so that both documents are found whatever else a question asks about.
 _SUBJECT = "Quorvane Thessilport Umbrikal Vandrossel Ekelmire Jorvinzade"
 _STATE = {f"state/{name}.md": f"The {name} {_SUBJECT} version is number %d." for name in ("one", "two")}
 _VERSION = r"version is number (\d+)\."
@@ -69,7 +69,7 @@ _VERSION = r"version is number (\d+)\."
 
 @dataclass(frozen=True)
 class Swap:
-    """When a reindex began, when it had ended, and when the server served its index, in seconds."""
+    """The times in seconds at which a reindex began, ended, and had its index served."""
 
     began: float
     reindexed: float
@@ -78,7 +78,7 @@ class Swap:
 
 @dataclass
 class Site:
-    """Documents, their index, and which version each index holds."""
+    """Documents, their index, and the version in each index by its id."""
 
     documents: Path
     index: Path
@@ -88,6 +88,7 @@ class Site:
     @classmethod
     @contextmanager
     def made(cls, settings: dict[str, str]) -> Iterator[Site]:
+        """Write the documents to a temporary folder and index them."""
         with TemporaryDirectory(prefix="rag-benchmark-") as folder:
             site = cls(Path(folder, "documents"), Path(folder, "index"), settings)
             for name, text in islice(documents(), _DOCUMENTS):
@@ -96,10 +97,10 @@ class Site:
             yield site
 
     def publish(self, version: int) -> str:
-        """Change the documents and run a reindex; gives the index's id.
+        """Change the documents, run a reindex, and return the index's id.
 
         Raises:
-            RuntimeError: it failed, or did something else.
+            RuntimeError: the reindex failed, or took up other documents.
         """
         for name, text in _STATE.items():
             _write(self.documents / name, text % version)
@@ -125,16 +126,18 @@ class Site:
 
 
 def measure() -> Report:
+    """Measure swaps of an index on disk."""
     return measure_swaps(Report("swaps"), {}, p99_at_most=3)
 
 
 def measure_swaps(
     report: Report, settings: dict[str, str], *, p99_at_most: float | None, number: int = SWAPS
 ) -> Report:
-    """
+    """Measure swaps with the given settings.
+
     Args:
-        settings: of the server and of each reindex, besides those that are always set here.
-        p99_at_most: during swaps, as a multiple of the one without.
+        settings: additional settings of the server and of each reindex.
+        p99_at_most: the bar of the p99 during swaps, as a multiple of the p99 without.
     """
     with ExitStack() as stack:
         site = stack.enter_context(Site.made(settings))
@@ -186,9 +189,10 @@ def _let_ask(load: Asking, seconds: float) -> None:
 
 
 def _swap(site: Site, version: int, http: httpx.Client, load: Asking) -> Swap:
-    """
+    """Publish a version, and wait until the server serves it and the next swap is due.
+
     Raises:
-        RuntimeError: the reindex failed, or the server does not take its index up.
+        RuntimeError: the reindex failed, or the server does not serve its index.
     """
     load.check()
     began = time.monotonic()
@@ -227,12 +231,12 @@ def _add_latencies(report: Report, asked: list[Asked], swaps: list[Swap], p99_at
 
 
 def _quantile(asked: list[Asked], share: float) -> float:
-    """Return a quantile of the latencies in milliseconds, those of errors too."""
+    """Return a quantile of the latencies in milliseconds, including those of errors."""
     return float(np.quantile([each.latency_ms for each in asked], share, method="higher"))
 
 
 def _write_questions(path: Path) -> Path:
-    """Each with a real question; short and long ones in any order, so that no part of the run has others."""
+    """Write questions in random order, so that short and long ones are spread evenly over the run."""
     questions = list(islice(all_questions(), _QUESTIONS))
     random.Random(_SEED).shuffle(questions)
     with path.open("w", encoding="utf-8") as lines:

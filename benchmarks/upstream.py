@@ -14,12 +14,12 @@ ANSWER_START = "The passages say so [1]"
 
 @dataclass(frozen=True)
 class Provider:
-    """How the provider answers; times in milliseconds.
+    """The latencies and the length of answers of a provider; times in milliseconds.
 
     Attributes:
-        chat_ms: until the whole completion, or, where it is streamed, until the first token.
-        tokens: of an answer.
-        token_ms: from one streamed token to the next; all come at once where it is 0.
+        chat_ms: the time until the whole completion, or until the first token of a streamed one.
+        tokens: the number of tokens in an answer.
+        token_ms: the time between two streamed tokens; with 0, all are sent at once.
     """
 
     embedding_ms: float = 0
@@ -28,13 +28,13 @@ class Provider:
     token_ms: float = 0
 
     def limit(self, users: int) -> float:
-        """Queries a second that so many users get at best, each asking again when answered."""
+        """Return the highest possible queries per second of so many users who each wait for their answers."""
         return users * 1000 / (self.embedding_ms + self.chat_ms)
 
 
 @contextmanager
 def provider(settings: Provider) -> Iterator[Replica]:
-    """Serve the provider from a process of its own."""
+    """Run the provider in a process of its own."""
     port = free_port()
     command = [sys.executable, "-m", "tests.fake_provider", f"--port={port}"]
     command += [f"--{name.replace('_', '-')}={value}" for name, value in vars(settings).items()]
