@@ -127,13 +127,13 @@ def test_starting_a_process_is_not_a_files_time(tmp_path: Path) -> None:
 PARENT = """
 import sys
 from pathlib import Path
-from app.documents.reader_pool import InspectedFile, Reader
+from app.documents.reader_pool import InspectedFile, ReaderPool
 from tests.support.reading import DEFAULT_LIMITS
 from tests.support.readers import {read}
 
 if __name__ == "__main__":
     files = [InspectedFile(Path(name).name, Path(name), "", 0) for name in sys.argv[1:]]
-    for document in Reader(workers=2, limits=DEFAULT_LIMITS, read={read}).read_all(files):
+    for document in ReaderPool(workers=2, limits=DEFAULT_LIMITS, read={read}).read_all(files):
         print(document.status)
     sys.stdin.read()
 """
