@@ -19,7 +19,7 @@ class _Reading(Enum):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's httptools protocol with limits on a request's head, in size and time, and on an unread body.
+    """The httptools protocol of uvicorn, with limits on the size and time of a head and on unread bodies.
 
     uvicorn's own protocol reads 300 MB of headers into memory, and waits forever for a head, even for the
     first byte; its limits apply to h11 only. `BodyLimit` bounds a body while the application reads it.

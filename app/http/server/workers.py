@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Workers(Multiprocess):
-    """uvicorn's supervisor, which here forwards a signal to stop at once.
+    """The supervisor of uvicorn, except that it forwards a signal to stop at once.
 
     uvicorn's loop looks for signals only every 0.5 s, so that probes would learn of the stop late. The loop
     then sends the signal once more, which a draining worker ignores.
