@@ -1,4 +1,4 @@
-"""Fixtures. Servers are real ones, on free ports of 127.0.0.1."""
+"""Fixtures of all tests; servers are real ones, on free ports of 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.postgres import PostgresServer, drop_schema, postgres_server
 from tests.support.serving import ROOT, serve_in_thread, wait_for
 from tests.support.watched import WatchedService, serve_watched
 
-# Nothing here is about how long a machine takes for an example.
+# No test depends on how long a machine takes for an example.
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
@@ -53,14 +53,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def soak(request: pytest.FixtureRequest) -> bool:
-    """Whether there is time for a test's long form."""
+    """True if tests should run in their long form."""
     wanted: bool = request.config.getoption("--soak")
     return wanted
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> Iterator[None]:
-    """A developer's environment and `.env` say nothing here, a real API key least of all."""
+    """Hide a developer's environment and `.env`, above all a real API key."""
     with pytest.MonkeyPatch.context() as patch:
         for name in FIELDS:
             patch.delenv(name.upper(), raising=False)
@@ -71,7 +71,7 @@ def _no_settings_from_outside() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _patience_with_a_database() -> Iterator[None]:
-    """However slow the machine is, a database that is there is there."""
+    """Give a database time to answer, however slow the machine is."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name in _DATABASE_LIMITS:
             patch.setattr(module, name, 60)
@@ -80,13 +80,14 @@ def _patience_with_a_database() -> Iterator[None]:
 
 @pytest.fixture
 def impatience_with_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limits that a server has."""
+    """Restore the time limits that a server has."""
     for (module, name), value in _DATABASE_LIMITS.items():
         monkeypatch.setattr(module, name, value)
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
+    """The folder of data sets beside the checkout."""
     if not DATA.is_dir():
         pytest.skip("needs the measuring data, which is not beside this checkout")
     return DATA
@@ -103,7 +104,7 @@ def plan(settings: Settings) -> Report:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Callable[..., Settings]:
-    """Settings over an empty `documents/` and an empty index, both of this test's own."""
+    """A function that makes settings over an empty `documents/` and an empty index of this test."""
     (tmp_path / "documents").mkdir()
 
     defaults: dict[str, Any] = {
@@ -121,7 +122,7 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., httpx.Client]]:
-    """Start a server with given settings, and wait until it is ready (or, on wish, not)."""
+    """A function that starts a server with given settings and, by default, waits until it is ready."""
     with ExitStack() as stack:
 
         def start(settings: Settings, *, ready: bool = True) -> httpx.Client:
@@ -136,7 +137,7 @@ def serve() -> Iterator[Callable[..., httpx.Client]]:
 
 @pytest.fixture(scope="session")
 def sample_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """An index of the sample documents, without any model provider."""
+    """Settings with an index of the sample documents, without any model provider."""
     settings = Settings(
         documents_dir=SAMPLE_DOCUMENTS, index_dir=tmp_path_factory.mktemp("sample_index"), parse_workers=2
     )
@@ -152,14 +153,14 @@ def _served(settings: Settings) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def sample_on_disk(sample_settings: Settings) -> Iterator[httpx.Client]:
-    """A server over the sample documents; for tests that change nothing."""
+    """A client of a server over the sample documents, for tests that change nothing."""
     with _served(sample_settings) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def sample_in_postgres(postgres: PostgresServer) -> Iterator[httpx.Client]:
-    """The same, with its index in PostgreSQL."""
+    """A client of the same server with its index in PostgreSQL."""
     settings = Settings(
         documents_dir=SAMPLE_DOCUMENTS,
         parse_workers=2,
@@ -173,7 +174,7 @@ def sample_in_postgres(postgres: PostgresServer) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session", params=["on_disk", "in_postgres"])
 def sample(request: pytest.FixtureRequest) -> httpx.Client:
-    """Both."""
+    """A client of each of the two servers over the sample documents, in turn."""
     client: httpx.Client = request.getfixturevalue(f"sample_{request.param}")
     return client
 
@@ -192,7 +193,7 @@ def provider_url(_provider_server: tuple[FakeProvider, str]) -> str:
 
 @pytest.fixture
 def provider(_provider_server: tuple[FakeProvider, str]) -> Iterator[FakeProvider]:
-    """The fake model provider, as if just started, before a test and after it."""
+    """The fake model provider in its initial state, before a test and after it."""
     _provider_server[0].reset()
     yield _provider_server[0]
     _provider_server[0].reset()
@@ -207,7 +208,7 @@ def write_two_documents(folder: Path) -> None:
 def openai_settings(
     provider: FakeProvider, provider_url: str, settings: Callable[..., Settings]
 ) -> Callable[..., Settings]:
-    """Settings whose models are the fake provider's, over two documents of this test's own."""
+    """A function that makes settings with the fake provider's models, over two documents of this test."""
     write_two_documents(settings().documents.dir)
 
     def make(**values: Any) -> Settings:
@@ -231,9 +232,9 @@ def _openai_index(provider_url: str, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def openai_level(_openai_index: Settings, provider: FakeProvider) -> Iterator[httpx.Client]:
-    """A server over the same two documents, whose models are the fake provider's; both as if just started.
+    """A client of a new server over the same two documents, with the fake provider's models.
 
-    It remembers what a provider did: questions' embeddings, and failures in a row.
+    The server is new for each test, because it remembers questions' embeddings and consecutive failures.
     """
     with (
         serve_in_thread(create_app(_openai_index)) as url,
@@ -245,7 +246,7 @@ def openai_level(_openai_index: Settings, provider: FakeProvider) -> Iterator[ht
 
 @pytest.fixture(scope="session")
 def watched_settings(provider_url: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Settings]:
-    """Settings with the provider's models and an index of two documents, for one request at a time."""
+    """A function that makes settings with the provider's models and an index, for one request at a time."""
     folder = tmp_path_factory.mktemp("watched")
     write_two_documents(folder)
     defaults = _provider_values(provider_url) | {
@@ -278,7 +279,7 @@ def watched_service(
     watched_settings: Callable[..., Settings],
     _watched_services: dict[str, tuple[WatchedService, ExitStack]],
 ) -> Callable[..., WatchedService]:
-    """A server with given settings that a test looks into. One that was found clean is used again."""
+    """A function that serves given settings and watches the server, reusing clean servers."""
 
     def get(**values: Any) -> WatchedService:
         key = repr(sorted(values.items()))
@@ -299,7 +300,7 @@ def _provider_values(url: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """For tests that leave it running."""
+    """A PostgreSQL server for tests that leave it running."""
     with postgres_server() as server:
         yield server
 

@@ -1,6 +1,6 @@
-"""The files of an index that a power cut would lose, told from the steps by which it was written.
+"""A check that an index survives a power failure, from the system calls that wrote it.
 
-A file is on the disk after an fsync of it that follows the last change of its content, and found there after
+A file's content is durable after an fsync of the file that follows its last change. Its name is durable after
 an fsync of its folder that follows the last change of the folder's entries.
 """
 
@@ -23,10 +23,10 @@ _CURRENT = "CURRENT"
 
 
 def not_flushed(steps: Iterable[Step]) -> list[str]:
-    """Return the paths that are not on the disk when they have to be.
+    """Return the paths that are not durable when they have to be.
 
-    The new snapshot and `CURRENT` have to be when `CURRENT` is replaced; the replacement has to be
-    when another snapshot is removed, and at the end.
+    The new snapshot and the content of `CURRENT` must be durable before `CURRENT` is replaced. The
+    replacement must be durable before another snapshot is removed, and at the end.
     """
     unflushed = _Unflushed()
     missing: set[str] = set()
@@ -49,21 +49,21 @@ def not_flushed(steps: Iterable[Step]) -> list[str]:
 
 def _removes_a_snapshot(step: Step) -> bool:
     path = role(step.path)
-    # In its engine's folder, loading it removes what loading it has made there.
+    # Loading a snapshot removes the files that it made in the engine's folder; that does not count.
     return path.startswith("snapshots/<id> -> ") or (
         step.call in _REMOVALS and path.startswith("snapshots/<id>/") and "/engine/" not in path
     )
 
 
 class _Unflushed:
-    """Files with content, and folders with entries, that are not on the disk yet."""
+    """The files and folders whose changes are not durable yet."""
 
     def __init__(self) -> None:
         self._paths: set[str] = set()
         self._known: set[str] = set()
 
     def of(self, *paths: str) -> set[str]:
-        """Return those at given paths, and below the last."""
+        """Return those at given paths, and below the last of them."""
         return {each for each in self._paths if each in paths or _is_at(each, paths[-1])}
 
     def follow(self, step: Step) -> None:

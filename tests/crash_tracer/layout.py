@@ -1,4 +1,4 @@
-"""The files below an index directory by their role, whatever ids their names hold."""
+"""The files below an index directory by their roles, with placeholders for the ids in their names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _IDS = (
     (re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}"), "<id>"),
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "<uuid>"),
 )
-# The engine's own files are many, and of one role: what is crash-safe is the snapshot that they are in.
+# The engine's many files have one role, since only their snapshot as a whole is crash-safe.
 _ENGINE = re.compile(r"(snapshots/[^/]*<id>)/engine/\S+")
 _DATABASE_LOG = re.compile(r"(?<=\.sqlite)-(wal|shm|journal)$")
 
@@ -22,6 +22,6 @@ def role(path: str) -> str:
 
 
 def layout(folder: Path) -> set[str]:
-    """Return the roles of all files below a folder; the logs of a database count as part of it."""
+    """Return the roles of everything below a folder; the logs of a database count as the database."""
     paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
     return {role(_DATABASE_LOG.sub("", path)) for path in paths}

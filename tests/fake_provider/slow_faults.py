@@ -1,4 +1,4 @@
-"""Faults of a provider that takes too long: the time passes on a clock that a test moves."""
+"""Faults of a provider that is too slow, on a clock that the test advances instead of waiting."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Slow = Callable[[Exchange, Step], Awaitable[None]]
 
 
 def taking(seconds: float, clock: Clock, slow: Slow) -> Fault:
-    """Let so much time pass in equal steps, and then send nothing more.
+    """Make a fault that takes so much time, in equal steps, and then hangs forever.
 
     Args:
-        clock: of the provider's client.
+        clock: the clock of the provider's client.
     """
 
     async def step() -> None:
@@ -32,7 +32,7 @@ def taking(seconds: float, clock: Clock, slow: Slow) -> Fault:
 
 
 def late(seconds: float, clock: Clock, fault: Fault) -> Fault:
-    """Let so much time pass, then fail."""
+    """Delay a fault by so much time."""
 
     async def answer(exchange: Exchange) -> None:
         await asyncio.wrap_future(clock.move(seconds))
@@ -53,7 +53,7 @@ async def hang_in_body(exchange: Exchange, step: Step) -> None:
 
 
 async def byte_by_byte(exchange: Exchange, step: Step) -> None:
-    """Send only the beginning of the good answer, a byte each step."""
+    """Send the beginning of the good answer, one byte per step."""
     content = await _start(exchange)
     for byte in content[:STEPS]:
         await exchange.send(bytes([byte]))
@@ -67,7 +67,7 @@ async def _start(exchange: Exchange) -> bytes:
 
 
 def again_and_again(data: bytes) -> Slow:
-    """Send a part of a stream that brings the answer no further, in each step."""
+    """Send data in a stream, once per step, that does not advance the answer."""
 
     async def answer(exchange: Exchange, step: Step) -> None:
         for _ in range(STEPS):

@@ -1,1 +1,1 @@
-"""What tests run against: real servers, and a fake of the model provider."""
+"""Real servers, a fake model provider and other parts that tests share."""

@@ -1,4 +1,4 @@
-"""A reverse proxy over replicas, as nginx with `proxy_next_upstream error http_503 non_idempotent` is one."""
+"""A reverse proxy over replicas, like nginx with `proxy_next_upstream error http_503 non_idempotent`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ LOOK_S = 0.5
 
 
 class Balancer:
-    """Sends requests to the replicas whose `/health` says that they are ready.
+    """A proxy that sends requests to the replicas whose `/health` says that they are ready.
 
-    What one has refused with 503, or never answered, goes to another. From the first byte of an answer on,
-    nothing is hidden.
+    A request that one replica refuses with 503, or never answers, goes to another. From the first byte of a
+    response on, failures reach the client.
 
     Attributes:
-        replicas: addresses; may be changed at any time.
-        retried: how many requests were sent a second time.
-        streams: by address, how many it has begun to answer.
+        replicas: their addresses; may be changed at any time.
+        retried: the number of requests that were sent to another replica.
+        streams: the number of streams that each address has begun.
     """
 
     def __init__(self, replicas: list[str]) -> None:
@@ -64,7 +64,7 @@ class Balancer:
         ready = [url for url in self.replicas if url in self._ready] or self.replicas
         first = next(self._turn) % len(ready)
         order = [*ready[first:], *ready[:first]]
-        # One that is not known to be ready may be so by then.
+        # Replicas that are not known to be ready are tried last: they may have become ready.
         order += [url for url in self.replicas if url not in order]
         for number, url in enumerate(order):
             self.retried += number > 0

@@ -1,4 +1,4 @@
-"""A folder of documents that change; its texts are known without reading it."""
+"""A folder of changing documents, whose texts are known without reading it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 class ChangingDocuments:
-    """What is to be done to a document that is not there is not done.
+    """A folder of documents; changes of a document that does not exist do nothing.
 
     Attributes:
-        texts: by the documents' names; None for a link that leads nowhere.
+        texts: the text of each document by its name; None for a broken link.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,7 +26,7 @@ class ChangingDocuments:
         }
 
     def write(self, name: str, text: str | None) -> None:
-        """Add it, or change it."""
+        """Add or replace a document."""
         self.remove(name)
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ class ChangingDocuments:
             del self.texts[name]
 
     def rename(self, name: str, to: str) -> None:
-        """What has the name `to` is replaced."""
+        """Rename a document, replacing an existing one of that name."""
         if name in self.texts:
             (self.folder / to).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).replace(self.folder / to)

@@ -1,4 +1,4 @@
-"""What an index directory serves, as a server finds it."""
+"""The contents of an index directory as a server sees them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Contents:
     """All documents and chunks of an index, and its answer to `QUESTION`.
 
     Attributes:
-        documents: name, hash, status.
-        chunks: id, document, heading, text.
+        documents: name, hash and status of each.
+        chunks: id, document, heading and text of each.
     """
 
     documents: frozenset[tuple[str, str | None, str]]
@@ -30,10 +30,10 @@ class Contents:
 
 
 def read_index(settings: Settings) -> tuple[str, Contents]:
-    """Load the index as a server does, and ask it; gives its id, too.
+    """Load the index in the way of a server, and return its id and contents.
 
     Raises:
-        AssertionError: it is not served, or something is wrong with it.
+        AssertionError: it is not served, or /health reports a problem.
     """
     return asyncio.run(_read_index(settings))
 

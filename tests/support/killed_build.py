@@ -1,4 +1,4 @@
-"""A build in a process of its own, which kills itself."""
+"""A build in a process that kills itself."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from app.indexing.progress import Progress
 
 DONE, FAILED, KILLED = 0, 3, -signal.SIGKILL
 
-# Forked from a process that has imported everything, and has no threads: half a second faster than spawned.
+# Forked from a process without threads that has imported everything: half a second faster than spawned.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__])
 
 
 def killed_build(settings: Settings, *, at_progress: int, full: bool) -> int:
-    """Build, and be killed with SIGKILL at that call of `on_progress`, from 1, if it comes to it.
+    """Build in a process that sends itself SIGKILL at the given call of `on_progress`, counted from 1.
 
     Returns:
-        DONE, FAILED with an IndexingError, or KILLED.
+        DONE, FAILED after an IndexingError, or KILLED.
     """
     process = _context.Process(target=_build, args=(settings, at_progress, full))
     process.start()

@@ -1,4 +1,4 @@
-"""A reindex into PostgreSQL in a process of its own, which kills itself before something that it sends."""
+"""A reindex into PostgreSQL in a process that kills itself before a given exchange with the database."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from app.domain.errors import IndexingError
 
 DONE, FAILED, KILLED = range(3)
 
-# Forked from a process that has imported everything, and has no threads.
+# Forked from a process without threads that has imported everything.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__])
 
 
 def reindex(settings: Settings, *, rollback: bool = False, kill_before: int = 0) -> tuple[int, int]:
-    """Build, or go back, and be killed with SIGKILL before that exchange with the database, from 1.
+    """Build or roll back, in a process that sends itself SIGKILL before an exchange with the database.
 
-    An exchange is what waits for the server: a connection, a statement, BEGIN, COMMIT, a part of a COPY.
+    An exchange is anything that waits for the server: a connection, a statement, BEGIN, COMMIT, a part of a
+    COPY.
 
     Args:
-        kill_before: 0 for not at all.
+        kill_before: the number of the exchange, counted from 1; 0 for none.
 
     Returns:
-        DONE, FAILED with an IndexingError, or KILLED; and how many exchanges had begun.
+        DONE, FAILED after an IndexingError, or KILLED; and the number of exchanges that had begun.
     """
     begun: Synchronized[int] = _context.Value("i", 0)
-    # Not the exit code: a thread that starts a process asks for those of all others', and takes them.
+    # Not the exit code: another thread that starts a process may collect it first.
     status: Synchronized[int] = _context.Value("i", KILLED)
     process = _context.Process(target=_reindex, args=(settings, rollback, kill_before, begun, status))
     process.start()
@@ -57,7 +58,7 @@ def _reindex(
             os.kill(os.getpid(), signal.SIGKILL)
         return wait(*arguments, **more)
 
-    # Of this process, which does nothing else: everything that is sent goes through it.
+    # Everything that is sent goes through this method, and this process does nothing else.
     psycopg.Connection.wait = counted  # type: ignore[method-assign]
     try:
         indexer = make_indexer(settings)

@@ -1,4 +1,4 @@
-"""As much of `kustomize build` as `deploy/kubernetes` uses; whatever else is asked for is an error."""
+"""The part of `kustomize build` that `deploy/kubernetes` uses; anything else is an error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEYS = {"apiVersion", "kind", "resources", "images", "patches"}
 
 
 def build(folder: Path) -> list[Manifest]:
-    """All objects, patched."""
+    """Return all objects of a kustomization, with its patches and images applied."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     assert set(kustomization) <= _KEYS, set(kustomization) - _KEYS
     found = [each for name in kustomization["resources"] for each in _load(folder / name)]
@@ -28,7 +28,7 @@ def build(folder: Path) -> list[Manifest]:
 
 
 def pod(manifest: Manifest) -> Manifest | None:
-    """The specification of its pods, if it has some."""
+    """Return the specification of an object's pods, if it has any."""
     spec = manifest.get("spec", {})
     spec = spec.get("jobTemplate", {}).get("spec", spec)
     found: Manifest | None = spec.get("template", {}).get("spec")
@@ -42,7 +42,7 @@ def containers(manifest: Manifest) -> list[Manifest]:
 def _load(path: Path) -> list[Manifest]:
     if path.is_dir():
         return build(path)
-    # By way of JSON: an anchor gives one object in two places, and a patch must change only one of them.
+    # Copied by way of JSON: an anchor puts one object in two places, and a patch must change only one.
     return [json.loads(json.dumps(each)) for each in yaml.safe_load_all(path.read_text())]
 
 
@@ -64,7 +64,7 @@ def _matches(manifest: Manifest, target: Manifest) -> bool:
 
 
 def _apply(manifest: Manifest, op: str, path: str, value: Any = None) -> None:
-    """An operation of RFC 6902."""
+    """Apply an operation of RFC 6902."""
     *parents, last = path.strip("/").split("/")
     place: Any = manifest
     for name in parents:

@@ -1,4 +1,4 @@
-"""Snapshots of a few small files, for tests of what is around them."""
+"""Snapshots of a few small files, for tests that need no engine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fill(staging: Staging, content: str = "content") -> None:
 
 
 def publish(store: SnapshotStore, content: str = "content") -> str:
-    """The id of a snapshot that holds `content`."""
+    """Publish a snapshot that contains `content`, and return its id."""
     with store.writer(), store.stage() as staging:
         fill(staging, content)
         store.seal(staging, manifest_of(staging))
@@ -67,12 +67,12 @@ def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    # Also where the file system's clock has not moved on since the file was written.
+    # The file system's clock may not have advanced since the file was written.
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 10_000_000))
 
 
 def flip_unseen(path: Path) -> None:
-    """As a failing disk does it: size and time stay."""
+    """Change a byte but keep size and times, like a failing disk."""
     status = path.stat()
     flip(path)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -1,4 +1,4 @@
-"""Mounts that only one process and its children see, and that end with them."""
+"""Mounts that only one process and its children see, and that disappear with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-# A root in a user namespace may mount, too, where that is permitted.
+# Without root, mounting needs a user namespace, where the system permits that.
 _IS_ROOT = os.geteuid() == 0
 _UNSHARE = ["unshare", "--mount", *([] if _IS_ROOT else ["--map-root-user"])]
 _ENTER = ["nsenter", "--mount", *([] if _IS_ROOT else ["--user", "--preserve-credentials"])]
@@ -20,12 +20,12 @@ _SMALL = 'mount -t tmpfs -o size="$2" tmpfs "$1" && shift 2 && exec "$@"'
 
 
 def read_only(folder: Path) -> list[str]:
-    """A command that runs what follows it where a folder cannot be written to; others still can."""
+    """Return a command prefix that makes a folder read-only for the command that follows, but no other."""
     return _checked([*_UNSHARE, "sh", "-euc", _READ_ONLY, "sh", str(folder)])
 
 
 def small(folder: Path, size: str = "200k") -> list[str]:
-    """A command that runs what follows it where a folder is an empty disk of a size."""
+    """Return a command prefix that mounts an empty disk of a given size for the command that follows."""
     return _checked([*_UNSHARE, "sh", "-euc", _SMALL, "sh", str(folder), size])
 
 
@@ -34,8 +34,8 @@ class SmallDisk:
     """A disk in memory, mounted on a folder.
 
     Attributes:
-        within: a command that runs what follows it where it is mounted.
-        content: the same folder, as it is seen from where it is not mounted.
+        within: a command prefix for running commands where the disk is mounted.
+        content: a path to the disk's content from where it is not mounted.
     """
 
     folder: Path
@@ -43,7 +43,7 @@ class SmallDisk:
     content: Path
 
     def leave_free(self, free: int) -> None:
-        """Make it as large as what is on it and that many bytes."""
+        """Resize the disk to its used space and so many free bytes."""
         status = os.statvfs(self.content)
         size = (status.f_blocks - status.f_bfree) * status.f_frsize + free
         remount = ["mount", "-o", f"remount,size={size}", str(self.folder)]
@@ -52,7 +52,7 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[SmallDisk]:
-    """The same disk for several commands."""
+    """Mount a disk that several commands can use."""
     holding = [*small(folder, size), "sh", "-c", "echo mounted; exec cat"]
     with subprocess.Popen(holding, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None

@@ -1,4 +1,4 @@
-"""A server in a thread, and the clock of its event loop, which a test moves on: minutes pass at once."""
+"""A server in a thread whose event loop's clock a test can advance, so that minutes pass at once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from tests.support.serving import serve_in_thread
 
 
 class Clock:
-    """Of an event loop. It goes by itself, too, so that a limit should be far longer than a test takes.
-
-    Attributes:
-        loop: whose it is.
-    """
+    """The clock of an event loop; it also runs by itself, so a limit must be far longer than a test takes."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -29,14 +25,14 @@ class Clock:
         return self._real_s() + self._moved_s
 
     def move(self, seconds: float) -> Future[None]:
-        """From any thread; done when what is due by then has been called."""
+        """Advance the clock, from any thread; the future is done when all callbacks due by then have run."""
         done: Future[None] = Future()
-        # Whoever waits for it may be cancelled, and it is done all the same.
+        # The future completes even if its waiter was cancelled.
         done.set_running_or_notify_cancel()
 
         def move() -> None:
             self._moved_s += seconds
-            # What is due is called in the next turn of the loop.
+            # Due callbacks run in the next iteration of the loop.
             self.loop.call_soon(self.loop.call_soon, done.set_result, None)
 
         self.loop.call_soon_threadsafe(move)
@@ -45,7 +41,7 @@ class Clock:
 
 @contextmanager
 def serve_with_clock(app: ASGIApp) -> Iterator[tuple[str, Clock]]:
-    """Serve as `serve_in_thread` does; gives the address, and the clock."""
+    """Serve an application like `serve_in_thread`, and yield its address and its clock."""
     clock: Future[Clock] = Future()
 
     async def seen(scope: Scope, receive: Receive, send: Send) -> None:

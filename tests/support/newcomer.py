@@ -1,4 +1,4 @@
-"""The project's folder as somebody has it who follows the documentation, without downloading anything."""
+"""A fresh checkout of the project, for following the documentation without downloads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Checkout:
     """A folder with the project's files, an index of its own, and a `.venv` that leads to this one.
 
     Attributes:
-        environment: of the commands that are run in it; `PORT` is a free one.
+        environment: the environment of the commands that are run in it; `PORT` is a free one.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A real PostgreSQL with pgvector, from a wheel: no Docker, no network, as root and not."""
+"""A real PostgreSQL with pgvector from a wheel, without Docker or network, run by root or another user."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.serving import free_port, wait_for
 PASSWORD = "s3cret-of-the-database"
 DATABASE = "rag"
 _STOP_LIMIT_S = 30
-# What a database is in a test is gone with it: nothing has to reach the disk.
+# The database is discarded after the tests, so nothing has to reach the disk.
 _SETTINGS = {
     "fsync": "off",
     "shared_buffers": "64MB",
@@ -33,7 +33,7 @@ _SETTINGS = {
 
 
 class PostgresServer:
-    """One cluster, which can be stopped, killed and started again."""
+    """A cluster that can be stopped, killed and started again."""
 
     def __init__(self, folder: Path, settings: dict[str, str] | None = None) -> None:
         self.folder = folder
@@ -41,7 +41,7 @@ class PostgresServer:
         self._settings = _SETTINGS | (settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        # Makes the cluster, and whatever is needed where root runs it: it refuses to be run by root.
+        # Makes the cluster, and a user if root runs this, because PostgreSQL refuses to run as root.
         self._wheel: Wheel = wait_for(lambda: _wheel(folder), "the user that runs PostgreSQL to be added")
         with contextlib.redirect_stderr(None):
             self._wheel.ensure_pgdata_inited()
@@ -55,7 +55,7 @@ class PostgresServer:
         return self._process.pid
 
     def url(self, database: str = DATABASE, *, user: str = "postgres", port: int | None = None) -> str:
-        """By TCP, with a password."""
+        """Return an address over TCP, with a password."""
         return f"postgresql://{user}:{PASSWORD}@127.0.0.1:{port or self.port}/{database}"
 
     def start(self) -> None:
@@ -90,20 +90,20 @@ class PostgresServer:
     def execute(
         self, statement: str, database: str = "postgres", values: Sequence[object] = ()
     ) -> list[tuple[Any, ...]]:
-        """As the superuser, by the socket."""
+        """Run a statement as the superuser, over the Unix socket."""
         with psycopg.connect(self._socket_url(database), autocommit=True) as connection:
             cursor = connection.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
 
     def stop(self) -> None:
-        """As an administrator does; connections are cut."""
+        """Shut down in the fast mode, which closes all connections."""
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """With all that it has started, at once."""
+        """Kill the server and all its processes at once."""
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
-            # Its children have groups of their own; they end when they see that it is gone.
+            # Its children have process groups of their own; they end when they notice its death.
             self._process.wait(_STOP_LIMIT_S)
         wait_for(lambda: not self._has_children(), "the killed server's processes to end")
 
@@ -140,8 +140,8 @@ def _wheel(folder: Path) -> Wheel | None:
 
 @contextlib.contextmanager
 def postgres_server(settings: dict[str, str] | None = None) -> Iterator[PostgresServer]:
-    """One that runs, with an empty database `rag` and a superuser who has a password."""
-    # Not below pytest's folder: a socket's path may have 107 bytes.
+    """Run a server with an empty database `rag` and a superuser who has a password."""
+    # Not below pytest's folder: a socket's path may have at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="rag-pg-"))
     server = PostgresServer(folder / "data", settings)
     try:

@@ -1,4 +1,4 @@
-"""What befalls a database that is asked, and questions that go on meanwhile."""
+"""Faults of a database under load, and clients that keep asking meanwhile."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from tests.support.postgres import DATABASE, PostgresServer
 from tests.support.serving import wait_for
 
 QUESTION = {"query": "How long is parental leave?"}
-# Between two questions of one client.
+# The pause between two questions of one client.
 _PAUSE_S = 0.01
 
 
 class Load:
-    """Clients that ask until it ends.
+    """Clients that ask until the load ends.
 
     Attributes:
-        answers: all of them; a question that hangs for 60 s ends the client, which `problems` tells.
+        answers: all responses.
+        problems: the errors of clients; a client ends with its first error, such as a timeout of 60 s.
     """
 
     def __init__(self, url: str, clients: int) -> None:
@@ -66,10 +67,10 @@ def load(url: httpx.URL, clients: int = 4) -> Iterator[Load]:
 
 @contextmanager
 def hanging(server: PostgresServer) -> Iterator[None]:
-    """All its processes are stopped; sockets stay open, and nobody reads them."""
+    """Stop all processes of a server with SIGSTOP: its sockets stay open, but are not read."""
     stopped: list[int] = []
     try:
-        # The postmaster first: it makes new ones.
+        # The postmaster first, as it starts new processes.
         _stop(server.pid, stopped)
         found = subprocess.run(
             ["pgrep", "-P", str(server.pid)], capture_output=True, text=True, check=True
@@ -84,7 +85,7 @@ def hanging(server: PostgresServer) -> Iterator[None]:
 
 
 def _stop(pid: int, stopped: list[int]) -> None:
-    """One that has ended stays as it is: nobody asks for its status."""
+    """Stop a process; one that has ended stays a zombie, as its parent is stopped."""
     stopped.append(pid)
     os.kill(pid, signal.SIGSTOP)
     wait_for(lambda: _state(pid) in {"T", "Z"}, "the process to stop")
@@ -96,7 +97,7 @@ def _state(pid: int) -> str:
 
 @contextmanager
 def locked(server: PostgresServer, schema: str, index_id: str, database: str = DATABASE) -> Iterator[None]:
-    """Nobody can search an index."""
+    """Lock an index, so that no search of it returns."""
     name = sql.Identifier(schema, f"chunks_{index_id}")
     with psycopg.connect(server.url(database)) as connection:
         connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(name))
@@ -104,13 +105,13 @@ def locked(server: PostgresServer, schema: str, index_id: str, database: str = D
 
 
 def connections(server: PostgresServer, purpose: str = "") -> list[int]:
-    """Process ids of the service's connections."""
+    """Return the process ids of the service's connections."""
     statement = f"SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'rag-service {purpose}%'"
     return [pid for (pid,) in server.execute(statement)]
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """For a process that is to have the same settings, as far as they say what is where."""
+    """Make the environment of a process with the same database and documents."""
     assert settings.database.url is not None
     return {
         "DATABASE_URL": settings.database.url.get_secret_value(),

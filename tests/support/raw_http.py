@@ -1,4 +1,4 @@
-"""An HTTP client that hides nothing: each byte when it arrives, and any way to go away."""
+"""An HTTP client that shows each byte as it arrives, and can disconnect in any way."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ TIMEOUT_S = 20.0
 
 
 class RawExchange:
-    """A request that was sent, and its answer as far as it was read.
+    """A request that was sent, and the part of its response that was read.
 
     Attributes:
-        status_line, status, headers: of the answer; names in lower case.
-        body: what was read of it so far, without the framing of chunks.
-        ended: the body came to its regular end.
-        parser: what `events` has read; it has the comments.
+        status_line, status, headers: the head of the response, with names in lower case.
+        body: the part of the body read so far, without chunked framing.
+        ended: True if the body ended regularly.
+        parser: the parser that `events` uses, which also keeps comments.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RawExchange:
         return self
 
     def parts(self) -> Iterator[bytes]:
-        """The body as it arrives: chunk by chunk, where it is sent so."""
+        """Yield the body as it arrives, chunk by chunk if it is chunked."""
         if self.headers.get("transfer-encoding") == "chunked":
             parts = self._chunks()
         elif "content-length" in self.headers:
@@ -87,7 +87,7 @@ class RawExchange:
             yield from self.parser.feed(part)
 
     def vanish(self, *, abruptly: bool = False) -> None:
-        """Go away with a FIN, or abruptly, with a RST."""
+        """Disconnect with a FIN, or abruptly with a RST."""
         if abruptly:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._file.close()

@@ -1,4 +1,4 @@
-"""What the tests give a reader process to do instead of parsing. Each process imports it."""
+"""Functions that reader processes import and run in place of a parser."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_all_pages(path: Path, name: str) -> list[Page]:
 
 
 def behave(path: Path, name: str) -> str:
-    """What the file's name says happens."""
+    """Hang, crash or fail as the file's name says."""
     if "hang" in name:
         time.sleep(600)
     if "crash" in name:
@@ -35,26 +35,26 @@ def behave(path: Path, name: str) -> str:
 
 
 def wait_if_first(path: Path, name: str) -> str:
-    """Read all files at once but the first, which waits until somebody makes a file "go"."""
+    """Read a file at once, except the first one, which waits for a file "go"."""
     while name == "1.txt" and not (path.parent / "go").exists():
         time.sleep(0.01)
     return path.read_text()
 
 
 def tell(path: Path, name: str) -> str:
-    """Make a file that tells what is being read."""
+    """Make a file that shows which file is being read."""
     path.with_suffix(".begun").touch()
     return path.read_text()
 
 
 def tell_number(path: Path, name: str) -> str:
-    """Make a file with the process's number in it."""
+    """Write the process id to a file."""
     path.with_suffix(".pid").write_text(str(os.getpid()))
     return behave(path, name)
 
 
 def tell_number_and_end(path: Path, name: str) -> None:
-    """Make a file with the process's number in it before parsing, and one after."""
+    """Write the process id to a file before parsing, and make another file afterwards."""
     path.with_suffix(".pid").write_text(str(os.getpid()))
     read_pages(path)
     path.with_suffix(".done").touch()
@@ -64,7 +64,7 @@ _kept: list[bytearray] = []
 
 
 def use_memory(path: Path, name: str) -> int:
-    """Take as many MB as the file says, keep them if its name says so, and give the process's number."""
+    """Take as many MB as the file says, keep them if its name says so, and return the process id."""
     taken = bytearray(int(path.read_text()) << 20)
     if "keep" in name:
         taken[::4096] = b"x" * len(taken[::4096])
@@ -73,5 +73,5 @@ def use_memory(path: Path, name: str) -> int:
 
 
 def read_much(path: Path, name: str) -> str:
-    """As many MB as the file says."""
+    """Return as many MB of text as the file says."""
     return "x" * (int(path.read_text()) << 20)

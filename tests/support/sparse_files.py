@@ -1,4 +1,4 @@
-"""Copies of index files, which are mostly holes: 140 MB long, 1 MB of data."""
+"""Copies of index files, which are sparse: 140 MB long, with 1 MB of data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """With the holes, and the times."""
+    """Copy a folder with the holes and times of its files."""
     shutil.copytree(source, target, copy_function=_copy)
 
 

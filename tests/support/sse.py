@@ -1,4 +1,4 @@
-"""An event stream, read as the WHATWG specifies EventSource to read it."""
+"""A parser of event streams that follows the WHATWG's specification of EventSource."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LINE_END = re.compile("\r\n|\r|\n")
 
 @dataclass(frozen=True)
 class Event:
-    """What a page's listener gets; an event without a name is a `message`."""
+    """An event as a page's listener gets it; one without a name is a `message`."""
 
     data: str
     name: str = "message"
@@ -20,11 +20,11 @@ class Event:
 
 @dataclass
 class EventStreamParser:
-    """Takes the bytes in parts of any size; an event counts once its empty line has arrived.
+    """A parser that takes bytes in parts of any size; an event is complete when its empty line has arrived.
 
     Attributes:
         comments: the text of each comment line so far, in order.
-        retry_ms: what the stream last said about reconnecting.
+        retry_ms: the reconnection time that the stream last set.
     """
 
     comments: list[str] = field(default_factory=list)
@@ -39,11 +39,11 @@ class EventStreamParser:
     _last_id: str = ""
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that these bytes complete."""
+        """Parse bytes, and return the events that they complete."""
         text = self._decoder.decode(data)
         if not text:
             return []
-        # A line that has ended with the CR of the last part does not end again with this LF.
+        # An LF at the beginning belongs to the CR at the end of the previous part.
         *lines, self._line = _LINE_END.split(
             self._line + (text.removeprefix("\n") if self._after_cr else text)
         )
@@ -79,5 +79,5 @@ class EventStreamParser:
 
 
 def parse(data: bytes) -> list[Event]:
-    """The events of a whole stream; one without its empty line at the end is none."""
+    """Parse a whole stream; an event without its final empty line is dropped."""
     return EventStreamParser().feed(data)

@@ -1,4 +1,4 @@
-"""All that is stored in an index, to be compared with another's."""
+"""The complete content of an index on disk, for comparison with another one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from app.storage.disk.snapshot_store import SnapshotStore
 
 @dataclass(frozen=True)
 class Stored:
-    """
+    """The complete content of an index.
+
     Attributes:
-        chunks: payload, vector and terms with their counts, by id.
-        tokens: of all chunks.
-        frequencies: in how many chunks each term stands.
+        chunks: payload, vector and term counts of each chunk, by id.
+        tokens: the number of tokens of all chunks.
+        frequencies: the number of chunks that contain each term.
     """
 
     documents: list[DocumentRecord]
@@ -33,7 +34,7 @@ class Stored:
 
 
 def stored(index_dir: Path) -> Stored:
-    """The content of the index that `CURRENT` names, every file of which is as it was written."""
+    """Read the index that `CURRENT` names, after verifying every file of it."""
     snapshots = SnapshotStore(index_dir, keep=1)
     current = snapshots.current_id()
     assert current is not None
@@ -69,7 +70,7 @@ def stored(index_dir: Path) -> Stored:
 
 
 def assert_same_index(one: Stored, other: Stored, *, atol: float = 1e-5) -> None:
-    """But for how far the average length in the weights may be from the corpus's: see `edge_shard`."""
+    """Compare two indexes, except for the tolerated drift of the average length: see `has_drifted`."""
     assert one.documents == other.documents
     assert one.chunks.keys() == other.chunks.keys()
     for chunk_id, (payload, vector, counts) in one.chunks.items():
@@ -79,5 +80,5 @@ def assert_same_index(one: Stored, other: Stored, *, atol: float = 1e-5) -> None
         assert np.allclose(vector, other_vector, atol=atol), DENSE
     assert (one.tokens, one.frequencies) == (other.tokens, other.frequencies)
     for each in (one, other):
-        # Weights move from a tenth on: 1 / 0.9 times as long at most.
+        # Weights are rewritten when the average length drifts by a tenth: at most 1 / 0.9 times as long.
         assert each.average_length == pytest.approx(each.tokens / len(each.chunks), rel=0.112)

@@ -1,4 +1,4 @@
-"""All that is stored in PostgreSQL, to be compared with another index."""
+"""The complete content of an index in PostgreSQL, for comparison with another one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.storage.postgres.database import Database
 from app.storage.postgres.generations import Generations
 from tests.support.stored import Stored
 
-# Vectors have 16 bits a number there.
+# PostgreSQL stores vectors with 16 bits per number.
 TOLERANCE = 1e-3
 
 _TABLES = "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r'"
@@ -24,7 +24,7 @@ def database_of(settings: Settings) -> Database:
 
 
 def stored_in_postgres(database: Database) -> Stored:
-    """The content of the index that is to be served."""
+    """Read the published index."""
     with database.connect("test") as connection:
         schema.check(connection, database)
         generations = Generations(connection, database)
@@ -51,7 +51,7 @@ def stored_in_postgres(database: Database) -> Stored:
 
 
 def content_of(database: Database) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table of the schema, with the transaction that wrote it."""
+    """Return every row of every table of the schema, with the transaction that wrote it."""
     with database.connect("test") as connection:
         names = sorted(name for (name,) in connection.execute(_TABLES, [database.schema]))
         select = sql.SQL("SELECT t.xmin::text, t.ctid::text, t::text FROM {} t ORDER BY ctid")
@@ -59,7 +59,7 @@ def content_of(database: Database) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def assert_nothing_left_over(database: Database) -> None:
-    """There are chunks, with statistics, of those indexes that can be served, and of no others."""
+    """Assert that chunks and statistics exist for the indexes that can be served, and for no others."""
     with database.connect("test") as connection:
         ids = set(Generations(connection, database).ids())
         names = {name for (name,) in connection.execute(_TABLES, [database.schema])}

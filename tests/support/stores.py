@@ -1,4 +1,4 @@
-"""Nodes to fill a store with, and questions to ask it."""
+"""Stores of both kinds, with nodes and queries for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from app.storage.postgres.vector_store import PostgresVectorStore
 from app.storage.vector_store import ChunkStore
 
 EMBEDDING = LocalEmbedding()
-# Those of `nodes()`, and one that no node has.
+# The fields of `nodes()`, and one that no node has.
 FIELDS = ("document", "page", "score", "nothing")
 Store = EdgeVectorStore | PostgresVectorStore
 
@@ -69,19 +69,20 @@ def where(key: str, value: Any, operator: str = "==") -> MetadataFilters:
 
 @dataclass
 class Stores:
-    """Makes stores of one kind, by name, and closes them at the end.
+    """A factory of stores of one kind, which closes them at the end.
 
     Attributes:
-        place: a folder, or a database.
+        place: the folder or database of the stores.
     """
 
     place: Path | Database
     _opened: list[Store] = field(default_factory=list)
 
     def create(self, name: str = "store", *, filled: bool = True, **fields: Any) -> Store:
-        """
+        """Make a store.
+
         Args:
-            filled: with `nodes()`.
+            filled: add `nodes()` to it.
         """
         arguments = {"dimensions": DIMENSIONS, "average_length": 5} | fields
         made = self._note(

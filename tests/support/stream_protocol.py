@@ -1,4 +1,4 @@
-"""What every stream of POST /query/stream is like, checked on its events, whoever sent them."""
+"""Checks of the promises that every stream of POST /query/stream keeps, on its events."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Failed:
 
 
 def check(events: Sequence[Event]) -> Answered | Failed:
-    """Citations, tokens, and then either the answer and the end mark, or the error; and nothing else."""
+    """Check that citations and tokens are followed by the answer and the end mark, or by the error."""
     rest = iter(events)
     citations = _citations(next(rest))
     tokens: list[str] = []

@@ -1,4 +1,4 @@
-"""A server of ours whose insides a test looks at: what requests leave behind."""
+"""A server whose tasks and sockets a test inspects, to find what requests leave behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.raw_http import RawExchange
 from tests.support.serving import wait_for
 from tests.support.stream_protocol import Answered, Failed, check, token_of
 
-# However busy the machine is: what is left stays.
+# Generous, because a busy machine takes long to clean up; what really leaks stays.
 LEFT_LIMIT_S = 60.0
 
 _REQUEST_TASK = "RequestResponseCycle.run_asgi"
@@ -34,17 +34,17 @@ T = TypeVar("T")
 
 
 def question() -> dict[str, Any]:
-    """One that nobody asked before: vectors of known questions are remembered."""
+    """Make a new question, because vectors of known questions are cached."""
     return {"query": f"How long is parental leave? ({next(_numbers)})"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a request ended.
+    """The end of a request.
 
     Attributes:
-        code: `answered`, or that of the problem.
-        events: what was streamed; None where an ordinary response came.
+        code: `answered`, or the code of the problem.
+        events: the streamed events; None for an ordinary response.
     """
 
     status: int
@@ -54,11 +54,11 @@ class Outcome:
 
 @dataclass
 class WatchedService:
-    """A server, and what there is in it while nothing is asked.
+    """A server, with the tasks and sockets that it has while it is idle.
 
     Attributes:
-        clock: its event loop's.
-        clean: it was found so after it was last used.
+        clock: the clock of its event loop.
+        clean: True if nothing was left behind after its last use.
     """
 
     url: str
@@ -69,22 +69,22 @@ class WatchedService:
     clean: bool = False
 
     def ask(self, path: str = "/query", heard: Callable[[str], None] | None = None) -> Outcome:
-        """Ask a new question, to the end of the answer.
+        """Ask a new question, and read the whole answer.
 
         Args:
-            heard: called with what the tokens have said so far, again and again.
+            heard: called after each part with the text of all tokens so far.
         """
         with RawExchange(self.url, question(), path=path) as exchange:
             exchange.read_head()
             events = []
-            said = ""
+            text = ""
             for part in exchange.parts():
                 new = exchange.parser.feed(part)
                 events.extend(new)
-                said += "".join(token_of(event) for event in new if event.data.startswith('{"token"'))
+                text += "".join(token_of(event) for event in new if event.data.startswith('{"token"'))
                 if heard:
-                    heard(said)
-        assert SECRET.encode() not in exchange.body, "the provider's own words"
+                    heard(text)
+        assert SECRET.encode() not in exchange.body, "the provider's message"
         if not exchange.headers["content-type"].startswith("text/event-stream"):
             answer = json.loads(exchange.body)
             return Outcome(exchange.status, answer.get("code", answer.get("status")))
@@ -94,17 +94,17 @@ class WatchedService:
         return Outcome(exchange.status, outcome.answer["status"], outcome)
 
     def note_idle(self) -> None:
-        """What there is now, while nothing is asked, is not left by anything."""
+        """Note the tasks and sockets of the idle server."""
         self.provider.close_idle()
         _wait_for_none("connections to the provider", lambda: self.provider.connections)
         _wait_for_none("request", lambda: _tasks(self.clock.loop)[_REQUEST_TASK])
-        # In a step it has not the task that it waits with.
+        # During a step, the manager does not have the task with which it waits.
         _wait_for_none("step of the index manager", lambda: _index_steps(self.clock.loop))
         self._idle_tasks, self._idle_sockets = _tasks(self.clock.loop), _sockets()
         self.clean = False
 
     def check_nothing_is_left(self) -> None:
-        """No slot taken: the next question is answered; no task, no socket, no request at the provider."""
+        """Assert that no task, socket or provider request is left, and that the next question is answered."""
         self._check_no_work()
         self.provider.reset()
         assert self.ask() == Outcome(200, "answered")
@@ -129,12 +129,12 @@ def serve_watched(app: ASGIApp, provider: FakeProvider) -> Iterator[WatchedServi
 
 
 def _tasks(loop: asyncio.AbstractEventLoop) -> Counter[str]:
-    """How many there are of each kind."""
+    """Count the tasks of each kind."""
     return _seen_on(loop, lambda: Counter(_name(task.get_coro()) for task in asyncio.all_tasks(loop)))
 
 
 def _index_steps(loop: asyncio.AbstractEventLoop) -> int:
-    """1 while an index manager does something, and does not only wait."""
+    """Return 1 while an index manager is working rather than waiting."""
 
     def count() -> int:
         coroutines = [task.get_coro() for task in asyncio.all_tasks(loop)]
@@ -145,7 +145,7 @@ def _index_steps(loop: asyncio.AbstractEventLoop) -> int:
 
 
 def _seen_on(loop: asyncio.AbstractEventLoop, look: Callable[[], T]) -> T:
-    """On the loop itself, between two of its steps."""
+    """Call a function on the loop, between two of its steps."""
     seen: Future[T] = Future()
     loop.call_soon_threadsafe(lambda: seen.set_result(look()))
     return seen.result(60)
@@ -157,7 +157,7 @@ def _name(coroutine: object) -> str:
 
 
 def _sockets() -> int:
-    """Of this process; 0 where the system does not tell."""
+    """Count the sockets of this process; 0 on systems without /proc."""
     descriptors = Path("/proc/self/fd")
     links = []
     for descriptor in descriptors.iterdir() if descriptors.is_dir() else ():
@@ -171,7 +171,7 @@ def _sockets() -> int:
 def _wait_for_none(what: str, left: Callable[[], Any]) -> None:
     deadline = time.monotonic() + LEFT_LIMIT_S
     while True:
-        # Before the look, as in `wait_for`.
+        # Read before the check, as in `wait_for`.
         late = time.monotonic() >= deadline
         if not (rest := left()):
             return
