@@ -1,4 +1,4 @@
-"""The folder: which files there are, what is in them, and reading them side by side."""
+"""Finding and hashing the files of the documents folder, and reading them in parallel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_all(folder: Path) -> dict[str, Document[str]]:
 
 
 def test_names_are_paths_below_the_folder(tmp_path: Path) -> None:
-    """With whatever characters a file system allows."""
+    """Names may contain any characters that a file system allows."""
     names = ['a b/it\'s "quoted".txt', "straße/日本語.md", "x.txt", "UPPER.TXT"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -41,8 +41,8 @@ def test_names_are_paths_below_the_folder(tmp_path: Path) -> None:
     )
 
 
-def test_a_name_that_is_not_utf8_is_made_readable(tmp_path: Path) -> None:
-    """Names are bytes; JSON is not."""
+def test_a_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
+    """File names are bytes, and JSON is text."""
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("text")
     documents = read_all(tmp_path)
     assert {name: document.status for name, document in documents.items()} == {
@@ -50,15 +50,16 @@ def test_a_name_that_is_not_utf8_is_made_readable(tmp_path: Path) -> None:
     }
 
 
-def test_hidden_and_lock_files_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_and_lock_files_are_skipped(tmp_path: Path) -> None:
+    """Neither is a document."""
     for name in (".DS_Store", "~$report.docx", ".git/config", "kept.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("text")
     assert [file.name for file in walk(tmp_path)] == ["kept.txt"]
 
 
-def test_links_may_not_lead_outside(tmp_path: Path) -> None:
-    """Else whoever may add a document could have any file of the server quoted."""
+def test_links_that_lead_outside_are_not_followed(tmp_path: Path) -> None:
+    """Otherwise, anyone who may add a document could have any file of the server quoted."""
     inside, outside = tmp_path / "documents", tmp_path / "secret.txt"
     inside.mkdir()
     outside.write_text("the secret")
@@ -79,8 +80,8 @@ def test_links_may_not_lead_outside(tmp_path: Path) -> None:
     assert not any("secret" in (document.content or "") for document in documents.values())
 
 
-def test_folders_are_linked_inside_as_kubernetes_does(tmp_path: Path) -> None:
-    """A mounted ConfigMap: each file is a link into a hidden folder, which is a link, too."""
+def test_the_links_of_a_mounted_configmap_are_followed(tmp_path: Path) -> None:
+    """Each file is a link into a hidden folder, which is a link as well."""
     (tmp_path / "..2026_11_20").mkdir()
     (tmp_path / "..2026_11_20" / "leave.md").write_text("text")
     (tmp_path / "..data").symlink_to("..2026_11_20")
@@ -91,8 +92,8 @@ def test_folders_are_linked_inside_as_kubernetes_does(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_not_a_file_is_told_and_not_waited_for(tmp_path: Path) -> None:
-    """Opening a pipe would wait for somebody to write into it."""
+def test_special_files_are_reported_and_not_opened(tmp_path: Path) -> None:
+    """Opening a pipe would wait until something is written to it."""
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "link.txt").symlink_to("pipe.txt")
     files = inspect_all(tmp_path)
@@ -100,29 +101,30 @@ def test_what_is_not_a_file_is_told_and_not_waited_for(tmp_path: Path) -> None:
     assert len(files) == 2
 
 
-def test_control_characters_in_a_name_are_shown_escaped(tmp_path: Path) -> None:
-    """Raw, they would forge lines of a log."""
+def test_control_characters_in_a_name_are_escaped(tmp_path: Path) -> None:
+    """Unescaped, they could forge lines of a log."""
     (tmp_path / "a\n2026 ERROR forged\x1b[31m.txt").write_text("text")
     (name,) = inspect_all(tmp_path)
     assert name == "a\\n2026 ERROR forged\\x1b[31m.txt"
 
 
-def test_a_folder_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
-    """Its documents would vanish from the index without a word."""
+def test_a_folder_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
+    """Its documents do not disappear from the index silently."""
     (tmp_path / "secret").mkdir(mode=0)
     if os.access(tmp_path / "secret", os.R_OK):
         pytest.skip("this user may read everything")
     assert "cannot be opened" in (inspect_all(tmp_path)["secret"].problem or "")
 
 
-def test_a_missing_folder_says_which_setting(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_folder_names_the_setting(tmp_path: Path) -> None:
+    """An operator learns what to change."""
     with pytest.raises(NoDocuments, match="DOCUMENTS_DIR"):
         walk(tmp_path / "missing")
 
 
 @pytest.mark.parametrize("large", [[], ["0.txt"], ["5.txt"], ["2.txt", "3.txt", "9.txt"]])
-def test_files_are_looked_into_in_order(tmp_path: Path, large: list[str]) -> None:
-    """Also while large ones take longer."""
+def test_files_are_inspected_in_order(tmp_path: Path, large: list[str]) -> None:
+    """Large files keep their place, although hashing them takes longer."""
     contents = {f"{number}.txt": b"%d" % number * 10 for number in range(10)}
     contents |= {name: os.urandom(3 << 20) for name in large}
     for name, content in contents.items():
@@ -135,7 +137,7 @@ def test_files_are_looked_into_in_order(tmp_path: Path, large: list[str]) -> Non
 
 
 def test_a_file_is_hashed_before_it_is_read(tmp_path: Path) -> None:
-    """What changes in between is taken for changed by the next run, and not for known."""
+    """A change in between is noticed by the next run."""
     (tmp_path / "a.txt").write_text("before")
     files = list(inspect_all(tmp_path).values())
     (tmp_path / "a.txt").write_text("after")
@@ -145,7 +147,7 @@ def test_a_file_is_hashed_before_it_is_read(tmp_path: Path) -> None:
 
 
 def test_documents_come_as_they_are_done(tmp_path: Path) -> None:
-    """A slow one keeps no other back."""
+    """A slow file does not delay the others."""
     names = [f"{number}.txt" for number in range(1, 10)]
     for name in names:
         (tmp_path / name).write_text(name)
@@ -156,8 +158,8 @@ def test_documents_come_as_they_are_done(tmp_path: Path) -> None:
     assert [document.name for document in documents] == names[:1]
 
 
-def test_processes_go_on_while_nobody_asks(tmp_path: Path) -> None:
-    """Whoever takes the documents has something to do for each."""
+def test_processes_keep_reading_while_the_caller_is_busy(tmp_path: Path) -> None:
+    """The caller has work to do for each document."""
     for name in ("1.txt", "2.txt"):
         (tmp_path / name).write_text(name)
     reader = ReaderPool(workers=1, limits=DEFAULT_LIMITS, read=tell)
@@ -168,8 +170,8 @@ def test_processes_go_on_while_nobody_asks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_few_documents_are_held(tmp_path: Path, workers: int) -> None:
-    """However slowly they are taken."""
+def test_few_documents_are_held_in_memory(tmp_path: Path, workers: int) -> None:
+    """The limit holds however slowly the caller takes them."""
     for number in range(20):
         (tmp_path / f"{number}.txt").write_text("text")
     begun = 0
@@ -187,8 +189,8 @@ def test_few_documents_are_held(tmp_path: Path, workers: int) -> None:
     assert begun == 20
 
 
-def test_no_process_is_started_for_nothing(tmp_path: Path) -> None:
-    """When nothing has changed, a run is done before one would be."""
+def test_no_process_is_started_without_files_to_read(tmp_path: Path) -> None:
+    """A run without changes ends before a process could start."""
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "gone.txt").symlink_to("nowhere")
     before = set(multiprocessing.active_children())
@@ -200,7 +202,7 @@ def test_no_process_is_started_for_nothing(tmp_path: Path) -> None:
 
 
 def test_no_process_is_left(tmp_path: Path) -> None:
-    """Neither at the end, nor when nobody wants the rest."""
+    """The processes end after the last document, and when the caller stops early."""
     for number in range(10):
         (tmp_path / f"{number}.txt").write_text("text")
     before = set(multiprocessing.active_children())
@@ -214,7 +216,8 @@ def test_no_process_is_left(tmp_path: Path) -> None:
     assert set(multiprocessing.active_children()) == before
 
 
-def test_an_unreadable_file_is_told_from_the_rest(tmp_path: Path) -> None:
+def test_an_unreadable_file_has_its_own_status(tmp_path: Path) -> None:
+    """A file without read permission has the status `unreadable`."""
     (tmp_path / "good.txt").write_text("good")
     (tmp_path / "locked.txt").write_text("locked")
     (tmp_path / "locked.txt").chmod(0)

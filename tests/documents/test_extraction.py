@@ -1,4 +1,4 @@
-"""Files to pages: formats, headings, page numbers, and what cannot be read."""
+"""Reading files as pages: formats, headings, page numbers, and files that cannot be read."""
 
 from __future__ import annotations
 
@@ -51,27 +51,29 @@ def refusal(path: Path) -> UnreadableError:
         ("support/firmware-notice-siskin.eml", "4.7.1", False),
     ],
 )
-def test_each_format_gives_text_and_headings(name: str, text: str, heading: bool) -> None:
+def test_each_format_has_text_and_headings(name: str, text: str, heading: bool) -> None:
+    """The text of each format is read, with headings if the format has them."""
     pages = read_pages(SAMPLE_DOCUMENTS / name)
     assert text in "\n".join(page.text for page in pages)
     assert any(page.headings for page in pages) is heading
 
 
 def test_a_pdf_has_pages_with_numbers_and_headings() -> None:
+    """Page numbers and headings come from the PDF's layout."""
     pages = read_pages(SAMPLE_DOCUMENTS / "policies" / "leave.pdf")
     assert [page.number for page in pages] == [1, 2, 3, 4]
     assert "Parental leave" in [heading.title for heading in pages[2].headings]
     assert "16 weeks" in pages[2].text
 
 
-def test_a_pdfs_running_lines_are_left_out() -> None:
-    """A footer on each page would stand in each chunk."""
+def test_page_headers_and_footers_of_a_pdf_are_dropped() -> None:
+    """They would otherwise be part of every chunk."""
     pages = read_pages(SAMPLE_DOCUMENTS / "policies" / "leave.pdf")
     assert not any("page 3 of 4" in page.text for page in pages)
 
 
-def test_a_pdfs_paragraphs_are_whole_again() -> None:
-    """Lines end at the margin, not where sentences do."""
+def test_paragraphs_of_a_pdf_are_joined() -> None:
+    """Lines end at the margin rather than at the end of a sentence."""
     pages = read_pages(SAMPLE_DOCUMENTS / "policies" / "leave.pdf")
     sentence = "It is open to birth parents and their partners alike, regardless of gender or marital status"
     assert sentence in pages[2].text
@@ -79,12 +81,14 @@ def test_a_pdfs_paragraphs_are_whole_again() -> None:
 
 
 def test_slides_are_pages() -> None:
+    """A presentation has one page per slide."""
     pages = read_pages(SAMPLE_DOCUMENTS / "products" / "product-overview.pptx")
     assert [page.number for page in pages] == list(range(1, 8))
     assert "EUR 89" in pages[5].text
 
 
-def test_headings_are_where_they_say() -> None:
+def test_offsets_of_headings_find_them_in_the_text() -> None:
+    """A heading's offsets delimit its line."""
     for name in ("policies/leave.pdf", "products/rookery-api.md", "policies/remote-work.docx"):
         for page in read_pages(SAMPLE_DOCUMENTS / name):
             for heading in page.headings:
@@ -92,7 +96,8 @@ def test_headings_are_where_they_say() -> None:
                 assert heading.title.split()[-1] in found, (name, heading)
 
 
-def test_markdown_headings_are_not_looked_for_in_code() -> None:
+def test_code_blocks_have_no_headings() -> None:
+    """A comment in code is not a heading."""
     fenced = "```sh\n# a comment\n```\n\n~~~\n# no\n```\n# no\n~~~\n"
     longer = "````md\n```\n# no\n```\n````\n"
     text = f"# One\n\n{fenced}{longer}\n## Two `code` and *more* #\n\n#hashtag\n\n### [Three](x)\n"
@@ -112,21 +117,24 @@ def test_markdown_headings_are_not_looked_for_in_code() -> None:
     ],
 )
 def test_headings_keep_what_is_not_markup(line: str, title: str) -> None:
+    """Titles lose only the marks of emphasis, code, escapes and links."""
     assert [heading.title for heading in markdown_headings(f"{line}\n")] == [title]
 
 
 def test_a_paragraph_marked_as_a_heading_is_text() -> None:
-    """It would stand above each of its chunks."""
+    """It would otherwise be repeated above each of its chunks."""
     assert list(markdown_headings("# " + "word " * 1000)) == []
 
 
-def test_a_rule_and_a_heading_are_no_front_matter(tmp_path: Path) -> None:
+def test_a_rule_and_a_heading_are_not_front_matter(tmp_path: Path) -> None:
+    """The text after them is kept."""
     (tmp_path / "page.html").write_text("<hr><h2>Warning: never open the lid</h2><p>Keep closed.</p>")
     (read,) = read_pages(tmp_path / "page.html")
     assert "Warning: never open the lid" in read.text
 
 
-def test_html_front_matter_is_not_taken_for_text(tmp_path: Path) -> None:
+def test_the_front_matter_of_html_is_dropped(tmp_path: Path) -> None:
+    """kreuzberg renders a page's metadata as text."""
     page = tmp_path / "page.html"
     page.write_text(
         "<html><head><title>A title</title><meta name='description' content='About it'></head>"
@@ -138,8 +146,8 @@ def test_html_front_matter_is_not_taken_for_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "iso-8859-1", "utf-8-sig"])
 @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html"])
-def test_other_encodings_than_utf8_are_found_out(tmp_path: Path, name: str, encoding: str) -> None:
-    """Old exports and Notepad's "Unicode"."""
+def test_other_encodings_than_utf8_are_recognised(tmp_path: Path, name: str, encoding: str) -> None:
+    """Old exports and Notepad's "Unicode" are read."""
     text = "Die österreichische Urlaubsregelung für Beschäftigte gilt ab März.\n" * 20
     (tmp_path / name).write_bytes(text.encode(encoding))
     (page,) = read_pages(tmp_path / name)
@@ -147,7 +155,8 @@ def test_other_encodings_than_utf8_are_found_out(tmp_path: Path, name: str, enco
     assert "\ufffd" not in page.text
 
 
-def test_other_alphabets_are_found_out(tmp_path: Path) -> None:
+def test_encodings_of_other_alphabets_are_recognised(tmp_path: Path) -> None:
+    """Cyrillic and Chinese texts are read."""
     texts = {"cp1251": "Отпуск длится шестнадцать недель. ", "gb18030": "产假为十六周，须提前四周申请。"}
     for encoding, text in texts.items():
         (tmp_path / "a.txt").write_bytes((text * 5).encode(encoding))
@@ -155,7 +164,7 @@ def test_other_alphabets_are_found_out(tmp_path: Path) -> None:
 
 
 def test_tables_and_numbered_headings_of_a_pdf_are_kept(tmp_path: Path) -> None:
-    """Only what pages share is a page header or footer: not lines that differ in their numbers."""
+    """Lines that differ in more than the page number are not headers or footers."""
     pages = [
         f"Handbook - page {number}\nArticle {number * 7}\n2006 {number}235 99\n1999 81 17\nTotal: {number}00"
         for number in range(1, 6)
@@ -167,53 +176,59 @@ def test_tables_and_numbered_headings_of_a_pdf_are_kept(tmp_path: Path) -> None:
         assert "Handbook" not in page.text
 
 
-def test_an_empty_file_is_empty(tmp_path: Path) -> None:
+def test_an_empty_file_has_the_status_empty(tmp_path: Path) -> None:
+    """The problem says that it has 0 bytes."""
     for name in ("zero.pdf", "zero.txt", "zero.docx"):
         (tmp_path / name).touch()
         assert refusal(tmp_path / name).status is DocumentStatus.EMPTY
         assert "0 bytes" in refusal(tmp_path / name).problem
 
 
-def test_a_file_without_text_is_empty(tmp_path: Path) -> None:
+def test_a_file_without_text_has_the_status_empty(tmp_path: Path) -> None:
+    """Blanks alone are not text."""
     (tmp_path / "blank.txt").write_text(" \n\t\n")
     assert refusal(tmp_path / "blank.txt").status is DocumentStatus.EMPTY
 
 
-def test_a_file_that_lies_about_its_type_is_unreadable(tmp_path: Path) -> None:
-    """The line says which kind it is not."""
+def test_a_file_with_the_wrong_extension_is_unreadable(tmp_path: Path) -> None:
+    """The problem names the kind that it is not."""
     for name in ("text.pdf", "text.docx", "text.xlsx", "text.pptx", "text.epub", "text.odt"):
         (tmp_path / name).write_text("just text")
         assert refusal(tmp_path / name).status is DocumentStatus.UNREADABLE
         assert Path(name).suffix[1:].upper() in refusal(tmp_path / name).problem
 
 
-def test_binary_data_called_text_is_unreadable(tmp_path: Path) -> None:
+def test_binary_data_with_a_text_extension_is_unreadable(tmp_path: Path) -> None:
+    """It is not indexed as text."""
     (tmp_path / "photo.txt").write_bytes(bytes(range(256)) * 20)
     assert refusal(tmp_path / "photo.txt").status is DocumentStatus.UNREADABLE
 
 
-def test_other_kinds_are_unsupported(tmp_path: Path) -> None:
+def test_other_formats_are_unsupported(tmp_path: Path) -> None:
+    """Files with other extensions, or none, are not read."""
     for name in ("photo.png", "archive.zip", "program", "sheet.numbers"):
         (tmp_path / name).write_bytes(b"something")
         assert refusal(tmp_path / name).status is DocumentStatus.UNSUPPORTED
 
 
-def test_a_password_is_told_from_damage(tmp_path: Path) -> None:
+def test_a_protected_file_is_distinguished_from_a_damaged_one(tmp_path: Path) -> None:
+    """A password gives the status `encrypted`."""
     secret = make_pdf(tmp_path / "secret.pdf", ["hidden"], owner_password="owner", user_password="user")
     assert refusal(secret).status is DocumentStatus.ENCRYPTED
 
 
-def test_the_version_names_the_parser() -> None:
-    """Another one may make other text of the same file."""
+def test_the_reader_version_names_the_parser() -> None:
+    """Another version may read other text from the same file."""
     assert READER_VERSION.startswith(f"kreuzberg {version('kreuzberg')}; rules ")
 
 
 def test_a_scanned_pdf_needs_ocr(tmp_path: Path) -> None:
+    """The status says what to do."""
     assert refusal(make_pdf(tmp_path / "scan.pdf", ["", ""])).status is DocumentStatus.NEEDS_OCR
 
 
-def test_a_truncated_pdf_is_read_or_refused(tmp_path: Path) -> None:
-    """Never a crash, and never silently nothing."""
+def test_a_truncated_pdf_is_read_or_rejected(tmp_path: Path) -> None:
+    """It neither crashes the process nor becomes an empty document."""
     whole = make_pdf(tmp_path / "whole.pdf", ["some text"] * 3).read_bytes()
     for size in range(0, len(whole), 97):
         (tmp_path / "cut.pdf").write_bytes(whole[:size])
@@ -224,6 +239,7 @@ def test_a_truncated_pdf_is_read_or_refused(tmp_path: Path) -> None:
 
 
 def test_a_text_of_twenty_megabytes_is_read(tmp_path: Path) -> None:
+    """The size of a text file is not a problem."""
     words = [f"word{number}" for number in range(1000)]
     chooser = random.Random(1)
     line = " ".join(chooser.choices(words, k=15)) + ".\n"

@@ -1,4 +1,4 @@
-"""145 files of a parser project's own tests: encrypted, truncated, recursive, mislabelled."""
+"""Reading 145 files from a parser project's tests: encrypted, truncated, recursive, mislabelled."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from app.domain.document import DocumentStatus
 from tests.support.readers import read_all_pages
 from tests.support.reading import DEFAULT_LIMITS
 
-# All others are read.
+# All other files are read.
 REFUSED = {
     DocumentStatus.EMPTY: {
-        "testAltChunkHTML.docx",  # has a page of HTML in it, which the parser passes over
+        "testAltChunkHTML.docx",  # contains a page of HTML, which the parser ignores
         "testEXCEL_embeddedPDF_mac.xls",
         "testEXCEL_textbox.xlsx",
         "testODSMacro.ods",
         "testPPT_EmbeddedPDF.ppt",
-        "testRTFIgnoredControlWord.rtf",  # its text follows a sign that the parser takes for a comment's
+        "testRTFIgnoredControlWord.rtf",  # the parser ignores its text as a comment
         "testWORD_header_hyperlink.doc",
     },
     DocumentStatus.NEEDS_OCR: {
@@ -63,10 +63,10 @@ REFUSED = {
         "testZipEncrypted.zip",
     },
     DocumentStatus.UNREADABLE: {
-        "test-with-unpack.json",  # several values, one after the other
+        "test-with-unpack.json",  # several JSON values in one file
         "test.json",
         "testWORD_truncated.docx",
-        "test_ignore_IBM420.html",  # in Arabic EBCDIC
+        "test_ignore_IBM420.html",  # Arabic EBCDIC
     },
 }
 
@@ -78,8 +78,8 @@ def documents(shared_data: Path) -> list[Document[list[Page]]]:
     return list(reader.read_all(inspect(folder, walk(folder))))
 
 
-def test_each_is_read_or_refused_for_the_right_reason(documents: list[Document[list[Page]]]) -> None:
-    """By the defaults; none hangs, crashes, or is over its limits."""
+def test_each_file_is_read_or_has_the_right_status(documents: list[Document[list[Page]]]) -> None:
+    """With default limits, no file hangs or crashes its reader, or exceeds a limit."""
     assert len(documents) == 145
     expected = {name: status for status, names in REFUSED.items() for name in names}
     refused = {
@@ -90,8 +90,8 @@ def test_each_is_read_or_refused_for_the_right_reason(documents: list[Document[l
     assert refused == expected
 
 
-def test_each_has_text_or_a_problem(documents: list[Document[list[Page]]]) -> None:
-    """Never silently nothing."""
+def test_each_file_has_text_or_a_problem(documents: list[Document[list[Page]]]) -> None:
+    """No file is silently empty."""
     for document in documents:
         has_text = any(page.text.strip() for page in document.content or [])
         assert has_text != bool(document.problem), document.name

@@ -1,4 +1,4 @@
-"""Reader processes: they hang, crash, are killed, and end with their parent."""
+"""Reader processes that hang, crash, are killed, and end with their parent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_files(
 
 @contextmanager
 def busy_threads(count: int) -> Iterator[None]:
-    """Threads that want Python's lock all the time, as those of an index that is being built."""
+    """Run threads that compete for the GIL all the time, like those of a running build."""
     stopped = threading.Event()
 
     def work() -> None:
@@ -51,8 +51,8 @@ def busy_threads(count: int) -> Iterator[None]:
             thread.join()
 
 
-def test_one_bad_file_costs_only_itself(tmp_path: Path) -> None:
-    """Whatever its parser does, it has a status of its own, and the rest is read."""
+def test_a_bad_file_does_not_affect_the_others(tmp_path: Path) -> None:
+    """Whatever happens to its parser, it gets its own status, and the other files are read."""
     expected = {
         "1.txt": (DocumentStatus.INDEXED, None),
         "2-hang.txt": (DocumentStatus.TIMED_OUT, "PARSE_TIMEOUT_S (10 s)"),
@@ -74,8 +74,8 @@ def test_one_bad_file_costs_only_itself(tmp_path: Path) -> None:
         assert (problem or "") in (documents[name].problem or "")
 
 
-def test_crashes_are_told_right_while_the_parent_is_busy(tmp_path: Path) -> None:
-    """A pool with one pipe for all its workers takes one for another, or for a hang."""
+def test_crashes_are_attributed_to_their_files_while_the_parent_is_busy(tmp_path: Path) -> None:
+    """A pool with one pipe for all workers mistakes one crash for another, or for a hang."""
     names = [f"{number}{'-crash' if number % 3 == 0 else ''}.txt" for number in range(12)]
     with busy_threads(2):
         documents = read_files(tmp_path, names, workers=3)
@@ -86,8 +86,8 @@ def test_crashes_are_told_right_while_the_parent_is_busy(tmp_path: Path) -> None
         assert crashed or document.status is DocumentStatus.INDEXED
 
 
-def test_a_process_that_died_idle_costs_no_file(tmp_path: Path) -> None:
-    """As when the system is short of memory and looks for a victim."""
+def test_an_idle_process_that_dies_costs_no_file(tmp_path: Path) -> None:
+    """The system may kill it when memory is short."""
     before = set(multiprocessing.active_children())
 
     def files() -> Iterator[InspectedFile]:
@@ -103,7 +103,7 @@ def test_a_process_that_died_idle_costs_no_file(tmp_path: Path) -> None:
 
 
 class SlowToArrive:
-    """Reads at once, and takes 3 s to be taken in by the process that is to read with it."""
+    """A function that takes 3 s to unpickle in the reader process."""
 
     def __getstate__(self) -> str:
         return "packed"
@@ -115,8 +115,8 @@ class SlowToArrive:
         return path.read_text()
 
 
-def test_starting_a_process_is_not_a_files_time(tmp_path: Path) -> None:
-    """It takes longer than most files do, and more so on a machine with much else to do."""
+def test_the_start_of_a_process_does_not_count_as_reading_time(tmp_path: Path) -> None:
+    """It takes longer than most files, above all on a busy machine."""
     limits = replace(DEFAULT_LIMITS, timeout_s=2)
     (tmp_path / "1.txt").write_text("text")
     reader = ReaderPool(workers=1, limits=limits, read=SlowToArrive())
@@ -155,7 +155,7 @@ def parent_of_readers(folder: Path, read: str, files: list[Path]) -> Iterator[su
 
 
 def has_ended(process: int) -> bool:
-    """A zombie has, too: in a container, there may be nobody to take note of its end."""
+    """Return True for a zombie, too: in a container, there may be no process to reap it."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -169,7 +169,7 @@ def number_in(path: Path) -> int:
 
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
-    """One that hangs, and one that has nothing to do, whatever ends the parent."""
+    """They end even if the parent is killed, whether they hang or are idle."""
     files = [tmp_path / "idle.txt", tmp_path / "hang.txt"]
     for file in files:
         file.write_text("text")
@@ -180,8 +180,8 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
             wait_for(lambda process=process: has_ended(process), "the process to end", limit_s=20)
 
 
-def test_a_parser_at_work_ends_with_its_parent(tmp_path: Path) -> None:
-    """Native code that did not let go of Python's lock would be done first."""
+def test_a_parsing_process_ends_with_its_parent(tmp_path: Path) -> None:
+    """It would finish its file first if native code did not release the GIL."""
     pdf = make_long_pdf(tmp_path / "long.pdf")
     with parent_of_readers(tmp_path, "tell_number_and_end", [pdf]) as parent:
         process = number_in(pdf.with_suffix(".pid"))

@@ -1,4 +1,4 @@
-"""The bundled embedding: word by word the same as its tokenizer makes of the whole text."""
+"""The bundled embedding: tokenizing word by word gives the same as tokenizing the whole text."""
 
 from __future__ import annotations
 
@@ -38,18 +38,19 @@ def mean_of_tokens(text: str) -> Any:
         "<",
     ],
 )
-def test_a_text_is_the_mean_of_its_tokens(text: str) -> None:
-    """Also where blanks, special tokens or other scripts could make words depend on each other."""
+def test_a_vector_is_the_mean_of_the_texts_tokens(text: str) -> None:
+    """Blanks, special tokens and other scripts do not make words depend on each other."""
     for _ in range(2):
         assert EMBEDDING.embed([text])[0] == pytest.approx(mean_of_tokens(text), abs=1e-6)
 
 
-def test_no_token_reaches_over_a_blank() -> None:
-    """That is why words can be tokenized one by one."""
+def test_no_token_spans_two_words() -> None:
+    """Words can therefore be tokenized one by one."""
     assert not [token for token in load_tokenizer().get_vocab() if "▁" in token.lstrip("▁")]
 
 
-def test_texts_are_rows_of_length_one_and_nothing_is_zeros() -> None:
+def test_vectors_have_length_one_except_for_empty_texts() -> None:
+    """Each text is a row, and an empty text is a row of zeros."""
     vectors = EMBEDDING.embed(["a", "", "leave"])
     assert vectors.shape == (3, DIMENSIONS)
     assert vectors.dtype == np.dtype(np.float32)
@@ -58,7 +59,7 @@ def test_texts_are_rows_of_length_one_and_nothing_is_zeros() -> None:
 
 
 class Spans(BaseSpanHandler[BaseSpan]):
-    """Keeps the names of what was traced."""
+    """A handler that keeps the names of spans."""
 
     names: list[str] = []  # noqa: RUF012 - a field of the model
 
@@ -73,8 +74,8 @@ class Spans(BaseSpanHandler[BaseSpan]):
         return None
 
 
-def test_embedding_a_question_is_not_traced() -> None:
-    """Each span would take as long as the embedding; LlamaIndex's public methods still open theirs."""
+def test_embedding_a_question_opens_no_llamaindex_span() -> None:
+    """A span would take as long as the embedding; LlamaIndex's public methods still open theirs."""
     handler = Spans()
     root = get_dispatcher()
     root.add_span_handler(handler)

@@ -1,4 +1,4 @@
-"""A corpus's batches, against a provider that fails, over HTTP."""
+"""Batches of a corpus over HTTP, with a provider that fails."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _nothing_is_left(provider: FakeProvider) -> Iterator[None]:
 
 
 def own_threads() -> set[threading.Thread]:
-    """But for those that event loops keep for blocking calls, such as the provider's own."""
+    """List the threads except those that event loops keep for blocking calls."""
     return {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
 
 
@@ -66,12 +66,12 @@ MakeEmbedding = Callable[..., OpenAIBatches]
 
 @pytest.fixture(autouse=True)
 def _hardly_any_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the first retries, where the provider does not say how long."""
+    """Shorten the first pauses that the provider does not ask for."""
     monkeypatch.setattr(client, "_FIRST_BACKOFF_S", 0.01)
 
 
 def run(embedding: BatchEmbedding, batches: list[list[str]] = BATCHES) -> list[Vectors]:
-    """All batches, a few at once, as an indexer does it."""
+    """Embed all batches, a few at once, like an indexer."""
     done: list[Vectors] = []
     with embedding.session() as submit:
         waiting: deque[Future[Vectors]] = deque()
@@ -95,10 +95,10 @@ def requests_for(provider: FakeProvider, texts: list[str]) -> int:
 
 
 @pytest.mark.parametrize("encoding", ["base64", "lists"])
-def test_each_batch_is_asked_for_once_over_few_connections(
+def test_each_batch_is_sent_once_over_few_connections(
     provider: FakeProvider, embedding: MakeEmbedding, encoding: str
 ) -> None:
-    """One HTTP session for the whole run."""
+    """One HTTP session serves the whole run."""
     if encoding == "lists":
         provider.embeddings.fault = faults.distorted(lambda _: None)
     assert_right(run(embedding()))
@@ -106,10 +106,8 @@ def test_each_batch_is_asked_for_once_over_few_connections(
     assert len({exchange.connection for exchange in provider.exchanges}) <= CONCURRENCY
 
 
-def test_vectors_belong_to_their_texts_whatever_comes_back_first(
-    provider: FakeProvider, embedding: MakeEmbedding
-) -> None:
-    """Neither the order of the answers counts, nor the order within one."""
+def test_vectors_are_in_the_order_of_their_texts(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+    """Neither the order of the answers nor the order within an answer matters."""
     held: list[asyncio.Event] = []
 
     async def last_first(exchange: Exchange) -> None:
@@ -130,10 +128,8 @@ def test_vectors_belong_to_their_texts_whatever_comes_back_first(
                 assert np.array_equal(future.result(LIMIT_S), expected)
 
 
-def test_as_many_requests_are_open_as_futures_and_no_more(
-    provider: FakeProvider, embedding: MakeEmbedding
-) -> None:
-    """They do not wait for each other, and none is asked twice while it is slow."""
+def test_every_pending_future_has_one_open_request(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+    """Batches do not wait for each other, and a slow one is not sent twice."""
     most: list[int] = []
 
     async def slowly(exchange: Exchange) -> None:
@@ -184,20 +180,20 @@ HANGS: dict[str, Fault] = {"hang": faults.hang, "hang in the body": faults.hang_
 
 
 @pytest.mark.parametrize("fault", (PASSING | SENSELESS).values(), ids=PASSING | SENSELESS)
-def test_what_passes_in_the_middle_of_a_run_is_not_noticed(
+def test_a_run_survives_transient_failures(
     provider: FakeProvider, embedding: MakeEmbedding, fault: Fault
 ) -> None:
-    """More often than anybody who waits for an answer would try; only what failed is asked for again."""
+    """It retries more often than a request with a waiting client, and only the batches that failed."""
     provider.embeddings.fault = faults.later(fault, after=MIDDLE, times=4)
     assert_right(run(embedding()))
     assert len(provider.embeddings.requests) == len(BATCHES) + 4
 
 
 @pytest.mark.parametrize("fault", HANGS.values(), ids=HANGS)
-def test_a_request_that_hangs_is_given_up_and_sent_again(
+def test_a_request_that_hangs_is_retried(
     provider: FakeProvider, embedding: MakeEmbedding, fault: Fault
 ) -> None:
-    """Again and again, as after any other outage."""
+    """It is retried again and again, as in any other outage."""
     provider.embeddings.fault = faults.later(fault, after=1, times=6)
     made = run(embedding(attempt_s=0.25), BATCHES[:2])
     assert all(np.array_equal(*pair) for pair in zip(made, EXPECTED[:2], strict=True))
@@ -205,10 +201,10 @@ def test_a_request_that_hangs_is_given_up_and_sent_again(
 
 
 @pytest.mark.parametrize("number", [302, 400, 401, 403, 404, 422])
-def test_what_cannot_pass_ends_the_batch_at_once(
+def test_a_permanent_failure_ends_the_batch_at_once(
     provider: FakeProvider, embedding: MakeEmbedding, number: int
 ) -> None:
-    """The index's health is for everybody: what the provider said is for the operator alone."""
+    """The error for everybody does not quote the provider; its reason, for operators, does."""
     provider.embeddings.fault = faults.later(faults.status(number), after=MIDDLE)
     with pytest.raises(IndexingError, match=f"embedding failed: .* answered with status {number}") as error:
         run(embedding())
@@ -226,10 +222,10 @@ OUTAGES: dict[str, Callable[[Clock], Fault]] = {
 
 
 @pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
-def test_an_outage_ends_the_batch_when_its_time_is_over(
+def test_an_outage_ends_the_batch_after_the_retry_time(
     provider: FakeProvider, embedding: MakeEmbedding, outage: Callable[[Clock], Fault]
 ) -> None:
-    """The error names the setting; and what was done before is there."""
+    """The error names the setting, and earlier batches keep their vectors."""
     made = embedding()
     with made.session() as submit:
         for texts, expected in zip(BATCHES[:MIDDLE], EXPECTED[:MIDDLE], strict=True):
@@ -241,17 +237,17 @@ def test_an_outage_ends_the_batch_when_its_time_is_over(
 
 
 def clock_of(embedding: OpenAIBatches) -> Clock:
-    """Of its session, in which something was asked."""
+    """Return the clock of a session in which a batch was sent."""
     loop = embedding.endpoint._client._loop
     assert loop
     return Clock(loop)
 
 
 @pytest.mark.parametrize("fault", SENSELESS.values(), ids=SENSELESS)
-def test_a_server_that_never_makes_sense_is_not_asked_for_minutes(
+def test_malformed_answers_end_the_batch_after_a_few_retries(
     provider: FakeProvider, embedding: MakeEmbedding, fault: Fault
 ) -> None:
-    """The address may be that of something else."""
+    """The address may be that of another kind of server."""
     provider.embeddings.fault = fault
     with pytest.raises(IndexingError, match="embedding failed"):
         run(embedding(retry_s=600))
@@ -259,21 +255,22 @@ def test_a_server_that_never_makes_sense_is_not_asked_for_minutes(
 
 
 @pytest.mark.parametrize(("times", "is_told"), [(2, False), (4, True)])
-def test_an_outage_is_told_while_it_lasts(
+def test_a_lasting_outage_is_logged(
     provider: FakeProvider,
     embedding: MakeEmbedding,
     caplog: pytest.LogCaptureFixture,
     times: int,
     is_told: bool,
 ) -> None:
-    """An operator should not wonder why nothing moves; what passes at once is not worth a line."""
+    """An operator sees why nothing moves; a short failure is not logged."""
     provider.embeddings.fault = faults.at_first(faults.status(503), times)
     run(embedding(), BATCHES[:1])
     assert ("the embedding model answered with status 503: retrying in" in caplog.text) == is_told
     assert faults.SECRET not in caplog.text
 
 
-def test_who_wants_to_be_left_alone_is(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+def test_a_retry_after_is_respected(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+    """The retry comes no earlier than the provider asked."""
     provider.embeddings.fault = faults.at_first(faults.status(429, "1"))
     run(embedding(), BATCHES[:1])
     first, second = provider.embeddings.requests
@@ -281,17 +278,18 @@ def test_who_wants_to_be_left_alone_is(provider: FakeProvider, embedding: MakeEm
 
 
 @pytest.mark.parametrize("written", [str, faults.http_date], ids=["seconds", "a date"])
-def test_who_wants_to_be_left_alone_for_too_long_is_not_waited_for(
+def test_a_retry_after_beyond_the_retry_time_fails_at_once(
     provider: FakeProvider, embedding: MakeEmbedding, written: Callable[[float], str]
 ) -> None:
+    """The error names the pause and the setting."""
     provider.embeddings.fault = faults.status(429, written(3600))
     with pytest.raises(IndexingError, match=r"a pause of 3\d{3} s; EMBEDDING_RETRY_S is 60 s"):
         run(embedding(), BATCHES[:1])
     assert len(provider.embeddings.requests) == 1
 
 
-def test_no_breaker_stands_between(provider: FakeProvider, embedding: MakeEmbedding) -> None:
-    """Every batch has its own tries, however many failed before."""
+def test_no_circuit_breaker_stops_a_run(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+    """Every batch gets all its retries, however many failed before."""
     provider.embeddings.fault = faults.later(faults.status(503), after=0, times=12)
     with embedding(retry_s=0).session() as submit:
         futures = [submit(texts) for texts in BATCHES[:12]]
@@ -309,10 +307,10 @@ def test_no_breaker_stands_between(provider: FakeProvider, embedding: MakeEmbedd
         (422, b"batch size 100 > maximum allowed batch size 32"),
     ],
 )
-def test_a_batch_that_is_too_large_names_the_setting(
+def test_the_error_of_a_batch_that_is_too_large_names_the_setting(
     provider: FakeProvider, embedding: MakeEmbedding, number: int, said: bytes
 ) -> None:
-    """It is not split behind the operator's back."""
+    """The batch is not split behind the operator's back."""
 
     async def refuse(exchange: Exchange) -> None:
         await exchange.answer(number, b'{"error": {"message": "%b"}}' % said)
@@ -323,7 +321,10 @@ def test_a_batch_that_is_too_large_names_the_setting(
     assert len(provider.embeddings.requests) == 1
 
 
-def test_another_refusal_does_not(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+def test_the_error_of_another_rejection_names_no_setting(
+    provider: FakeProvider, embedding: MakeEmbedding
+) -> None:
+    """A status 400 alone does not mean that the batch was too large."""
     provider.embeddings.fault = faults.status(400)
     with pytest.raises(IndexingError) as error:
         run(embedding(), BATCHES[:1])
@@ -347,7 +348,7 @@ def lengthen(answer: dict[str, Any]) -> None:
     ],
     ids=["name", "dimensions"],
 )
-def test_a_model_that_changes_in_the_middle_ends_the_run(
+def test_a_model_that_changes_during_a_run_ends_the_run(
     provider: FakeProvider, embedding: MakeEmbedding, fault: Fault, other: str
 ) -> None:
     """Vectors of two models cannot be compared; the error names both."""
@@ -358,6 +359,7 @@ def test_a_model_that_changes_in_the_middle_ends_the_run(
 
 
 def test_another_run_may_have_another_model(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+    """Only the answers of one run must come from one model."""
     one = embedding()
     run(one, BATCHES[:1])
     provider.embeddings.fault = faults.distorted(lengthen)
@@ -368,7 +370,7 @@ def test_another_run_may_have_another_model(provider: FakeProvider, embedding: M
 def test_a_provider_need_not_name_its_model(
     provider: FakeProvider, embedding: MakeEmbedding, name: object
 ) -> None:
-    """Nor always."""
+    """Its answers may lack a model's name, always or sometimes."""
     provider.embeddings.fault = faults.later(renamed(name), after=MIDDLE)
     assert_right(run(embedding()))
 
@@ -379,8 +381,8 @@ def hang_all(submit: Submit, provider: FakeProvider) -> list[Future[Vectors]]:
     return futures
 
 
-def test_leaving_ends_what_is_under_way(provider: FakeProvider, embedding: MakeEmbedding) -> None:
-    """As an interrupted run does: the fixture sees that no request, connection or thread is left."""
+def test_leaving_the_session_cancels_open_requests(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+    """An interrupted run leaves no request, connection or thread, which the fixture checks."""
     provider.embeddings.fault = faults.hang
     with pytest.raises(KeyboardInterrupt), embedding().session() as submit:
         futures = hang_all(submit, provider)
@@ -388,7 +390,10 @@ def test_leaving_ends_what_is_under_way(provider: FakeProvider, embedding: MakeE
     assert all(future.cancelled() for future in futures)
 
 
-def test_leaving_does_not_wait_for_a_retry(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+def test_leaving_the_session_does_not_wait_for_a_retry(
+    provider: FakeProvider, embedding: MakeEmbedding
+) -> None:
+    """A batch that pauses between two attempts is cancelled."""
     provider.embeddings.fault = faults.status(429, "50")
     with embedding().session() as submit:
         future = submit(BATCHES[0])
@@ -396,7 +401,8 @@ def test_leaving_does_not_wait_for_a_retry(provider: FakeProvider, embedding: Ma
     assert future.cancelled()
 
 
-def test_a_future_can_be_cancelled_by_itself(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+def test_cancelling_a_future_ends_only_its_request(provider: FakeProvider, embedding: MakeEmbedding) -> None:
+    """The other requests stay open."""
     provider.embeddings.fault = faults.hang
     with embedding().session() as submit:
         hang_all(submit, provider)[0].cancel()

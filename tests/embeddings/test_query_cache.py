@@ -1,4 +1,4 @@
-"""Questions' embeddings: asked for once, and never mixed up."""
+"""The cache of questions' embeddings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INDEX = Fingerprint(provider="p", model="m", dimensions=3)
 
 
 class CountingEmbedding:
-    """Embeds a text as its length, and keeps what it was asked."""
+    """An embedding that returns a text's length, and keeps the texts."""
 
     def __init__(self, dimensions: int = 3) -> None:
         self.dimensions = dimensions
@@ -42,20 +42,22 @@ def embed_all(
     return asyncio.run(run())
 
 
-def test_the_same_question_is_asked_once() -> None:
+def test_a_repeated_question_is_embedded_once() -> None:
+    """The second vector comes from the cache."""
     embedding = CountingEmbedding()
     assert embed_all(embedding, "a", "bb", "a", remembered=2) == [[1.0] * 3, [2.0] * 3, [1.0] * 3]
     assert embedding.asked == ["a", "bb"]
 
 
-def test_the_one_that_was_not_asked_for_longest_is_forgotten() -> None:
+def test_the_least_recently_used_question_is_dropped() -> None:
+    """A full cache keeps the questions that were asked last."""
     embedding = CountingEmbedding()
     embed_all(embedding, "a", "b", "a", "c", "a", "b", remembered=2)
     assert embedding.asked == ["a", "b", "c", "b"]
 
 
-def test_indexes_of_other_fingerprints_share_nothing() -> None:
-    """A provider may change what stands behind a model's name."""
+def test_indexes_with_different_fingerprints_share_no_vectors() -> None:
+    """A provider may change the model behind a name."""
     embedding = CountingEmbedding()
     embedder = QueryEmbedder(embedding, remembered=10)
     other = INDEX.model_copy(update={"dimensions": 4})
@@ -69,7 +71,8 @@ def test_indexes_of_other_fingerprints_share_nothing() -> None:
     asyncio.run(run())
 
 
-def test_a_vector_that_does_not_fit_is_refused_and_not_remembered() -> None:
+def test_a_vector_of_the_wrong_length_is_rejected() -> None:
+    """The error gives both lengths, and a second try asks the model again."""
     embedding = CountingEmbedding(dimensions=4)
     for _ in range(2):
         with pytest.raises(ModelUnavailable, match="4 dimensions, and the index has 3"):
@@ -77,7 +80,10 @@ def test_a_vector_that_does_not_fit_is_refused_and_not_remembered() -> None:
     assert embedding.asked == ["a", "a"]
 
 
-def test_the_service_asks_its_provider_once(provider: FakeProvider, openai_level: httpx.Client) -> None:
+def test_the_service_embeds_a_repeated_question_once(
+    provider: FakeProvider, openai_level: httpx.Client
+) -> None:
+    """The same question three times takes one embedding request."""
     answers = [openai_level.post("/query", json={"query": "weeks of leave"}).json() for _ in range(3)]
     assert len(provider.embeddings.requests) == 1
     assert len(provider.chat.requests) == 3

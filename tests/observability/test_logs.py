@@ -1,4 +1,4 @@
-"""The log: a line a request, as text and as JSON, and never a secret."""
+"""The log: one line per request, as text and as JSON, and never a secret."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PLANTED = 'sk-planted/in every"place'
 
 
 class Lines(logging.Handler):
-    """What the log would hold, with everything in it."""
+    """The complete output of a log."""
 
     def __init__(self, log_format: str, secrets: list[str]) -> None:
         super().__init__(logging.DEBUG)
@@ -40,7 +40,7 @@ class Lines(logging.Handler):
         self.lines.append(self.format(record))
 
     def requests(self, count: int) -> list[dict[str, Any]]:
-        """The last lines of requests. They come after the answers."""
+        """Return the last lines of requests, which are written after the responses."""
 
         def found() -> list[dict[str, Any]] | None:
             lines = [json.loads(line) for line in self.lines]
@@ -53,7 +53,7 @@ class Lines(logging.Handler):
 
 @pytest.fixture
 def listen() -> Iterator[Callable[..., Lines]]:
-    """Listen to the service's loggers and uvicorn's, at the lowest level."""
+    """A function that captures the service's and uvicorn's loggers at the lowest level."""
     loggers = [logging.getLogger(name) for name in ("app", "uvicorn.error")]
     levels = [each.level for each in loggers]
     added: list[Lines] = []
@@ -80,7 +80,7 @@ def record(message: str, *arguments: object, **more: Any) -> logging.LogRecord:
 
 
 def test_a_request_has_one_line(openai_level: httpx.Client, listen: Callable[..., Lines]) -> None:
-    """When it has ended, a stream too: what was asked for, what came of it, how long it took."""
+    """Written at its end, also of a stream, it has the request, its outcome and its times."""
     log = listen()
     for path in ("/query", "/query/stream", "/v1/chat/completions"):
         asked = (
@@ -120,10 +120,10 @@ def test_a_request_has_one_line(openai_level: httpx.Client, listen: Callable[...
 
 
 @pytest.mark.parametrize("path", ["/query", "/query/stream", "/v1/chat/completions"])
-def test_who_leaves_in_mid_body_is_told_of(
+def test_a_client_that_disconnects_during_its_body_is_logged(
     sample: httpx.Client, listen: Callable[..., Lines], path: str
 ) -> None:
-    """Not as one who sent a wrong body."""
+    """The outcome is not an invalid body."""
     log = listen()
     with socket.create_connection((sample.base_url.host, sample.base_url.port or 80)) as connection:
         head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100"
@@ -132,26 +132,28 @@ def test_who_leaves_in_mid_body_is_told_of(
     assert (line["path"], line["status"], line["outcome"]) == (path, 499, "client_gone")
 
 
-def test_probes_are_told_of_at_debug_level(sample: httpx.Client, listen: Callable[..., Lines]) -> None:
+def test_probes_are_logged_at_debug_level(sample: httpx.Client, listen: Callable[..., Lines]) -> None:
+    """Other requests are logged at info level."""
     log = listen()
     for path in ("/health", "/health/live", "/metrics", "/documents"):
         assert sample.get(path).status_code == 200
     assert [line["level"] for line in log.requests(4)] == ["debug", "debug", "debug", "info"]
 
 
-def test_questions_are_logged_where_that_is_asked_for(
+def test_questions_are_logged_if_configured(
     sample_settings: Settings, serve: Callable[..., httpx.Client], listen: Callable[..., Lines]
 ) -> None:
+    """LOG_QUESTIONS adds the question to the line."""
     client = serve(with_values(sample_settings, log_questions=True))
     log = listen()
     client.post("/query", json=QUESTION)
     assert log.requests(1)[0]["question"] == QUESTION["query"]
 
 
-def test_a_client_that_goes_away_is_told_of(
+def test_a_client_that_disconnects_is_logged(
     provider: FakeProvider, openai_level: httpx.Client, listen: Callable[..., Lines]
 ) -> None:
-    """While the provider is asked."""
+    """It disconnects while the provider is called."""
     log = listen()
     provider.embeddings.latency_s = 60
     with RawExchange(str(openai_level.base_url), QUESTION, path="/query"):
@@ -161,7 +163,7 @@ def test_a_client_that_goes_away_is_told_of(
 
 
 def test_a_line_of_text_is_one_line() -> None:
-    """Whatever a client or a provider puts into it; and it is readable."""
+    """It stays one readable line, whatever a client or a provider puts into it."""
     formatter = LogFormatter("console", [])
     line = formatter.format(
         record("cause: %s", "one\ntwo\x1b[2J\u2028three", fields={"path": "/a b", "outcome": "answered"})
@@ -170,8 +172,8 @@ def test_a_line_of_text_is_one_line() -> None:
     assert line.endswith(r'WARNING app.x [-] cause: one\ntwo\x1b[2J\u2028three path="/a b" outcome=answered')
 
 
-def test_what_is_no_unicode_is_logged_too() -> None:
-    """A file's name may be any bytes."""
+def test_invalid_unicode_is_logged() -> None:
+    """A file name may consist of any bytes."""
     for log_format in ("json", "console"):
         line = LogFormatter(log_format, []).format(
             record("lost %s", b"caf\xe9".decode(errors="surrogateescape"))
@@ -181,6 +183,7 @@ def test_what_is_no_unicode_is_logged_too() -> None:
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_traceback_shows_no_variables(log_format: str) -> None:
+    """The values of local variables may be secrets."""
     local = "of-a-variable"
     try:
         raise ValueError(f"failed after {len(local)}")
@@ -193,7 +196,8 @@ def test_a_traceback_shows_no_variables(log_format: str) -> None:
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_secrets_are_taken_out_however_they_are_spelled(log_format: str) -> None:
+def test_secrets_are_hidden_however_they_are_escaped(log_format: str) -> None:
+    """Keys and passwords are hidden plain, as JSON, as Python and percent-encoded."""
     settings = Settings(
         openai_api_key=SecretStr(PLANTED), database_url=SecretStr("postgresql://rag:pa%2Fssword@db/rag")
     )
@@ -214,7 +218,7 @@ def test_secrets_are_taken_out_however_they_are_spelled(log_format: str) -> None
 def test_no_secret_is_shown_whatever_fails(
     openai_settings: MakeSettings, provider: FakeProvider, listen: Callable[..., Lines]
 ) -> None:
-    """In the log, the responses and the settings: not even if the provider repeats what it was sent."""
+    """No log line, response or setting shows one, even if the provider repeats what it was sent."""
     settings = openai_settings(
         openai_api_key="sk-planted-key", api_keys="someone:planted-client-key", api_keys_file=None
     )
@@ -249,8 +253,8 @@ def test_no_secret_is_shown_whatever_fails(
         assert "planted" not in place
 
 
-def test_a_database_that_is_away_does_not_tell_its_password(tmp_path: Path) -> None:
-    """Of a whole process, from the start on."""
+def test_an_unreachable_database_does_not_reveal_its_password(tmp_path: Path) -> None:
+    """The whole output of a process has no secret, from its start on."""
     environment = {
         "DATABASE_URL": "postgresql://rag:planted-password@127.0.0.1:1/rag",
         "LOG_FORMAT": "json",
@@ -269,7 +273,8 @@ def test_a_database_that_is_away_does_not_tell_its_password(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("given", ["client-chosen.1:x", "not well formed", "x" * 129, ""])
-def test_a_request_id_is_taken_if_it_is_well_formed(sample: httpx.Client, given: str) -> None:
+def test_a_well_formed_request_id_is_kept(sample: httpx.Client, given: str) -> None:
+    """A malformed one is replaced."""
     returned = sample.get("/health/live", headers={"X-Request-ID": given}).headers["x-request-id"]
     assert (returned == given) == (given == "client-chosen.1:x")
     assert returned
@@ -278,7 +283,7 @@ def test_a_request_id_is_taken_if_it_is_well_formed(sample: httpx.Client, given:
 def test_every_error_has_its_request_id(
     openai_settings: MakeSettings, provider: FakeProvider, serve: Callable[..., httpx.Client]
 ) -> None:
-    """In its header and in its body, the log's line too."""
+    """The id is in the header and the body of the response, and reaches the provider."""
     build(openai_settings())
     client = serve(openai_settings(api_keys="a:some-client-key", max_body_bytes=1024))
     key = {"X-API-Key": "some-client-key"}

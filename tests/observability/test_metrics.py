@@ -1,4 +1,4 @@
-"""The figures: what they count, with several workers, too; and that the dashboard has no others."""
+"""The metrics: their values, also with several workers, and their use in the dashboard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "dashboard.json"
 
 
 class Figures:
-    """What a scrape showed: samples by name and labels."""
+    """The samples of a scrape, by name and labels."""
 
     def __init__(self, text: str) -> None:
         self.families = {family.name for family in text_string_to_metric_families(text)}
@@ -38,7 +38,7 @@ class Figures:
         ]
 
     def get(self, name: str, **labels: str) -> float:
-        """The sum of the samples that have these labels."""
+        """Return the sum of the samples with these labels."""
         return sum(
             sample.value
             for sample in self.samples
@@ -56,7 +56,7 @@ def scrape(client: httpx.Client | str) -> Figures:
 
 
 def test_requests_are_counted_by_route_method_and_status(openai_level: httpx.Client) -> None:
-    """By the route's template, so that no client can make a new one; whatever method it sends."""
+    """Routes count by their template and unknown methods as one, so that clients cannot add series."""
     for path in ("/v1/models/one", "/v1/models/two", "/nowhere/1", "/nowhere/2"):
         openai_level.get(path)
     openai_level.request("PROPFIND", "/query")
@@ -72,8 +72,8 @@ def test_requests_are_counted_by_route_method_and_status(openai_level: httpx.Cli
     assert found.get("rag_request_duration_seconds_count", route="/query") >= 2
 
 
-def test_stages_answers_and_tokens(openai_level: httpx.Client) -> None:
-    """The first token only of a stream, and tokens as the provider counts them."""
+def test_stages_answers_and_tokens_are_counted(openai_level: httpx.Client) -> None:
+    """Only a stream has a first token; tokens are counted by the provider."""
     openai_level.post("/query", json=QUESTION)
     openai_level.post("/query/stream", json=QUESTION)
     openai_level.post("/retrieve", json=QUESTION)
@@ -89,16 +89,17 @@ def test_stages_answers_and_tokens(openai_level: httpx.Client) -> None:
 
 
 def test_no_context_is_counted(openai_settings: MakeSettings, serve: Serve) -> None:
+    """An answer without passages has a status of its own."""
     build(openai_settings())
     client = serve(openai_settings(min_score=1))
     assert client.post("/query", json={"query": "xyzzy"}).json()["status"] == "no_context"
     assert scrape(client).get("rag_answers_total", status="no_context") == 1
 
 
-def test_the_providers_failures_retries_and_breaker(
+def test_failures_retries_and_the_circuit_breaker_are_shown(
     provider: FakeProvider, openai_level: httpx.Client
 ) -> None:
-    """Each attempt is counted, with its status; the breaker is open after five calls that failed."""
+    """Each attempt counts with its status, and the breaker opens after five failed calls."""
     provider.chat.fault = faults.status(503)
     openai_level.post("/query", json=QUESTION)
     found = scrape(openai_level)
@@ -114,13 +115,13 @@ def test_the_providers_failures_retries_and_breaker(
     assert scrape(openai_level).get("rag_provider_breaker_open", endpoint="embeddings") == 0
 
 
-def test_load_and_refusals(
+def test_load_and_rejections_are_shown(
     provider: FakeProvider,
     openai_settings: MakeSettings,
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What is in work and what waits, while it does; what was refused, and why."""
+    """Gauges show running and waiting requests, and a counter the rejected ones with their reason."""
     monkeypatch.setattr(admission, "QUEUE_S", 60)
     build(openai_settings())
     client = serve(openai_settings(max_concurrency=1, max_queue=1))
@@ -140,8 +141,8 @@ def test_load_and_refusals(
     assert found.get("rag_requests_queued") == 0
 
 
-def test_the_index_its_swaps_and_failures(settings: MakeSettings, serve: Serve) -> None:
-    """The id that is shown is the served one, alone."""
+def test_the_index_its_swaps_and_failures_are_shown(settings: MakeSettings, serve: Serve) -> None:
+    """Only the id of the served index is shown."""
     made = settings()
     write_two_documents(made.documents.dir)
     first = build(made)
@@ -163,7 +164,10 @@ def test_the_index_its_swaps_and_failures(settings: MakeSettings, serve: Serve) 
     wait_for(lambda: scrape(client).get("rag_index_failures_total") == 1, "the failure to be counted")
 
 
-def test_the_pools_of_a_database(settings: MakeSettings, serve: Serve, database: dict[str, Any]) -> None:
+def test_the_pools_of_database_connections_are_shown(
+    settings: MakeSettings, serve: Serve, database: dict[str, Any]
+) -> None:
+    """The connections to a server have a gauge, and so have the searches that wait for one."""
     made = settings(**database, db_pool_min=2)
     write_two_documents(made.documents.dir)
     build(made)
@@ -173,19 +177,20 @@ def test_the_pools_of_a_database(settings: MakeSettings, serve: Serve, database:
 
 
 def test_a_scraper_may_ask_for_openmetrics(sample: httpx.Client) -> None:
+    """The format follows the Accept header."""
     response = sample.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert response.headers["content-type"].startswith("application/openmetrics-text")
     assert response.text.endswith("# EOF\n")
 
 
 def ask_often(server: ServerProcess, count: int) -> None:
-    """Over a connection each, so that all workers get some."""
+    """Send requests over a connection each, so that every worker gets some."""
     for _ in range(count):
         assert httpx.post(f"{server.url}/query", json=QUESTION, timeout=60).status_code == 200
 
 
 def test_several_workers_count_together(settings: MakeSettings, tmp_path: Path) -> None:
-    """Whichever is asked. What a dead one counted stays, what was true of it does not; nothing is left."""
+    """Any worker shows the figures of all. A dead worker's counters stay, and its gauges and all files go."""
     made = settings()
     write_two_documents(made.documents.dir)
     build(made)
@@ -225,8 +230,8 @@ def names_in(expression: str) -> set[str]:
     return set(re.findall(r"\brag_\w+", expression))
 
 
-def test_the_dashboard_shows_what_there_is(sample: httpx.Client) -> None:
-    """Only figures that exist, by labels that they have; and all of them."""
+def test_the_dashboard_uses_exactly_the_existing_metrics(sample: httpx.Client) -> None:
+    """Its queries use all metrics, and only labels that they have."""
     panels = [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
     shown = {name for panel in panels for target in panel["targets"] for name in names_in(target["expr"])}
     known = {re.sub(r"_total$|_bucket$", "", name): name for name in shown}
@@ -241,5 +246,6 @@ def test_the_dashboard_shows_what_there_is(sample: httpx.Client) -> None:
     ids=lambda target: target["expr"][:60],
 )
 def test_each_legend_names_labels_that_are_kept(target: dict[str, str]) -> None:
+    """A legend uses only labels that its query groups by."""
     kept = set(re.findall(r"\w+", "".join(re.findall(r"by \(([^)]*)\)", target["expr"]))))
     assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= kept

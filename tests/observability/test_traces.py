@@ -1,4 +1,4 @@
-"""Traces: what a collector gets, what providers are told, and that nothing of it is there when it is off."""
+"""Traces: the spans that a collector gets, the headers that providers get, and none when tracing is off."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SERVER, CLIENT, INTERNAL = 2, 3, 1
 
 
 class Collector:
-    """Takes spans by OTLP over HTTP."""
+    """A collector that takes spans by OTLP over HTTP."""
 
     def __init__(self) -> None:
         self.spans: list[Any] = []
@@ -74,7 +74,7 @@ def collector() -> Iterator[tuple[Collector, str]]:
 def ask(
     collector: tuple[Collector, str], openai_settings: Callable[..., Settings]
 ) -> Callable[..., httpx.Response]:
-    """Ask a traced service one thing, and stop it: then all of its spans have been sent."""
+    """Send one request to a traced service and stop it, so that all of its spans have been sent."""
     build(openai_settings())
 
     def ask_once(path: str, *, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -90,7 +90,7 @@ def ask(
 def test_a_request_is_a_span_with_its_stages_below(
     ask: Callable[..., httpx.Response], collector: tuple[Collector, str], path: str
 ) -> None:
-    """Named as the conventions for generative AI say; probes have none, and no question is in any."""
+    """Spans are named by the conventions for generative AI; probes have none, and none has the question."""
     answer = ask(path, headers={"X-Request-ID": "my-request"})
     assert answer.status_code == 200
     got = collector[0]
@@ -131,7 +131,7 @@ def test_a_request_is_a_span_with_its_stages_below(
 def test_a_trace_goes_from_the_caller_to_the_provider(
     ask: Callable[..., httpx.Response], collector: tuple[Collector, str], provider: FakeProvider
 ) -> None:
-    """Each call to the provider belongs to its stage. Baggage stays here."""
+    """Each call to the provider belongs to its stage, and baggage is not passed on."""
     trace_id, parent = secrets.token_hex(16), secrets.token_hex(8)
     ask("/query", headers={"traceparent": f"00-{trace_id}-{parent}-01", "baggage": "user=somebody"})
     request = collector[0].named("POST /query")
@@ -142,18 +142,19 @@ def test_a_trace_goes_from_the_caller_to_the_provider(
     assert "baggage" not in provider.exchanges[-1].headers
 
 
-def test_a_caller_that_does_not_sample_is_heeded(
+def test_the_callers_sampling_decision_is_respected(
     ask: Callable[..., httpx.Response], collector: tuple[Collector, str], provider: FakeProvider
 ) -> None:
+    """A trace that the caller does not sample is not recorded here."""
     ask("/query", headers={"traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"})
     assert collector[0].spans == []
     assert provider.exchanges[-1].headers["traceparent"].endswith("-00")
 
 
-def test_a_failure_is_seen_without_what_was_said(
+def test_a_failed_span_has_the_errors_code_only(
     ask: Callable[..., httpx.Response], collector: tuple[Collector, str], provider: FakeProvider
 ) -> None:
-    """The code of the error, on the stage that failed and the request; nothing of the query string either."""
+    """The stage has the error's code, but no span has the provider's text or the query string."""
     provider.chat.fault = faults.status(400, message="planted by the provider")
     assert ask("/query?key=planted-in-the-query").status_code == 502
     generate = collector[0].named("chat")
@@ -162,8 +163,8 @@ def test_a_failure_is_seen_without_what_was_said(
     assert "planted" not in str(collector[0].spans)
 
 
-def test_a_collector_that_is_away_disturbs_nobody(openai_settings: Callable[..., Settings]) -> None:
-    """Neither requests nor the stop of a server."""
+def test_an_unreachable_collector_has_no_effect(openai_settings: Callable[..., Settings]) -> None:
+    """It delays neither requests nor the stop of a server."""
     build(openai_settings())
     settings = openai_settings(otel_exporter_otlp_endpoint="http://127.0.0.1:1")
     with serve_in_thread(create_app(settings)) as url:
@@ -171,8 +172,8 @@ def test_a_collector_that_is_away_disturbs_nobody(openai_settings: Callable[...,
         assert httpx.post(f"{url}/query", json=QUESTION, timeout=60).status_code == 200
 
 
-def test_nothing_is_imported_when_it_is_off(tmp_path: Path) -> None:
-    """FastAPI itself imports OpenTelemetry's interfaces; nothing stands behind them."""
+def test_the_sdk_is_not_imported_when_tracing_is_off(tmp_path: Path) -> None:
+    """FastAPI itself imports only OpenTelemetry's interfaces."""
     code = (
         "import os, sys\n"
         "os.environ |= {'FASTAPI_OTEL_AUTO_CONFIGURE': 'true', 'INDEX_DIR': 'index'}\n"
@@ -187,6 +188,7 @@ def test_nothing_is_imported_when_it_is_off(tmp_path: Path) -> None:
 
 
 def test_missing_packages_stop_the_start_with_one_line(tmp_path: Path) -> None:
+    """The line says what to install."""
     hide = tmp_path / "opentelemetry" / "exporter"
     hide.mkdir(parents=True)
     (hide / "__init__.py").write_text("")

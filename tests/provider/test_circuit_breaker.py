@@ -30,6 +30,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, *, cooled: bool) -> CircuitBreaker:
 
 
 def test_it_opens_after_failures_in_a_row() -> None:
+    """The circuit opens after consecutive failures; a success in between starts the count again."""
     tested = CircuitBreaker()
     fail(tested, FAILURES - 1)
     with tested.call():
@@ -41,13 +42,15 @@ def test_it_opens_after_failures_in_a_row() -> None:
 
 
 def test_one_probe_is_let_through_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the cool-down, a second call during a probe is rejected."""
     tested = opened(monkeypatch, cooled=True)
     with tested.call():
         assert is_open(tested)
     assert not is_open(tested)
 
 
-def test_a_probe_that_succeeds_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_successful_probe_closes_the_circuit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a successful probe, calls may run concurrently again."""
     tested = opened(monkeypatch, cooled=True)
     with tested.call():
         tested.succeeded()
@@ -55,15 +58,16 @@ def test_a_probe_that_succeeds_closes_it(monkeypatch: pytest.MonkeyPatch) -> Non
         pass
 
 
-def test_a_probe_that_fails_keeps_it_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_probe_keeps_the_circuit_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed probe starts another cool-down."""
     tested = opened(monkeypatch, cooled=True)
     monkeypatch.setattr(breaker, "COOL_DOWN_S", 1000.0)
     fail(tested)
     assert is_open(tested)
 
 
-def test_a_probe_that_was_given_up_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its client went away: the next one probes."""
+def test_a_cancelled_probe_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the client of a probe disconnects, the next call is the probe."""
     tested = opened(monkeypatch, cooled=True)
     with pytest.raises(KeyboardInterrupt), tested.call():
         raise KeyboardInterrupt
@@ -71,8 +75,10 @@ def test_a_probe_that_was_given_up_says_nothing(monkeypatch: pytest.MonkeyPatch)
         assert is_open(tested)
 
 
-def test_a_call_from_before_does_not_end_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a second would be let through beside it."""
+def test_a_call_that_began_before_the_circuit_opened_does_not_end_a_probe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The end of an older call lets no second probe through."""
     monkeypatch.setattr(breaker, "COOL_DOWN_S", 0.0)
     tested = CircuitBreaker()
     early = tested.call()
@@ -83,8 +89,10 @@ def test_a_call_from_before_does_not_end_a_probe(monkeypatch: pytest.MonkeyPatch
         assert is_open(tested)
 
 
-def test_a_call_from_before_does_not_put_off_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that hang fail one after the other, for as long as their deadline."""
+def test_a_call_that_began_before_the_circuit_opened_does_not_postpone_the_probe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Calls that hang may fail one after the other, until their deadlines."""
     tested = opened(monkeypatch, cooled=True)
     monkeypatch.setattr(breaker, "COOL_DOWN_S", 1000.0)
     tested.failed()

@@ -1,7 +1,7 @@
-"""A model provider that fails, in every way and at every stage: what the client gets, and what is left.
+"""A model provider that fails in every way and at every stage: the client's response, and what remains.
 
-After each test, its server has no task, no socket and no provider request more than before, and with its only
-slot free it answers the next question.
+After each test, the server has no more tasks, sockets and provider requests than before, and it answers the
+next question, although it has only one slot.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ GetService = Callable[..., WatchedService]
 
 @dataclass(frozen=True)
 class Stage:
-    """What fails, and on the way to which answer."""
+    """A request to the provider that fails, and the route that is asked."""
 
     path: str
     fails: str
@@ -54,7 +54,7 @@ class Stage:
         return provider.chat if self.fails == "chat" else provider.embeddings
 
     def check(self, outcome: Outcome, expected: tuple[int, str]) -> None:
-        """Behind the citations as an event, before them as an ordinary response."""
+        """Check the status and code, and that the error is an event only after the citations."""
         assert (outcome.status, outcome.code) == expected
         assert (outcome.events is not None) == (self == STREAM)
 
@@ -74,13 +74,13 @@ ALL_STAGES = [*STAGES, pytest.param(STREAM_EMBEDDING, id="stream-embedding")]
 
 @pytest.fixture(autouse=True)
 def _hardly_any_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two tries, where the provider does not say how long: there are many of these tests."""
+    """Shorten the pauses that the provider does not ask for, because there are many of these tests."""
     monkeypatch.setattr("app.provider.client._FIRST_BACKOFF_S", 0.01)
 
 
 @pytest.fixture
 def service(watched_service: GetService, provider: FakeProvider) -> Iterator[GetService]:
-    """A server with these settings, and the check that the test leaves nothing."""
+    """A function that serves given settings; afterwards, nothing may be left behind."""
     used: list[WatchedService] = []
 
     def get(**values: Any) -> WatchedService:
@@ -94,10 +94,8 @@ def service(watched_service: GetService, provider: FakeProvider) -> Iterator[Get
 
 
 @pytest.mark.parametrize("stage", ALL_STAGES)
-def test_a_provider_that_works_is_asked_once(
-    provider: FakeProvider, service: GetService, stage: Stage
-) -> None:
-    """And its answer is passed on."""
+def test_a_working_provider_is_called_once(provider: FakeProvider, service: GetService, stage: Stage) -> None:
+    """One call is enough, and its answer reaches the client."""
     outcome = service().ask(stage.path)
     assert (outcome.status, outcome.code) == (200, "answered")
     assert len(stage.requests(provider)) == 1
@@ -116,10 +114,10 @@ PASSING = {
 
 @pytest.mark.parametrize("stage", ALL_STAGES)
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-def test_what_may_pass_is_tried_three_times(
+def test_a_transient_failure_is_a_502_after_three_attempts(
     provider: FakeProvider, service: GetService, stage: Stage, fault: Fault
 ) -> None:
-    """Then it is a 502."""
+    """Failures that may be transient are retried twice."""
     stage.set_fault(provider, fault)
     stage.check(service().ask(stage.path), UNAVAILABLE)
     assert len(stage.requests(provider)) == 3
@@ -128,10 +126,10 @@ def test_what_may_pass_is_tried_three_times(
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("fault", ["503", "reset"])
-def test_what_passes_is_not_noticed(
+def test_a_failure_that_passes_is_hidden_from_the_client(
     provider: FakeProvider, service: GetService, stage: Stage, fault: str, times: int
 ) -> None:
-    """The client gets its answer as if nothing had been."""
+    """The client gets its answer if a retry succeeds."""
     stage.set_fault(provider, faults.at_first(PASSING[fault], times))
     outcome = service().ask(stage.path)
     assert (outcome.status, outcome.code) == (200, "answered")
@@ -152,10 +150,10 @@ LASTING = {
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("fault", LASTING.values(), ids=LASTING)
-def test_what_cannot_pass_is_tried_once(
+def test_a_permanent_failure_is_not_retried(
     provider: FakeProvider, service: GetService, stage: Stage, fault: Fault
 ) -> None:
-    """A wrong key, a wrong model, an answer that makes no sense; and nobody is redirected, with our key."""
+    """A wrong key, a wrong model or a malformed answer is a 502 at once, and no redirect gets our key."""
     stage.set_fault(provider, fault)
     stage.check(service().ask(stage.path), UNAVAILABLE)
     assert len(stage.requests(provider)) == 1
@@ -173,10 +171,10 @@ BROKEN_OFF = {
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("fault", BROKEN_OFF.values(), ids=BROKEN_OFF)
-def test_half_an_answer_is_none(
+def test_a_truncated_or_unreadable_answer_is_a_502(
     provider: FakeProvider, service: GetService, stage: Stage, fault: Fault
 ) -> None:
-    """Whether or not it is asked for again."""
+    """An incomplete answer never reaches the client, retried or not."""
     stage.set_fault(provider, fault)
     stage.check(service().ask(stage.path), UNAVAILABLE)
     assert 1 <= len(stage.requests(provider)) <= 3
@@ -186,17 +184,17 @@ def test_half_an_answer_is_none(
 @pytest.mark.parametrize(
     "retry_after", ["3600", "60", faults.http_date(86_400)], ids=["an hour", "a minute", "a date"]
 )
-def test_who_wants_to_be_left_alone_for_longer_than_there_is_time_is_not_waited_for(
+def test_a_retry_after_beyond_the_deadline_fails_at_once(
     provider: FakeProvider, service: GetService, stage: Stage, retry_after: str
 ) -> None:
-    """The client is told at once: its own time limit would be over long before."""
+    """The client does not wait for a retry that its own deadline rules out."""
     stage.set_fault(provider, faults.status(429, retry_after))
     stage.check(service(request_timeout_s=30).ask(stage.path), UNAVAILABLE)
     assert len(stage.requests(provider)) == 1
 
 
-def test_who_wants_to_be_left_alone_for_a_while_is(provider: FakeProvider, service: GetService) -> None:
-    """If there is time for it."""
+def test_a_retry_after_within_the_deadline_is_respected(provider: FakeProvider, service: GetService) -> None:
+    """The retry comes no earlier than the provider asked."""
     STREAM.set_fault(provider, faults.at_first(faults.status(429, "1")))
     assert service(request_timeout_s=30).ask(STREAM.path).code == "answered"
     first, second = provider.chat.requests
@@ -205,9 +203,10 @@ def test_who_wants_to_be_left_alone_for_a_while_is(provider: FakeProvider, servi
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("retry_after", ["soon", "-1", "nan", "inf", "1e400", "9" * 400, "\xff"])
-def test_a_time_that_is_none_does_no_harm(
+def test_an_invalid_retry_after_does_no_harm(
     provider: FakeProvider, service: GetService, stage: Stage, retry_after: str
 ) -> None:
+    """A malformed header leads to ordinary retries."""
     stage.set_fault(provider, faults.status(429, retry_after))
     stage.check(service().ask(stage.path), UNAVAILABLE)
     assert 1 <= len(stage.requests(provider)) <= 3
@@ -222,10 +221,10 @@ TOO_SLOW = {
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("slow", TOO_SLOW.values(), ids=TOO_SLOW)
-def test_who_is_too_slow_is_a_504(
+def test_a_provider_that_exceeds_the_deadline_is_a_504(
     provider: FakeProvider, service: GetService, stage: Stage, slow: Slow
 ) -> None:
-    """However the time is spent: the deadline is the request's, and a byte now and then is no answer."""
+    """The deadline is the request's: a byte now and then does not extend it."""
     watched = service(**LIMITS)
     stage.set_fault(provider, taking(1.1 * DEADLINE_S, watched.clock, slow))
     stage.check(watched.ask(stage.path), TIMEOUT)
@@ -240,10 +239,10 @@ NO_TOKENS = {
 
 
 @pytest.mark.parametrize("slow", NO_TOKENS.values(), ids=NO_TOKENS)
-def test_a_stream_that_brings_no_first_token_is_given_up(
+def test_a_stream_without_a_first_token_ends_at_the_deadline(
     provider: FakeProvider, service: GetService, slow: Slow
 ) -> None:
-    """What counts is a token, not a byte."""
+    """Only tokens count: comments and empty deltas do not."""
     watched = service(**LIMITS)
     STREAM.set_fault(provider, faults.after(ROLE, taking(1.1 * DEADLINE_S, watched.clock, slow)))
     STREAM.check(watched.ask(STREAM.path), TIMEOUT)
@@ -252,10 +251,10 @@ def test_a_stream_that_brings_no_first_token_is_given_up(
 
 @pytest.mark.parametrize("tokens", [1, 2])
 @pytest.mark.parametrize("slow", NO_TOKENS.values(), ids=NO_TOKENS)
-def test_a_stream_that_falls_silent_is_given_up(
+def test_a_stream_that_falls_silent_ends_before_the_deadline(
     provider: FakeProvider, service: GetService, slow: Slow, tokens: int
 ) -> None:
-    """Long before the deadline; what was said by then has reached the client."""
+    """The error follows the tokens that have already reached the client."""
     watched = service(**LIMITS)
     silence = taking(1.1 * IDLE_S, watched.clock, slow)
     STREAM.set_fault(provider, faults.after(ROLE + tokens, faults.when_told(silence)))
@@ -266,8 +265,8 @@ def test_a_stream_that_falls_silent_is_given_up(
     assert len(provider.chat.requests) == 1
 
 
-def test_a_stream_that_is_slow_is_not_silent(provider: FakeProvider, service: GetService) -> None:
-    """Each token starts the clock anew."""
+def test_a_slow_stream_is_not_a_silent_one(provider: FakeProvider, service: GetService) -> None:
+    """Each token restarts the time limit for the next one."""
     watched = service(**LIMITS)
 
     async def slowly(exchange: Exchange) -> None:
@@ -287,10 +286,10 @@ def test_a_stream_that_is_slow_is_not_silent(provider: FakeProvider, service: Ge
 
 
 @pytest.mark.parametrize("stage", [EMBEDDING, STREAM], ids=["embedding", "stream"])
-def test_nobody_there_is_a_502(
+def test_a_refused_connection_is_a_502(
     provider: FakeProvider, watched_settings: Callable[..., Settings], stage: Stage
 ) -> None:
-    """The connection is refused."""
+    """A provider on which nothing listens is unavailable."""
     values: dict[str, Any] = {"openai_base_url": f"http://127.0.0.1:{free_port()}/v1"}
     if stage.fails == "chat":
         values |= {"embedding_provider": "local", "index_dir": watched_settings().index.dir / "local"}
@@ -307,7 +306,7 @@ def tokens_of(outcome: Outcome) -> str:
 
 
 def when_heard(text: str, provider: FakeProvider) -> Callable[[str], None]:
-    """Let the provider go on once this has reached the client."""
+    """Let the provider continue once this text has reached the client."""
 
     def listen(heard: str) -> None:
         if heard == text and not provider.go_on.done():
@@ -317,7 +316,7 @@ def when_heard(text: str, provider: FakeProvider) -> Callable[[str], None]:
 
 
 def when_more_is_heard(provider: FakeProvider) -> Callable[[str], None]:
-    """Let the provider go on each time."""
+    """Let the provider continue whenever the client has received more."""
     before = ""
 
     def listen(heard: str) -> None:
@@ -334,10 +333,10 @@ ENDS = {"reset": faults.reset, "cut off": faults.cut, "regular end": faults.end}
 
 @pytest.mark.parametrize("tokens", range(1, len(PIECES) + 1))
 @pytest.mark.parametrize("fault", ENDS.values(), ids=ENDS)
-def test_a_stream_that_breaks_off_is_an_error_with_what_was_said(
+def test_a_stream_that_breaks_off_is_an_error_after_its_tokens(
     provider: FakeProvider, service: GetService, fault: Fault, tokens: int
 ) -> None:
-    """At any token: without a finish reason there is no answer, and half of one is never asked for again."""
+    """Without a finish reason there is no answer, and a stream that has begun is never retried."""
     provider.pieces = ["It", " lasts", " sixteen", " weeks"]
     STREAM.set_fault(provider, faults.after(ROLE + tokens, faults.when_told(fault)))
     provider_message = "".join(provider.pieces[:tokens])
@@ -350,10 +349,10 @@ def test_a_stream_that_breaks_off_is_an_error_with_what_was_said(
 
 @pytest.mark.parametrize("events", [0, ROLE])
 @pytest.mark.parametrize("fault", ENDS.values(), ids=ENDS)
-def test_a_stream_that_breaks_off_before_its_first_token_is_asked_for_again(
+def test_a_stream_that_breaks_off_before_its_first_token_is_retried(
     provider: FakeProvider, service: GetService, fault: Fault, events: int
 ) -> None:
-    """Nobody has seen anything of it."""
+    """The client has seen nothing of it yet."""
     STREAM.set_fault(provider, faults.at_first(faults.after(events, fault)))
     outcome = service().ask(STREAM.path)
     assert isinstance(outcome.events, Answered)
@@ -363,10 +362,10 @@ def test_a_stream_that_breaks_off_before_its_first_token_is_asked_for_again(
 
 # Not a reset: it could take the finish reason along.
 @pytest.mark.parametrize("then", [faults.cut, faults.end, faults.hang])
-def test_what_comes_behind_the_finish_reason_may_be_missing(
+def test_a_stream_is_complete_at_its_finish_reason(
     provider: FakeProvider, service: GetService, then: Fault
 ) -> None:
-    """Some servers send no [DONE], or stay connected: the answer is complete."""
+    """Some servers send no [DONE], or keep the connection open."""
     told = ROLE + len(PIECES)
 
     async def finish(exchange: Exchange) -> None:
@@ -389,10 +388,10 @@ def test_what_comes_behind_the_finish_reason_may_be_missing(
         b'{"choices": [{"index": 0, "delta": {"content": {"a": 1}}, "finish_reason": null}]}',
     ],
 )
-def test_an_event_that_makes_no_sense_ends_the_stream(
+def test_a_malformed_event_ends_the_stream(
     provider: FakeProvider, service: GetService, content: bytes, tokens: int
 ) -> None:
-    """What was said before it has reached the client, and what comes behind it does not."""
+    """Tokens before it reach the client, and nothing after it does."""
     STREAM.set_fault(provider, faults.after(ROLE + tokens, faults.send_event(content)))
     outcome = service().ask(STREAM.path)
     STREAM.check(outcome, UNAVAILABLE)
@@ -402,10 +401,10 @@ def test_an_event_that_makes_no_sense_ends_the_stream(
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 50])
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
-def test_a_stream_is_understood_however_it_is_cut(
+def test_a_stream_may_be_split_anywhere(
     provider: FakeProvider, service: GetService, size: int, line_end: bytes
 ) -> None:
-    """Within a line, an event, or a character; with either line end, comments, names and no blank."""
+    """Parts may end within a line or a character; line ends, comments, names and blanks may vary."""
     provider.pieces = ["Fünf", " 木", " 🙂 [1]"]
 
     async def in_parts(exchange: Exchange) -> None:
@@ -438,20 +437,20 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize(("stage", "fault"), ENDLESS.values(), ids=ENDLESS)
-def test_an_answer_without_end_is_given_up(
+def test_an_endless_answer_is_cut_off(
     provider: FakeProvider, service: GetService, stage: Stage, fault: Fault
 ) -> None:
-    """Long before the memory is full, and before the deadline."""
+    """It ends long before the memory is full, and before the deadline."""
     stage.set_fault(provider, fault)
     stage.check(service(**LIMITS).ask(stage.path), UNAVAILABLE)
     assert provider.sent_bytes < faults.ENDLESS_BYTES
     assert len(stage.requests(provider)) == 1
 
 
-def test_a_model_that_never_stops_is_stopped(
+def test_an_endless_stream_ends_at_the_deadline(
     provider: FakeProvider, service: GetService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the deadline at the latest, however fast its tokens come."""
+    """However fast its tokens come, the deadline ends it."""
     monkeypatch.setattr("app.http.sse.STALLED_S", 2 * DEADLINE_S)  # we may be behind when the clock is moved
     watched = service(**LIMITS)
     moved: list[Future[None]] = []
@@ -465,18 +464,18 @@ def test_a_model_that_never_stops_is_stopped(
     assert isinstance(outcome.events, Failed)
 
 
-def test_an_answer_that_the_model_stopped_itself_is_complete(
+def test_an_answer_cut_at_the_models_length_limit_is_complete(
     provider: FakeProvider, service: GetService
 ) -> None:
-    """At its own length limit, say."""
+    """The finish reason `length` is a regular end."""
 
     provider.finish_reason = "length"
     outcome = service().ask(STREAM.path)
     assert isinstance(outcome.events, Answered)
 
 
-def test_an_empty_stream_is_no_answer(provider: FakeProvider, service: GetService) -> None:
-    """As an empty answer to POST /query is none."""
+def test_an_empty_stream_is_a_502(provider: FakeProvider, service: GetService) -> None:
+    """An answer without tokens is an error, like an empty answer of POST /query."""
     provider.pieces = []
     outcome = service().ask(STREAM.path)
     assert isinstance(outcome.events, Failed)

@@ -1,4 +1,4 @@
-"""The provider is down for a while."""
+"""The circuit breaker of the service during an outage of its provider."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def ask(service: httpx.Client, path: str = "/query") -> tuple[int, str]:
     return response.status_code, response.json().get("code", "answered")
 
 
-def test_a_provider_that_is_down_is_left_alone(
+def test_a_provider_that_is_down_is_not_called(
     provider: FakeProvider, openai_level: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A 502 at once, and not one request more; what needs no language model still works."""
+    """Clients get a 502 at once, and routes that need no language model still work."""
     monkeypatch.setattr(breaker, "COOL_DOWN_S", 300.0)
     provider.chat.fault = DOWN
     assert [ask(openai_level) for _ in range(FAILURES + 3)] == [(502, "model_unavailable")] * (FAILURES + 3)
@@ -37,9 +37,10 @@ def test_a_provider_that_is_down_is_left_alone(
     assert openai_level.get("/health").status_code == 200
 
 
-def test_it_is_asked_again_after_a_while(
+def test_a_provider_is_probed_after_the_cool_down(
     provider: FakeProvider, openai_level: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One probe is sent, and its success ends the outage."""
     monkeypatch.setattr(breaker, "COOL_DOWN_S", 0.0)
     provider.chat.fault = DOWN
     for _ in range(FAILURES):
@@ -50,16 +51,20 @@ def test_it_is_asked_again_after_a_while(
     assert ask(openai_level) == (200, "answered")
 
 
-def test_a_provider_that_refuses_is_not_down(provider: FakeProvider, openai_level: httpx.Client) -> None:
-    """It answers: the next request may be one that it does not refuse."""
+def test_a_provider_that_rejects_requests_is_not_down(
+    provider: FakeProvider, openai_level: httpx.Client
+) -> None:
+    """It answers, and may accept the next request."""
     provider.chat.fault = faults.status(400)
     for _ in range(2 * FAILURES):
         ask(openai_level)
     assert len(provider.chat.requests) == 2 * FAILURES
 
 
-def test_a_stream_that_breaks_off_is_no_outage(provider: FakeProvider, openai_level: httpx.Client) -> None:
-    """Whoever sent a first token works."""
+def test_a_stream_that_breaks_off_is_not_an_outage(
+    provider: FakeProvider, openai_level: httpx.Client
+) -> None:
+    """A provider that sent a first token works."""
     provider.chat.fault = faults.after(2, faults.cut)
     for _ in range(FAILURES + 2):
         assert "event: error" in openai_level.post("/query/stream", json=QUESTION).text
@@ -67,7 +72,7 @@ def test_a_stream_that_breaks_off_is_no_outage(provider: FakeProvider, openai_le
 
 
 def ask_past_the_deadline(url: str, clock: Clock) -> str:
-    """All that is streamed; once a token has come, the time is up."""
+    """Read a whole stream, and let its deadline pass when its first token has come."""
     text = ""
     with httpx.stream("POST", f"{url}/query/stream", json=QUESTION, timeout=60) as response:
         for line in response.iter_lines():
@@ -77,10 +82,10 @@ def ask_past_the_deadline(url: str, clock: Clock) -> str:
     return text
 
 
-def test_an_answer_that_takes_too_long_for_us_is_no_outage(
+def test_a_stream_beyond_our_deadline_is_not_an_outage(
     provider: FakeProvider, openai_settings: Callable[..., Settings]
 ) -> None:
-    """The deadline is ours; the provider was sending all the time."""
+    """The deadline is ours, and the provider was sending all the time."""
     app = create_app(openai_settings(request_timeout_s=DEADLINE_S))
     provider.pieces = ["word "] * 5_000
     provider.token_s = 0.02

@@ -1,4 +1,4 @@
-"""How long a failing provider is asked again: the pauses, without waiting for them."""
+"""The pauses between retries, without waiting for them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def failure(
 def pauses(
     retry_policy: RetryPolicy, make_failure: Callable[[], ProviderFailure], at_most: int = 100
 ) -> list[float]:
-    """Those between attempts that fail and take no time."""
+    """Collect the pauses between attempts that fail at once."""
 
     async def collect() -> list[float]:
         retries = Retries(retry_policy, first_backoff_s=0.25)
@@ -37,18 +37,19 @@ def pauses(
     return asyncio.run(collect())
 
 
-def test_online_there_are_two_retries_and_none_for_what_makes_no_sense() -> None:
-    """Somebody waits."""
+def test_a_request_is_retried_twice_and_a_malformed_answer_not_at_all() -> None:
+    """A client is waiting."""
     assert len(pauses(ONLINE, failure)) == 2
     assert pauses(ONLINE, lambda: failure(is_transient=False)) == []
 
 
-def test_online_a_provider_that_wants_no_pause_gets_none() -> None:
+def test_a_request_honours_a_retry_after_of_zero() -> None:
+    """The client need not wait if the provider asks for no pause."""
     assert pauses(ONLINE, lambda: failure(retry_after_s=0)) == [0, 0]
 
 
 def test_pauses_double_up_to_half_a_minute() -> None:
-    """Each is between a half and all of that, so that batches do not come back all at once."""
+    """Each is between half and all of that, so that batches do not retry in step."""
     found = pauses(OFFLINE, failure)
     assert len(found) == 100
     for number, pause in enumerate(found):
@@ -57,25 +58,27 @@ def test_pauses_double_up_to_half_a_minute() -> None:
     assert len(set(found[50:])) > 1
 
 
-def test_a_long_outage_is_no_overflow() -> None:
+def test_thousands_of_retries_do_not_overflow() -> None:
+    """The pause stays at its limit."""
     retry_policy = offline(attempt_s=60, retry_s=10**9)
     assert pauses(retry_policy, failure, at_most=3000)[-1] <= 30
 
 
-def test_the_provider_may_ask_for_more_than_we_would_wait() -> None:
-    """The limit of our own pauses is not that of its wishes."""
+def test_a_retry_after_may_exceed_the_longest_pause() -> None:
+    """The limit of our own pauses does not apply to it."""
     assert pauses(OFFLINE, lambda: failure(retry_after_s=90), at_most=3) == [90, 90, 90]
 
 
-def test_a_provider_that_asks_for_no_pause_is_not_hammered() -> None:
+def test_an_indexing_run_pauses_despite_a_retry_after_of_zero() -> None:
+    """A failing provider is not called again at once, all the time."""
     found = pauses(OFFLINE, lambda: failure(retry_after_s=0))
     assert all(pause >= 0.5 for pause in found[2:])
     assert max(found) <= 1
 
 
 @pytest.mark.parametrize("status", [None, 400])
-def test_an_outage_does_not_use_up_the_tries_of_a_senseless_answer(status: int | None) -> None:
-    """They are counted apart; a refusal has none."""
+def test_an_outage_does_not_use_up_the_retries_of_malformed_answers(status: int | None) -> None:
+    """The retries are counted separately, and a rejection has none."""
 
     async def count() -> int:
         retries = Retries(OFFLINE, first_backoff_s=0.25)

@@ -1,4 +1,4 @@
-"""Indexes that are damaged, with the real engine: found, replaced by an older one, and told in /health."""
+"""Damaged indexes with the real engine: found, replaced by an older one, and reported by /health."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUESTION = {"query": "How many weeks does parental leave last?"}
 
 
 class TwoIndexes(NamedTuple):
-    """An index directory with two snapshots, the newer one of which is current."""
+    """An index directory with two snapshots, of which the newer one is current."""
 
     settings: Settings
     older: Path
@@ -43,7 +43,7 @@ class TwoIndexes(NamedTuple):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`documents` and `index`, with snapshots that say 16 and 20 weeks."""
+    """Build `documents` and `index`, with snapshots that say 16 and 20 weeks."""
     folder = tmp_path_factory.mktemp("two_indexes")
     (folder / "documents").mkdir()
     settings = Settings(documents_dir=folder / "documents", index_dir=folder / "index", parse_workers=1)
@@ -65,7 +65,7 @@ def indexes(built: Path, tmp_path: Path) -> TwoIndexes:
 
 
 def start(settings: Settings) -> HealthResponse:
-    """What a server says when it has started."""
+    """Start a server, and return its /health."""
 
     async def started() -> HealthResponse:
         provider = make_provider(settings)
@@ -91,7 +91,7 @@ def take_engine_of(older: Path, newer: Path) -> None:
 
 
 def fill_unseen(folder: Path) -> None:
-    """What the engine panics on, and no time tells."""
+    """Overwrite the engine's files, so that the engine panics, but keep their times."""
     for path in (folder / "engine").rglob("*"):
         if path.is_file():
             flip_all_unseen(path)
@@ -120,7 +120,8 @@ DAMAGE: dict[str, tuple[Callable[[TwoIndexes], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_the_index_before_is_served_instead_of_a_damaged_one(indexes: TwoIndexes, kind: str) -> None:
+def test_the_previous_index_is_served_instead_of_a_damaged_one(indexes: TwoIndexes, kind: str) -> None:
+    """/health says what is damaged, what is served, and what to do."""
     damage, expected = DAMAGE[kind]
     damage(indexes)
     health = start(indexes.settings)
@@ -133,8 +134,8 @@ def test_the_index_before_is_served_instead_of_a_damaged_one(indexes: TwoIndexes
     assert health.detail.endswith(f": run make reindex; until then {indexes.older.name} is served")
 
 
-def test_health_tells_damage_and_repair(indexes: TwoIndexes, serve: Serve) -> None:
-    """And what comes back is served without a restart: a volume that was mounted late."""
+def test_health_reports_damage_and_repair(indexes: TwoIndexes, serve: Serve) -> None:
+    """A repaired index is served without a restart, such as after a late mount."""
     terms = indexes.newer / "terms.npy"
     terms.rename(indexes.settings.index.dir / "aside")
     client = serve(indexes.settings)
@@ -151,7 +152,7 @@ def test_health_tells_damage_and_repair(indexes: TwoIndexes, serve: Serve) -> No
 
 
 def test_a_failing_disk_is_noticed_while_serving(indexes: TwoIndexes, serve: Serve) -> None:
-    """Only reading the files tells, so that it is served for the moment that this takes."""
+    """Only reading the files shows the damage, so it is served until that is done."""
     flip_unseen(indexes.newer / "documents.jsonl")
     client = serve(indexes.settings)
     wait_for(lambda: client.get("/health").json()["index"]["id"] == indexes.older.name, "the index before")
@@ -159,7 +160,8 @@ def test_a_failing_disk_is_noticed_while_serving(indexes: TwoIndexes, serve: Ser
     assert "16 weeks" in client.post("/query", json=QUESTION).json()["answer"]
 
 
-def test_a_reindex_mends_it(indexes: TwoIndexes, serve: Serve) -> None:
+def test_a_reindex_repairs_a_damaged_index(indexes: TwoIndexes, serve: Serve) -> None:
+    """The next index is served without a restart."""
     (indexes.newer / "store.json").unlink()
     client = serve(indexes.settings)
     assert "detail" in client.get("/health").json()
@@ -170,8 +172,8 @@ def test_a_reindex_mends_it(indexes: TwoIndexes, serve: Serve) -> None:
     assert client.get("/health").json()["index"]["id"] not in indexes.ids
 
 
-def test_where_none_is_intact_the_service_is_not_ready(indexes: TwoIndexes, serve: Serve) -> None:
-    """Nothing is built by itself: that could cost money. A reindex mends it."""
+def test_the_service_is_not_ready_if_no_index_is_intact(indexes: TwoIndexes, serve: Serve) -> None:
+    """It builds nothing by itself, which could cost money; a reindex repairs it."""
     for folder in (indexes.older, indexes.newer):
         (folder / "terms.npy").unlink()
     client = serve(indexes.settings, ready=False)
@@ -183,8 +185,8 @@ def test_where_none_is_intact_the_service_is_not_ready(indexes: TwoIndexes, serv
     wait_for(lambda: client.get("/health").status_code == 200, "the new index to be served")
 
 
-def test_loading_leaves_an_index_as_it_is(indexes: TwoIndexes) -> None:
-    """Its sizes, times and contents, and no file more or less: opened, asked, and closed."""
+def test_loading_does_not_change_an_index(indexes: TwoIndexes) -> None:
+    """Its files keep their sizes, times and contents after it was opened, queried and closed."""
     before = state_of(indexes.newer)
     snapshot = SnapshotStore(indexes.settings.index.dir, keep=3).open(indexes.newer.name)
     opened = make_index_opener(indexes.settings, make_provider(indexes.settings), Scratch())(snapshot)

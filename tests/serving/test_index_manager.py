@@ -1,4 +1,4 @@
-"""The index that is served: built, loaded, swapped; and what /health says meanwhile."""
+"""The served index: built, loaded, swapped, and reported by /health."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def current_id(settings: Settings) -> str:
 
 
 def test_the_first_index_is_built_at_the_start(settings: MakeSettings, serve: Serve) -> None:
+    """A server without an index builds one from the documents."""
     made = settings()
     write(made, "leave.md", "Parental leave lasts 16 weeks.")
     client = serve(made)
@@ -60,10 +61,10 @@ def test_the_first_index_is_built_at_the_start(settings: MakeSettings, serve: Se
     assert "16 weeks" in client.post("/query", json=QUESTION).json()["answer"]
 
 
-def test_while_it_is_built_health_says_so_with_progress(
+def test_health_shows_the_progress_of_the_first_build(
     openai_settings: MakeSettings, provider: FakeProvider, serve: Serve
 ) -> None:
-    """And a query is told to come back; liveness is not affected."""
+    """Questions get a 503 with Retry-After, and liveness is not affected."""
     go_on = threading.Event()
     provider.embeddings.fault = faults.held(go_on)
     client = serve(openai_settings(), ready=False)
@@ -87,8 +88,8 @@ def test_while_it_is_built_health_says_so_with_progress(
         go_on.set()
 
 
-def test_a_persisted_index_is_loaded_not_built(settings: MakeSettings, serve: Serve) -> None:
-    """Ready at once: the documents are not even looked at."""
+def test_a_stored_index_is_loaded_without_a_build(settings: MakeSettings, serve: Serve) -> None:
+    """The server is ready at once, and does not read the documents."""
     made = settings()
     write(made, "leave.md", "Parental leave lasts 16 weeks.")
     build(made)
@@ -98,7 +99,7 @@ def test_a_persisted_index_is_loaded_not_built(settings: MakeSettings, serve: Se
 
 
 def test_a_new_snapshot_is_swapped_in_without_a_restart(settings: MakeSettings, serve: Serve) -> None:
-    """While queries run: each gets an answer, from one index or the other."""
+    """Questions during the swap are answered from one of the two indexes."""
     made = settings()
     write(made, "leave.md", "Parental leave lasts 16 weeks.")
     client = serve(made)
@@ -131,8 +132,8 @@ def test_a_new_snapshot_is_swapped_in_without_a_restart(settings: MakeSettings, 
     assert all(weeks[index] in answer for _, index, answer in answers)
 
 
-def test_no_documents_is_said_and_mended_by_a_reindex(settings: MakeSettings, serve: Serve) -> None:
-    """The service stays up, and needs no restart when documents come."""
+def test_a_server_without_documents_reports_it_and_recovers(settings: MakeSettings, serve: Serve) -> None:
+    """It stays up, and needs no restart when there are documents."""
     made = settings()
     client = serve(made, ready=False)
 
@@ -150,7 +151,8 @@ def test_no_documents_is_said_and_mended_by_a_reindex(settings: MakeSettings, se
     wait_for(lambda: client.get("/health").status_code == 200, "the index to be ready")
 
 
-def test_only_unreadable_documents_is_said(settings: MakeSettings, serve: Serve) -> None:
+def test_a_folder_of_unreadable_documents_is_reported(settings: MakeSettings, serve: Serve) -> None:
+    """There is nothing to serve, and /health says why."""
     made = settings()
     write(made, "broken.pdf", "not a PDF")
     client = serve(made, ready=False)
@@ -159,6 +161,7 @@ def test_only_unreadable_documents_is_said(settings: MakeSettings, serve: Serve)
 
 
 def test_unreadable_documents_are_listed_and_the_rest_is_served(settings: MakeSettings, serve: Serve) -> None:
+    """GET /documents has the reasons."""
     made = settings()
     write(made, "a broken.pdf", "not a PDF")
     write(made, "empty.txt", "")
@@ -176,8 +179,8 @@ def test_unreadable_documents_are_listed_and_the_rest_is_served(settings: MakeSe
     assert by_name["empty.txt"]["status"] == "empty"
 
 
-def test_a_damaged_successor_does_not_replace_what_is_served(settings: MakeSettings, serve: Serve) -> None:
-    """Queries go on being answered, and health says that something is wrong."""
+def test_a_damaged_new_index_does_not_replace_the_served_one(settings: MakeSettings, serve: Serve) -> None:
+    """Questions are still answered, and /health reports the damage."""
     made = settings()
     write(made, "leave.md", "Parental leave lasts 16 weeks.")
     client = serve(made)
@@ -194,7 +197,7 @@ def test_a_damaged_successor_does_not_replace_what_is_served(settings: MakeSetti
 
 
 class FailsFirst:
-    """An indexer whose first build fails, as one whose provider is down."""
+    """An indexer whose first build fails, as if its provider were down."""
 
     def __init__(self, settings: Settings) -> None:
         self.builds = 0
@@ -216,10 +219,8 @@ class CountedStore(SnapshotStore):
 
 
 @pytest.mark.parametrize("retry_s", [0.1, 1000.0])
-def test_a_first_build_that_failed_is_tried_again_after_a_while(
-    settings: MakeSettings, retry_s: float
-) -> None:
-    """Not at each look at the disk: the provider may be paid for it. Until then /health has the reason."""
+def test_a_failed_first_build_is_retried_after_a_pause(settings: MakeSettings, retry_s: float) -> None:
+    """It is not retried at each poll, which could cost money; /health has the reason."""
     made = settings()
     write(made, "leave.md", "Parental leave lasts 16 weeks.")
     indexer, store = FailsFirst(made), CountedStore(made.index.dir, keep=1)

@@ -1,4 +1,4 @@
-"""An index that the server must not write to: loaded from a copy, and followed as any other."""
+"""An index on a read-only volume: loaded from a copy, and followed like any other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUESTION = {"query": "How many weeks does parental leave last?"}
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Of a server; its index is below `mounted`, and its copies are in `scratch`."""
+    """The environment of a server with an index below `mounted`, and its copies in `scratch`."""
     for name in ("documents", "mounted", "scratch"):
         (tmp_path / name).mkdir()
     return {
@@ -50,8 +50,8 @@ def state_of(folder: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in folder.rglob("*")}
 
 
-def test_it_is_served_from_a_copy_and_swapped(environment: dict[str, str], tmp_path: Path) -> None:
-    """There is one copy, of what is served; the index itself is left alone."""
+def test_a_read_only_index_is_served_from_a_copy(environment: dict[str, str], tmp_path: Path) -> None:
+    """There is one copy, of the served index; the index itself is unchanged."""
     index_dir, scratch = tmp_path / "mounted" / "index", tmp_path / "scratch"
     first = publish(tmp_path, index_dir, 16)
     before = state_of(index_dir)
@@ -72,7 +72,7 @@ def test_it_is_served_from_a_copy_and_swapped(environment: dict[str, str], tmp_p
 
 
 def test_the_copies_of_a_killed_server_are_removed(environment: dict[str, str], tmp_path: Path) -> None:
-    """By the next that starts on this machine, whatever it serves."""
+    """The next server on this machine removes them, whatever it serves."""
     scratch = tmp_path / "scratch"
     publish(tmp_path, tmp_path / "mounted" / "index", 16)
     within = read_only(tmp_path / "mounted" / "index")
@@ -85,8 +85,8 @@ def test_the_copies_of_a_killed_server_are_removed(environment: dict[str, str], 
         assert list(scratch.iterdir()) == []
 
 
-def test_a_scratch_folder_that_is_full_is_told(environment: dict[str, str], tmp_path: Path) -> None:
-    """With the setting to change."""
+def test_a_full_scratch_folder_is_reported(environment: dict[str, str], tmp_path: Path) -> None:
+    """The text names the setting to change."""
     publish(tmp_path, tmp_path / "mounted" / "index", 16)
     within = [*read_only(tmp_path / "mounted" / "index"), *small(tmp_path / "scratch")]
     with server_process(environment, tmp_path / "log", within) as server:
@@ -96,7 +96,7 @@ def test_a_scratch_folder_that_is_full_is_told(environment: dict[str, str], tmp_
 
 
 def flip_data(volume: Path, made: Path) -> None:
-    """As Kubernetes updates a volume: everything is a link by way of `..data`, which is replaced."""
+    """Update a volume in the way of Kubernetes: all files are links by way of `..data`, which is replaced."""
     version = volume / f"..{made.name}"
     subprocess.run(["cp", "-a", made, version], check=True)
     (volume / "..data_tmp").symlink_to(version.name)
@@ -109,8 +109,8 @@ def flip_data(volume: Path, made: Path) -> None:
         shutil.rmtree(volume / before)
 
 
-def test_a_read_only_kubernetes_volume(environment: dict[str, str], tmp_path: Path) -> None:
-    """Empty at first, which /health tells; then with an index, then with the next."""
+def test_a_read_only_kubernetes_volume_is_followed(environment: dict[str, str], tmp_path: Path) -> None:
+    """It is empty at first, which /health reports, then has an index, then the next one."""
     volume = tmp_path / "mounted" / "index"
     volume.mkdir()
     with server_process(environment, tmp_path / "log", read_only(tmp_path / "mounted")) as server:
@@ -131,10 +131,10 @@ def test_a_read_only_kubernetes_volume(environment: dict[str, str], tmp_path: Pa
         wait_for(lambda: "detail" not in server.wait_until_ready(), "the old one to be forgotten")
 
 
-def test_a_kubernetes_volume_that_can_be_written_to(
+def test_a_writable_kubernetes_volume_is_followed(
     settings: MakeSettings, serve: Serve, tmp_path: Path
 ) -> None:
-    """What is served stays open while its files are taken away."""
+    """The served index stays open while its files are removed."""
     volume = settings().index.dir
     volume.mkdir()
     flip_data(volume, publish_aside(tmp_path, 16))

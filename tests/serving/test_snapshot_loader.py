@@ -1,4 +1,4 @@
-"""Which snapshot is served when one is damaged. The engine is left out: it is of no matter here."""
+"""The choice of a snapshot when one is damaged, tested without the engine."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ DATA = Path("engine", "segment", "data")
 
 @dataclass
 class Engine:
-    """Opens whatever passes the check; counts what it is asked to open.
+    """A substitute that opens any snapshot that passes the check, and counts what it opens.
 
     Attributes:
         unfit: ids of snapshots of another model.
-        failing: ids of those on which the engine panics.
+        failing: ids of snapshots on which the engine panics.
     """
 
     unfit: set[str] = field(default_factory=set)
@@ -53,7 +53,7 @@ class Engine:
 
 
 class CountedStore(SnapshotStore):
-    """Knows which snapshots were opened, to be read."""
+    """A store that keeps the ids of the snapshots that were opened for reading."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root, keep=3)
@@ -91,13 +91,15 @@ def served(loader: SnapshotLoader, before: ServedIndex | None = None) -> tuple[s
     return choice.index.id, choice.problem
 
 
-def test_without_any_there_is_nothing_to_choose(loader: SnapshotLoader) -> None:
+def test_without_snapshots_there_is_no_choice(loader: SnapshotLoader) -> None:
+    """The first index is to be built then."""
     assert loader.choose(None) is None
 
 
-def test_the_current_one_is_chosen_and_not_loaded_twice(
+def test_the_current_snapshot_is_chosen_and_loaded_once(
     loader: SnapshotLoader, engine: Engine, ids: list[str]
 ) -> None:
+    """The next choice returns the served index."""
     first = loader.choose(None)
     assert first is not None
     assert (first.index.id, first.problem) == (ids[2], None)
@@ -105,8 +107,10 @@ def test_the_current_one_is_chosen_and_not_loaded_twice(
     assert engine.opened == [ids[2]]
 
 
-def test_the_newest_intact_one_stands_in(loader: SnapshotLoader, ids: list[str], tmp_path: Path) -> None:
-    """The text says what is wrong, what is served, and what to do."""
+def test_the_newest_intact_snapshot_replaces_a_damaged_one(
+    loader: SnapshotLoader, ids: list[str], tmp_path: Path
+) -> None:
+    """The problem says what is wrong, what is served, and what to do."""
     (folder_of(tmp_path, ids[2]) / DATA).unlink()
     flip(folder_of(tmp_path, ids[1]) / DATA)
     chosen, problem = served(loader)
@@ -116,9 +120,10 @@ def test_the_newest_intact_one_stands_in(loader: SnapshotLoader, ids: list[str],
     assert problem.endswith(f"is missing: run make reindex; until then {ids[0]} is served")
 
 
-def test_after_a_rollback_the_refused_one_is_the_last_resort(
+def test_after_a_rollback_the_newer_snapshot_is_the_last_resort(
     loader: SnapshotLoader, store: SnapshotStore, ids: list[str], tmp_path: Path
 ) -> None:
+    """It was rolled back, so older snapshots come first."""
     store.point_to(ids[1])
     flip(folder_of(tmp_path, ids[1]) / DATA)
     assert served(loader)[0] == ids[0]
@@ -138,9 +143,10 @@ def test_after_a_rollback_the_refused_one_is_the_last_resort(
     ],
     ids=["empty", "nonsense", "dangling", "a directory", "a link to nowhere", "gone"],
 )
-def test_where_current_names_none_the_newest_is_chosen(
+def test_the_newest_snapshot_is_chosen_without_a_valid_current(
     loader: SnapshotLoader, ids: list[str], tmp_path: Path, damage: Callable[[Path], object], expected: str
 ) -> None:
+    """The problem says what is wrong with CURRENT."""
     damage(tmp_path / "CURRENT")
     chosen, problem = served(loader)
     assert chosen == ids[2]
@@ -149,10 +155,10 @@ def test_where_current_names_none_the_newest_is_chosen(
     assert problem.endswith(f": run make reindex; until then {ids[2]} is served")
 
 
-def test_what_is_served_stays_where_it_is_the_newest_intact(
+def test_the_served_snapshot_stays_if_it_is_the_newest_intact_one(
     loader: SnapshotLoader, engine: Engine, store: SnapshotStore, ids: list[str], tmp_path: Path
 ) -> None:
-    """It is not loaded again beside itself."""
+    """It is not loaded a second time."""
     first = loader.choose(None)
     assert first is not None
     following = publish(store, "d")
@@ -164,10 +170,10 @@ def test_what_is_served_stays_where_it_is_the_newest_intact(
     assert engine.opened == [ids[2]]
 
 
-def test_damage_is_not_looked_for_again_until_something_changes(
+def test_a_damaged_snapshot_is_not_read_again_until_it_changes(
     loader: SnapshotLoader, store: CountedStore, ids: list[str], tmp_path: Path
 ) -> None:
-    """Then it is read as a whole, and served if it is repaired."""
+    """After a change it is verified in full, and served if it is repaired."""
     content = (folder_of(tmp_path, ids[2]) / DATA).read_bytes()
     flip(folder_of(tmp_path, ids[2]) / DATA)
     fallback = loader.choose(None)
@@ -180,8 +186,8 @@ def test_damage_is_not_looked_for_again_until_something_changes(
     assert served(loader, fallback.index) == (ids[2], None)
 
 
-def test_a_repair_must_be_a_whole_one(loader: SnapshotLoader, ids: list[str], tmp_path: Path) -> None:
-    """One whose times are right, too: they have lied before."""
+def test_a_partial_repair_is_not_enough(loader: SnapshotLoader, ids: list[str], tmp_path: Path) -> None:
+    """Modification times prove nothing about a snapshot that was damaged before."""
     folder = folder_of(tmp_path, ids[2])
     content = (folder / DATA).read_bytes()
     flip_unseen(folder / "engine" / "sparse")
@@ -193,10 +199,10 @@ def test_a_repair_must_be_a_whole_one(loader: SnapshotLoader, ids: list[str], tm
     assert "sparse has another content" in (problem or "")
 
 
-def test_a_scrub_finds_what_was_trusted(
+def test_a_scrub_finds_damage_that_loading_did_not(
     loader: SnapshotLoader, engine: Engine, ids: list[str], tmp_path: Path
 ) -> None:
-    """The next choice is another one, though nothing on the disk has changed since."""
+    """The next choice is another snapshot, although no file has changed since."""
     flip_unseen(folder_of(tmp_path, ids[2]) / DATA)
     first = loader.choose(None)
     assert first is not None
@@ -207,10 +213,10 @@ def test_a_scrub_finds_what_was_trusted(
     assert "data has another content" in (problem or "")
 
 
-def test_without_another_what_is_served_goes_on(
+def test_the_served_snapshot_stays_if_no_other_is_intact(
     loader: SnapshotLoader, store: SnapshotStore, tmp_path: Path
 ) -> None:
-    """Its damage is told."""
+    """Its damage is reported."""
     only = publish(store)
     flip_unseen(folder_of(tmp_path, only) / DATA)
     first = loader.choose(None)
@@ -223,9 +229,8 @@ def test_without_another_what_is_served_goes_on(
     assert again.problem.endswith(f"run make reindex; no other index is intact, and {only} is still served")
 
 
-def test_an_index_that_is_gone_goes_on_being_served(
-    loader: SnapshotLoader, ids: list[str], tmp_path: Path
-) -> None:
+def test_a_removed_snapshot_is_still_served(loader: SnapshotLoader, ids: list[str], tmp_path: Path) -> None:
+    """The problem says that there is no index any more."""
     first = loader.choose(None)
     assert first is not None
     for path in tmp_path.iterdir():
@@ -237,16 +242,17 @@ def test_an_index_that_is_gone_goes_on_being_served(
     )
 
 
-def test_where_none_is_intact_the_current_ones_damage_is_told(
+def test_without_an_intact_snapshot_the_damage_of_the_current_one_is_reported(
     loader: SnapshotLoader, ids: list[str], tmp_path: Path
 ) -> None:
+    """An operator learns about the snapshot that should be served."""
     for snapshot_id in ids:
         (folder_of(tmp_path, snapshot_id) / DATA).unlink()
     with pytest.raises(SnapshotDamaged, match=f"{ids[2]}.*data is missing: run make reindex$"):
         loader.choose(None)
 
 
-def test_another_model_is_never_replaced_by_an_older_index(
+def test_a_snapshot_of_another_model_is_not_replaced_by_an_older_one(
     loader: SnapshotLoader, engine: Engine, ids: list[str]
 ) -> None:
     """The settings are wrong then, not the index."""
@@ -255,18 +261,19 @@ def test_another_model_is_never_replaced_by_an_older_index(
         loader.choose(None)
 
 
-def test_what_stands_in_fits_the_settings(
+def test_a_replacement_must_fit_the_settings(
     loader: SnapshotLoader, engine: Engine, ids: list[str], tmp_path: Path
 ) -> None:
+    """An older snapshot of another model is skipped."""
     flip(folder_of(tmp_path, ids[2]) / DATA)
     engine.unfit = {ids[1]}
     assert served(loader)[0] == ids[0]
 
 
-def test_what_the_engine_fails_on_is_replaced_and_closed(
+def test_a_snapshot_that_the_engine_cannot_load_is_replaced_and_closed(
     loader: SnapshotLoader, engine: Engine, ids: list[str]
 ) -> None:
-    """Its files are as they were written: the text says so, and it is not tried at every look."""
+    """The problem says that its files are intact, and it is not retried at every poll."""
     engine.failing = {ids[2]}
     fallback = loader.choose(None)
     assert fallback is not None
@@ -277,10 +284,10 @@ def test_what_the_engine_fails_on_is_replaced_and_closed(
     assert engine.opened == [ids[2], ids[1]]
 
 
-def test_what_the_engine_failed_on_is_tried_again_after_a_while(
+def test_a_snapshot_that_the_engine_could_not_load_is_retried_after_a_pause(
     store: SnapshotStore, engine: Engine, ids: list[str]
 ) -> None:
-    """It may have been for want of memory."""
+    """The cause may have been a lack of memory."""
     loader = SnapshotLoader(store, engine.open, Scratch(), engine_retry_s=0)
     engine.failing = {ids[2]}
     fallback = loader.choose(None)
@@ -289,18 +296,18 @@ def test_what_the_engine_failed_on_is_tried_again_after_a_while(
     assert served(loader, fallback.index) == (ids[2], None)
 
 
-def test_damage_that_the_engine_stumbles_on_is_named(
+def test_damage_behind_a_failure_of_the_engine_is_named(
     loader: SnapshotLoader, engine: Engine, ids: list[str], tmp_path: Path
 ) -> None:
-    """The file is found, not the engine's panic."""
+    """The problem is the damaged file, not the engine's panic."""
     engine.failing = {ids[2]}
     flip_unseen(folder_of(tmp_path, ids[2]) / DATA)
     _, problem = served(loader)
     assert "data has another content" in (problem or "")
 
 
-def test_an_error_of_the_system_is_no_damage(store: SnapshotStore, ids: list[str]) -> None:
-    """No older index is served because a server has too many open files."""
+def test_an_error_of_the_system_is_not_damage(store: SnapshotStore, ids: list[str]) -> None:
+    """A server with too many open files does not fall back to an older index."""
 
     def fail(_: Snapshot) -> ServedIndex:
         raise OSError(errno.EMFILE, "Too many open files")

@@ -1,4 +1,4 @@
-"""From one index to the next: requests keep the one that they began with, and it is closed after the last."""
+"""Swaps of the index: a request keeps the index that it began with, and the last reader's end closes it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUESTION = {"query": "How long is parental leave?"}
 
 @pytest.fixture
 def pausing(provider: FakeProvider) -> threading.Event:
-    """The model says one word, and the rest when the event is set."""
+    """Answer with one word, and with the rest when the event is set."""
     goes_on = threading.Event()
 
     provider.chat.fault = faults.held_stream(goes_on, from_piece=1)
@@ -32,7 +32,7 @@ def pausing(provider: FakeProvider) -> threading.Event:
 
 @pytest.fixture
 def server(openai_settings: MakeSettings, tmp_path: Path) -> Iterator[ServerProcess]:
-    """A process of its own, so that what it has open is the server's alone."""
+    """A process of its own, so that all open files are the server's."""
     settings = openai_settings()
     build(settings)
     environment = {
@@ -56,7 +56,7 @@ def publish_next(settings: Settings, weeks: int) -> str:
 
 
 def open_files(server: ServerProcess, snapshot_id: str) -> set[str]:
-    """What the server has mapped or open of a snapshot."""
+    """Return the files of a snapshot that the server has open or mapped."""
     process = Path(f"/proc/{server.process.pid}")
     maps = {line.split(maxsplit=5)[-1] for line in (process / "maps").read_text().splitlines()}
     opened = set()
@@ -69,7 +69,7 @@ def open_files(server: ServerProcess, snapshot_id: str) -> set[str]:
 
 
 def assert_not_touched(index_dir: Path, snapshot_id: str) -> None:
-    """It has its times, so that going back to it does not have to read it."""
+    """Assert that a snapshot keeps its times, so that a rollback does not have to verify it."""
     snapshot = SnapshotStore(index_dir, keep=3).open(snapshot_id)
     times = {name: (snapshot.path / name).stat().st_mtime_ns for name in snapshot.manifest.files}
     assert times == {name: info.mtime_ns for name, info in snapshot.manifest.files.items()}
@@ -82,7 +82,7 @@ def served(server: ServerProcess) -> str:
 
 @contextmanager
 def streaming(server: ServerProcess) -> Iterator[Iterator[str]]:
-    """The lines of a stream whose first token has come."""
+    """Yield the lines of a stream whose first token has arrived."""
     with httpx.stream("POST", f"{server.url}/query/stream", json=QUESTION, timeout=60) as response:
         lines = response.iter_lines()
         for line in lines:
@@ -94,7 +94,7 @@ def streaming(server: ServerProcess) -> Iterator[Iterator[str]]:
 def test_a_request_keeps_its_index_and_is_its_last_reader(
     pausing: threading.Event, server: ServerProcess, openai_settings: MakeSettings
 ) -> None:
-    """The first index is loaded before the server collects garbage, the second after: both are closed."""
+    """Both the index loaded before the garbage collector is relaxed and the next one are closed."""
     for weeks in (20, 24):
         pausing.clear()
         before = served(server)
@@ -114,10 +114,10 @@ def test_a_request_keeps_its_index_and_is_its_last_reader(
         assert_not_touched(openai_settings().index.dir, before)
 
 
-def test_requests_that_fail_hold_no_index(
+def test_failed_requests_do_not_keep_an_index_open(
     provider: FakeProvider, server: ServerProcess, openai_settings: MakeSettings
 ) -> None:
-    """Neither do those whose client goes away."""
+    """Neither do requests whose client disconnects."""
     provider.chat.fault = faults.status(400)
     before = served(server)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""BM25: its words and its statistics, against the formula."""
+"""BM25: terms, weights and statistics, compared with the formula."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def statistics(texts: list[str]) -> TermStatistics:
 
 
 def test_lengths_are_counted_in_words() -> None:
+    """A text's length is its number of tokens."""
     assert TermCounter().count("alpha beta gamma beta").length == 4
     assert TermCounter().count("").length == 0
 
 
 def test_languages_without_spaces_are_split() -> None:
-    """Whole sentences as one word would never match a question."""
+    """A whole sentence as one term would never match a question."""
     question = set(TermCounter().query("苹果").indices)
     assert question & set(TermCounter().count(TEXTS[3]).terms)
 
@@ -44,8 +45,8 @@ OF_ALL_KINDS = [
 
 
 @pytest.mark.parametrize("text", OF_ALL_KINDS)
-def test_terms_are_those_of_the_whole_text(text: str) -> None:
-    """Also where they are looked up word by word."""
+def test_terms_are_those_of_the_engine(text: str) -> None:
+    """Looking up words one by one gives the terms of the whole text."""
     whole = qdrant.Bm25(qdrant.Bm25Config(tokenizer=qdrant.TokenizerType.Multilingual)).embed_query(text)
     counter = TermCounter()
     for _ in range(2):
@@ -56,8 +57,8 @@ def test_terms_are_those_of_the_whole_text(text: str) -> None:
 
 @pytest.mark.parametrize("text", OF_ALL_KINDS)
 @pytest.mark.parametrize("average_length", [3.0, 150.0])
-def test_weights_are_the_engines(text: str, average_length: float) -> None:
-    """And can be taken back, so that an index can be brought to another average."""
+def test_weights_are_those_of_the_engine(text: str, average_length: float) -> None:
+    """The counts can be recovered, so that an index can be moved to another average length."""
     config = qdrant.Bm25Config(avg_len=average_length, tokenizer=qdrant.TokenizerType.Multilingual)
     expected = qdrant.Bm25(config).embed_document(text)
     counted = TermCounter().count(text)
@@ -69,7 +70,8 @@ def test_weights_are_the_engines(text: str, average_length: float) -> None:
     assert TermCounts(counted.terms, again) == counted
 
 
-def test_the_bound_is_the_best_score_that_there_could_be() -> None:
+def test_the_score_bound_follows_the_formula() -> None:
+    """It is K + 1 times the sum of the terms' inverse document frequencies."""
     terms = statistics(TEXTS)
     (cat,) = TermCounter().query("cat").indices
     (sat,) = TermCounter().query("sat").indices
@@ -78,15 +80,15 @@ def test_the_bound_is_the_best_score_that_there_could_be() -> None:
     assert terms.score_bound([cat, sat]) == pytest.approx((K + 1) * (inverse[1] + inverse[2]))
 
 
-def test_a_word_that_is_nowhere_raises_the_bound_most() -> None:
-    """That is what makes a question about something else score low."""
+def test_a_word_that_no_chunk_contains_raises_the_bound_most() -> None:
+    """A question about something else therefore has a low relevance."""
     terms = statistics(TEXTS)
     known, unknown = (TermCounter().query(word).indices for word in ("cat", "volcano"))
     assert terms.score_bound(unknown) > terms.score_bound(known)
 
 
 def test_statistics_survive_saving_and_changes(tmp_path: Path) -> None:
-    """Loaded, added to, removed from, saved again: as if counted anew."""
+    """Statistics that are loaded, changed and saved again are equal to freshly counted ones."""
     path = tmp_path / "terms.npy"
     first = statistics(TEXTS[:2])
     first.save(path)

@@ -1,4 +1,4 @@
-"""Pages to chunks: sizes, headings, offsets, tables, ids."""
+"""Cutting pages into chunks: sizes, headings, offsets, tables and ids."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def split(
     return list(cut("folder/name.md", pages, Chunking(size, overlap, unit)))
 
 
-def test_each_chunk_has_its_own_heading_path() -> None:
-    """A chunk never reaches over a heading, so its path is true for all of it."""
+def test_a_chunk_has_one_heading_path() -> None:
+    """A chunk never spans a heading, so its path holds for all of it."""
     assert [(chunk.heading, chunk.text) for chunk in split(markdown(HANDBOOK))] == [
         (None, "Before any heading."),
         ("Handbook", "Intro."),
@@ -54,6 +54,7 @@ def test_each_chunk_has_its_own_heading_path() -> None:
 
 
 def test_offsets_find_the_text_in_its_page() -> None:
+    """A chunk's offsets delimit its text."""
     text = "# A\n\n" + " ".join(f"word{number}." for number in range(500)) + "\n\n## B\n\nThe end.\n"
     chunks = split(markdown(text), size=200, overlap=40)
     assert len(chunks) > 10
@@ -61,14 +62,15 @@ def test_offsets_find_the_text_in_its_page() -> None:
         assert text[chunk.start : chunk.end] == chunk.text
 
 
-def test_metadata_says_where_a_chunk_is() -> None:
+def test_metadata_locates_a_chunk() -> None:
+    """It names document, page and heading path."""
     (chunk,) = split(markdown("Text.", number=7))
     node = node_of(chunk)
     assert node.metadata == {"document": "folder/name.md", "format": "md", "page": 7, "heading": None}
     assert node.ref_doc_id == "folder/name.md"
 
 
-def test_the_heading_path_goes_on_over_pages() -> None:
+def test_the_heading_path_continues_on_the_next_page() -> None:
     """A section of a PDF does not end with the page."""
     chunks = split(markdown("# A\n\n## B\n\nOne.", 1), markdown("Two.\n\n## C\n\nThree.", 2))
     assert [(chunk.page, chunk.heading) for chunk in chunks] == [
@@ -79,13 +81,14 @@ def test_the_heading_path_goes_on_over_pages() -> None:
 
 
 def test_the_heading_path_is_embedded_with_the_text() -> None:
+    """It is part of what the embedding model and BM25 see."""
     chunks = split(markdown(HANDBOOK))
     assert chunks[0].embed_text == "Before any heading."
     assert chunks[2].embed_text == "Handbook > Leave > Parental\nSixteen weeks."
 
 
 def test_a_chunk_and_its_node_are_stored_alike() -> None:
-    """Whichever way it takes into a store, the same is embedded, found and shown."""
+    """Both ways into a store embed, find and show the same."""
     for chunk in split(markdown(HANDBOOK)):
         node = node_of(chunk)
         assert node.get_content(MetadataMode.EMBED).strip() == chunk.embed_text
@@ -93,8 +96,8 @@ def test_a_chunk_and_its_node_are_stored_alike() -> None:
         assert payload_of_chunk(chunk)["text_hash"] == text_hash(chunk.embed_text)
 
 
-def test_a_heading_with_nothing_below_is_text() -> None:
-    """A slide with nothing but a title can be found."""
+def test_a_heading_without_text_is_a_chunk() -> None:
+    """A slide with only a title can be found."""
     chunks = split(markdown("# Deck\n\n## Thank you\n\n## Questions\n"))
     assert [(chunk.heading, chunk.text) for chunk in chunks] == [
         ("Deck", "## Thank you"),
@@ -103,13 +106,15 @@ def test_a_heading_with_nothing_below_is_text() -> None:
 
 
 @pytest.mark.parametrize("is_markdown", [True, False])
-def test_no_chunk_is_larger_than_its_size_in_characters(is_markdown: bool) -> None:
+def test_no_chunk_exceeds_the_chunk_size_in_characters(is_markdown: bool) -> None:
+    """The limit holds for Markdown and for plain text."""
     text = "word " * 3000 + "x" * 5000 + "。" * 3000
     chunks = split(Page(None, text, is_markdown=is_markdown), size=300, overlap=30)
     assert max(len(chunk.text) for chunk in chunks) <= 300
 
 
 def test_sizes_can_be_in_tokens() -> None:
+    """The limit then holds for the number of tokens."""
     text = " ".join(f"antidisestablishment{number}" for number in range(400))
     chunks = split(Page(None, text, is_markdown=False), size=60, overlap=0, unit=ChunkUnit.TOKENS)
     lengths = [len(load_tokenizer().encode(chunk.text, add_special_tokens=False).ids) for chunk in chunks]
@@ -117,8 +122,8 @@ def test_sizes_can_be_in_tokens() -> None:
     assert len(chunks) > 5
 
 
-def test_rows_keep_their_header() -> None:
-    """Cut off from it, a row does not say what its cells mean."""
+def test_rows_of_a_table_keep_their_header() -> None:
+    """Without it, the meaning of a row's cells is lost."""
     header = "| Code | Meaning |\n| --- | --- |\n"
     rows = "".join(f"| WC-{number:03} | The meaning of number {number} |\n" for number in range(60))
     chunks = split(markdown(header + rows), size=400)
@@ -131,15 +136,15 @@ def test_rows_keep_their_header() -> None:
 
 
 def test_a_wide_header_is_not_repeated() -> None:
-    """It would be most of each chunk."""
+    """It would fill most of each chunk."""
     header = "| " + " | ".join(f"Column {number}" for number in range(100)) + " |\n" + "| --- " * 100 + "|\n"
     row = "| " + " | ".join(["7"] * 100) + " |\n"
     chunks = split(markdown(header + row * 50), size=1000)
     assert max(len(chunk.text) for chunk in chunks) <= 1000
 
 
-def test_long_texts_are_cut_in_blocks_and_nothing_is_lost() -> None:
-    """In blocks, because the time would grow with the square of the length; also without any blank."""
+def test_long_texts_are_cut_in_blocks_without_loss() -> None:
+    """Without blocks, the time would grow with the square of the length. The text may have no blanks."""
     for text in ("word " * 60_000, "x" * 300_000, "A sentence with words.\n" * 12_000):
         chunks = split(Page(None, text, is_markdown=False), overlap=0)
         assert sum(len(chunk.text.replace(" ", "").replace("\n", "")) for chunk in chunks) == len(
@@ -149,7 +154,8 @@ def test_long_texts_are_cut_in_blocks_and_nothing_is_lost() -> None:
             assert text[chunk.start : chunk.end] == chunk.text
 
 
-def test_a_large_table_keeps_its_header_everywhere() -> None:
+def test_every_chunk_of_a_large_table_has_its_header() -> None:
+    """The header is repeated even where the text is cut into blocks."""
     header = "| Code | Meaning |\n| --- | --- |\n"
     rows = "".join(f"| WC-{number:05} | Meaning {number} |\n" for number in range(20_000))
     chunks = split(markdown(header + rows))
@@ -157,7 +163,7 @@ def test_a_large_table_keeps_its_header_everywhere() -> None:
 
 
 def test_ids_are_stable_and_distinct() -> None:
-    """The same text in the same document has the same id in every build, also when it stands there twice."""
+    """The same text has the same id in every build, and a repeated text has another id."""
     page = markdown("# A\n\nSame.\n\n# B\n\nSame.\n\n# A\n\nSame.\n")
     ids = [chunk.id for chunk in split(page)]
     assert len(set(ids)) == 3
@@ -166,8 +172,8 @@ def test_ids_are_stable_and_distinct() -> None:
     assert ids == [chunk.id for chunk in split(moved)][1:]
 
 
-def test_it_is_a_llamaindex_transformation() -> None:
-    """So that whoever extends the index by LlamaIndex's own means gets the same chunks."""
+def test_the_chunker_is_a_llamaindex_transformation() -> None:
+    """An index that is extended by LlamaIndex's own means gets the same chunks."""
     chunker = Chunker(chunking=Chunking(1000, 0, ChunkUnit.CHARACTERS))
     nodes = chunker([LlamaDocument(text=HANDBOOK, id_="folder/name.md")])
     assert [node.get_content() for node in nodes] == [chunk.text for chunk in split(markdown(HANDBOOK))]

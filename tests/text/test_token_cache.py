@@ -1,4 +1,4 @@
-"""Words' numbers, remembered."""
+"""The cache of words' token ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def lengths(asked: list[str]) -> TokenCache:
     return TokenCache(compute)
 
 
-def test_numbers_come_in_the_order_of_the_words_and_each_is_computed_once() -> None:
+def test_each_word_is_computed_once() -> None:
+    """The ids are in the order of the words."""
     asked: list[str] = []
     memo = lengths(asked)
     assert list(memo.of(["a", "bb", "a"])) == [1, 0, 2, 0, 1, 0]
@@ -22,8 +23,8 @@ def test_numbers_come_in_the_order_of_the_words_and_each_is_computed_once() -> N
     assert asked == ["a", "bb"]
 
 
-def test_it_never_holds_more_than_it_says() -> None:
-    """Whatever the texts are: neither more words, nor words without an end."""
+def test_the_cache_is_bounded() -> None:
+    """It limits both the number and the length of its words."""
     memo = lengths([])
     for number in range(2 * words._REMEMBERED + 10):
         assert list(memo.of([f"w{number}"]))

@@ -1,4 +1,4 @@
-"""The service as users start it: `python -m app` and `scripts/reindex.py`, in processes of their own."""
+"""The service as users start it, `python -m app` and `scripts/reindex.py`, in separate processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.serving import ROOT, clean_environment, run_reindex, server_p
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Folders of this test's own, with one good document."""
+    """Settings with folders of this test, and one good document."""
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents" / "leave.md").write_text("Parental leave lasts 16 weeks.")
     return {
@@ -39,7 +39,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def go_on(
     environment: dict[str, str], provider: FakeProvider, provider_url: str
 ) -> Iterator[threading.Event]:
-    """Until it is set, the provider gives no embedding: no build can be done before."""
+    """An event; until it is set, the provider sends no embedding, and no build can end."""
     event = threading.Event()
     provider.embeddings.fault = faults.held(event)
     environment["OPENAI_BASE_URL"] = f"{provider_url}/v1"
@@ -48,13 +48,13 @@ def go_on(
 
 
 def write_many_documents(folder: Path) -> None:
-    """More than are read before the first embeddings are waited for."""
+    """Write more documents than are read before the first embeddings arrive."""
     for count in range(1000):
         (folder / f"{count}.md").write_text(f"Text {count}.")
 
 
 def test_two_servers_started_at_once_share_one_build(environment: dict[str, str], tmp_path: Path) -> None:
-    """One builds, the other waits for it, both get ready."""
+    """One builds, the other waits for it, and both become ready."""
     with (
         server_process(environment, tmp_path / "one.log") as one,
         server_process(environment, tmp_path / "two.log") as two,
@@ -66,6 +66,7 @@ def test_two_servers_started_at_once_share_one_build(environment: dict[str, str]
 
 
 def test_a_reindex_reaches_a_running_server(environment: dict[str, str], tmp_path: Path) -> None:
+    """The server swaps its index without a restart."""
     with server_process(environment, tmp_path / "log") as server:
         server.wait_until_ready()
         (tmp_path / "documents" / "leave.md").write_text("Parental leave lasts 20 weeks.")
@@ -83,6 +84,7 @@ def test_a_reindex_reaches_a_running_server(environment: dict[str, str], tmp_pat
 
 
 def test_several_workers_serve_one_index(environment: dict[str, str], tmp_path: Path) -> None:
+    """All of them answer from the same index."""
     run_reindex(environment)
     with server_process(environment | {"WORKERS": "2"}, tmp_path / "log") as server:
         server.wait_until_ready()
@@ -91,8 +93,8 @@ def test_several_workers_serve_one_index(environment: dict[str, str], tmp_path: 
         assert server.stop() == 0
 
 
-def test_a_worker_that_dies_is_told_of(environment: dict[str, str], tmp_path: Path) -> None:
-    """And another is started."""
+def test_a_worker_that_dies_is_logged_and_replaced(environment: dict[str, str], tmp_path: Path) -> None:
+    """The log has its signal or exit status."""
     run_reindex(environment)
     log_level = {"WORKERS": "2", "LOG_LEVEL": "WARNING"}
     with server_process(environment | log_level, tmp_path / "log") as server:
@@ -105,7 +107,7 @@ def test_a_worker_that_dies_is_told_of(environment: dict[str, str], tmp_path: Pa
 
 
 def test_each_worker_is_ready_before_it_takes_requests(environment: dict[str, str], tmp_path: Path) -> None:
-    """From the first connection that is taken, whichever worker takes it."""
+    """This holds from the first accepted connection, whichever worker accepts it."""
     run_reindex(environment)
     with server_process(environment | {"WORKERS": "3"}, tmp_path / "log") as server:
         first = wait_for(server.health, "the first answer")
@@ -132,10 +134,10 @@ def test_workers_share_the_pages_of_the_index(environment: dict[str, str], tmp_p
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_server_stops_in_the_middle_of_a_build(
+def test_a_server_can_be_stopped_during_a_build(
     environment: dict[str, str], go_on: threading.Event, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Soon, with status 0, no traceback, no process left over; the next start builds anew."""
+    """It ends soon with status 0, no traceback and no process left over, and the next start builds again."""
     write_many_documents(tmp_path / "documents")
     with server_process(environment, tmp_path / "log") as server:
         wait_for(lambda: "of 1001" in getattr(server.health(), "text", ""), "the build to begin")
@@ -151,8 +153,10 @@ def test_a_server_stops_in_the_middle_of_a_build(
     assert list((tmp_path / "index" / "snapshots").iterdir()) == []
 
 
-def test_reindex_reports_what_it_read_and_what_not(environment: dict[str, str], tmp_path: Path) -> None:
-    """Exit status 3: done, but not everything could be read."""
+def test_a_reindex_reports_documents_that_it_could_not_read(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Exit status 3 means that it is done, except for some documents."""
     (tmp_path / "documents" / "broken one.pdf").write_text("not a PDF")
     done = run_reindex(environment)
     assert done.returncode == 3
@@ -163,7 +167,8 @@ def test_reindex_reports_what_it_read_and_what_not(environment: dict[str, str], 
     assert "2 of 2 documents read" in done.stderr
 
 
-def test_reindex_speaks_json_to_programs(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_reindex_can_report_as_json(environment: dict[str, str], tmp_path: Path) -> None:
+    """--json prints one object for programs."""
     (tmp_path / "documents" / "empty.txt").touch()
     report = json.loads(run_reindex(environment, "--json").stdout)
     assert (report["documents"], report["chunks"]) == (1, 1)
@@ -171,8 +176,8 @@ def test_reindex_speaks_json_to_programs(environment: dict[str, str], tmp_path: 
     assert report["unread"][0]["status"] == "empty"
 
 
-def test_reindex_fails_on_nothing_and_says_so(environment: dict[str, str], tmp_path: Path) -> None:
-    """And keeps what was there."""
+def test_a_reindex_without_documents_fails(environment: dict[str, str], tmp_path: Path) -> None:
+    """The existing index is kept."""
     assert run_reindex(environment).returncode == 0
     before = (tmp_path / "index" / "CURRENT").read_text()
     (tmp_path / "documents" / "leave.md").unlink()
@@ -182,11 +187,13 @@ def test_reindex_fails_on_nothing_and_says_so(environment: dict[str, str], tmp_p
     assert (tmp_path / "index" / "CURRENT").read_text() == before
 
 
-def test_reindex_refuses_unknown_arguments(environment: dict[str, str]) -> None:
+def test_a_reindex_rejects_unknown_arguments(environment: dict[str, str]) -> None:
+    """A misspelled option does not start a build."""
     assert run_reindex(environment, "--no-such").returncode == 2
 
 
-def test_reindex_shows_a_bar_on_a_terminal(environment: dict[str, str]) -> None:
+def test_a_reindex_shows_a_progress_bar_on_a_terminal(environment: dict[str, str]) -> None:
+    """The bar names each stage of the run."""
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "reindex.py")],
@@ -206,7 +213,7 @@ def test_reindex_shows_a_bar_on_a_terminal(environment: dict[str, str]) -> None:
 def test_ctrl_c_ends_a_reindex_and_changes_nothing(
     environment: dict[str, str], go_on: threading.Event, provider: FakeProvider, tmp_path: Path
 ) -> None:
-    """Sent to the whole group, as a terminal does."""
+    """The signal goes to the whole process group, as from a terminal."""
     write_many_documents(tmp_path / "documents")
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "reindex.py")],
@@ -226,8 +233,8 @@ def test_ctrl_c_ends_a_reindex_and_changes_nothing(
     assert not (tmp_path / "index" / "CURRENT").exists()
 
 
-def test_ctrl_c_before_anything_is_read_is_quiet_too(environment: dict[str, str], tmp_path: Path) -> None:
-    """While the readers still import what they need."""
+def test_ctrl_c_while_readers_start_leaves_no_traceback(environment: dict[str, str], tmp_path: Path) -> None:
+    """The reader processes are still importing then."""
     hanging, listener = hanging_provider(environment)
     with listener:
         process = subprocess.Popen(
@@ -247,12 +254,15 @@ def test_ctrl_c_before_anything_is_read_is_quiet_too(environment: dict[str, str]
 
 
 def hanging_provider(environment: dict[str, str]) -> tuple[dict[str, str], socket.socket]:
-    """A provider that takes requests and never answers."""
+    """Run a provider that accepts requests and never answers."""
     listener = socket.create_server(("127.0.0.1", 0))
     return environment | {"OPENAI_BASE_URL": f"http://127.0.0.1:{listener.getsockname()[1]}/v1"}, listener
 
 
-def test_a_server_stops_while_the_provider_hangs(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_server_can_be_stopped_while_the_provider_hangs(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A build that waits for the provider does not delay the stop."""
     hanging, listener = hanging_provider(environment)
     with listener, server_process(hanging, tmp_path / "log") as server:
         listener.accept()
@@ -260,6 +270,7 @@ def test_a_server_stops_while_the_provider_hangs(environment: dict[str, str], tm
 
 
 def test_a_second_ctrl_c_ends_a_reindex_at_once(environment: dict[str, str], tmp_path: Path) -> None:
+    """It does not wait for the provider."""
     hanging, listener = hanging_provider(environment)
     with listener:
         process = subprocess.Popen(
@@ -271,7 +282,7 @@ def test_a_second_ctrl_c_ends_a_reindex_at_once(environment: dict[str, str], tmp
         listener.accept()
         process.send_signal(signal.SIGINT)
         wait_for(lambda: not is_pending(process.pid, signal.SIGINT), "the first to be taken")
-        # What it is answered with follows, in Python.
+        # The Python handler runs a moment after the signal is delivered.
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
@@ -281,9 +292,8 @@ def test_a_second_ctrl_c_ends_a_reindex_at_once(environment: dict[str, str], tmp
     assert not (tmp_path / "index" / "CURRENT").exists()
 
 
-def test_half_a_body_does_not_keep_a_server_from_stopping(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_an_incomplete_body_does_not_delay_a_stop(environment: dict[str, str], tmp_path: Path) -> None:
+    """A client that stops sending is disconnected."""
     with server_process(environment | {"REQUEST_TIMEOUT_S": "1"}, tmp_path / "log") as server:
         server.wait_until_ready()
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
@@ -293,9 +303,10 @@ def test_half_a_body_does_not_keep_a_server_from_stopping(
 
 
 @pytest.mark.parametrize("kind", ["file", "below a file"])
-def test_an_index_dir_that_cannot_be_is_told_in_a_line(
+def test_an_impossible_index_dir_is_reported_in_one_line(
     environment: dict[str, str], tmp_path: Path, kind: str
 ) -> None:
+    """The error names the path."""
     (tmp_path / "file").touch()
     folder = tmp_path / "file" if kind == "file" else tmp_path / "file" / "sub"
     done = run_reindex(environment | {"INDEX_DIR": str(folder)})
@@ -317,7 +328,7 @@ def is_running(process: int) -> bool:
 
 
 def is_pending(process: int, number: int) -> bool:
-    """Whether a signal was not taken yet: then another one is lost."""
+    """Return True if a signal has not been delivered yet; sending it again would be lost."""
     status = Path(f"/proc/{process}/status").read_text()
     masks = re.findall(r"^(?:Sig|Shd)Pnd:\s*(\w+)$", status, re.MULTILINE)
     return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
@@ -329,7 +340,7 @@ def read_terminal(controller: int) -> str:
     while time.monotonic() < deadline:
         try:
             part = os.read(controller, 4096)
-        except OSError:  # Linux's way to say that the other end is closed
+        except OSError:  # Linux reports a closed terminal in this way
             break
         if not part:
             break
