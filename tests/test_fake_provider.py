@@ -343,17 +343,14 @@ class LeakyService:
 
 
 @pytest.mark.parametrize("leak", ["task", "socket", "request", "slot"])
-def test_what_a_request_leaves_is_noticed(
-    provider: FakeProvider, provider_url: str, monkeypatch: pytest.MonkeyPatch, leak: str
-) -> None:
+def test_what_a_request_leaves_is_noticed(provider: FakeProvider, provider_url: str, leak: str) -> None:
     """Whatever it is."""
     provider.chat.fault = faults.hang
     leaky = LeakyService(leak, provider_url)
     with serve_watched(leaky.app, provider) as service:
         assert service.ask().code == "answered"
-        monkeypatch.setattr("tests.support.watched.LEFT_LIMIT_S", 0.3)
         with pytest.raises(AssertionError):
-            service.check_nothing_is_left()
+            service.check_nothing_is_left(limit_s=0.3)
         leaky.drop_all()
 
 

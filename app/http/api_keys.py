@@ -17,16 +17,17 @@ from app.config.api_key_entries import Names, parse_keys_file
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EACH_S = 1.0
-
 _Signature = tuple[int, int, int]
 
 
 class ApiKeys:
     """The keys of a setting and of a file, which is read again when it changes."""
 
-    def __init__(self, names: Names, path: Path | None = None) -> None:
+    def __init__(self, names: Names, path: Path | None = None, *, look_each_s: float = 1.0) -> None:
         """Read the file, if there is one.
+
+        Args:
+            look_each_s: seconds between two checks whether the file has changed; not with each request.
 
         Raises:
             OSError: the file cannot be read.
@@ -34,6 +35,7 @@ class ApiKeys:
         """
         self._fixed = names
         self._path = path
+        self._look_each_s = look_each_s
         self._names = names
         self._signature: _Signature | None = None
         self._problem = ""
@@ -46,7 +48,7 @@ class ApiKeys:
     async def client_of(self, *keys: bytes) -> str | None:
         """Return the name of the first known key, or None."""
         if self._path is not None and time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + _LOOK_EACH_S
+            self._look_at = time.monotonic() + self._look_each_s
             # In a thread, so that a file system that hangs delays only this request.
             await asyncio.to_thread(self._read_again, self._path)
         return next((name for name in map(self._find, keys) if name), None)

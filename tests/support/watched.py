@@ -25,7 +25,7 @@ from tests.support.serving import wait_for
 from tests.support.stream_protocol import Answered, Failed, check, token_of
 
 # Generous, because a busy machine takes long to clean up; what really leaks stays.
-LEFT_LIMIT_S = 60.0
+_LEFT_LIMIT_S = 60.0
 
 _REQUEST_TASK = "RequestResponseCycle.run_asgi"
 _numbers = itertools.count(1)
@@ -103,20 +103,24 @@ class WatchedService:
         self._idle_tasks, self._idle_sockets = _tasks(self.clock.loop), _sockets()
         self.clean = False
 
-    def check_nothing_is_left(self) -> None:
-        """Assert that no task, socket or provider request is left, and that the next question is answered."""
-        self._check_no_work()
+    def check_nothing_is_left(self, limit_s: float = _LEFT_LIMIT_S) -> None:
+        """Assert that no task, socket or provider request is left, and that the next question is answered.
+
+        Args:
+            limit_s: the time for each of them to end.
+        """
+        self._check_no_work(limit_s)
         self.provider.reset()
         assert self.ask() == Outcome(200, "answered")
-        self._check_no_work()
+        self._check_no_work(limit_s)
         self.provider.close_idle()
-        _wait_for_none("connections to the provider", lambda: self.provider.connections)
-        _wait_for_none("sockets", lambda: max(0, _sockets() - self._idle_sockets))
+        _wait_for_none("connections to the provider", lambda: self.provider.connections, limit_s)
+        _wait_for_none("sockets", lambda: max(0, _sockets() - self._idle_sockets), limit_s)
         self.clean = True
 
-    def _check_no_work(self) -> None:
-        _wait_for_none("requests at the provider", lambda: self.provider.open_requests)
-        _wait_for_none("tasks", lambda: _tasks(self.clock.loop) - self._idle_tasks)
+    def _check_no_work(self, limit_s: float) -> None:
+        _wait_for_none("requests at the provider", lambda: self.provider.open_requests, limit_s)
+        _wait_for_none("tasks", lambda: _tasks(self.clock.loop) - self._idle_tasks, limit_s)
 
 
 @contextmanager
@@ -168,8 +172,8 @@ def _sockets() -> int:
     return sum(link.startswith("socket:") for link in links)
 
 
-def _wait_for_none(what: str, left: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + LEFT_LIMIT_S
+def _wait_for_none(what: str, left: Callable[[], Any], limit_s: float = _LEFT_LIMIT_S) -> None:
+    deadline = time.monotonic() + limit_s
     while True:
         # Read before the check, as in `wait_for`.
         late = time.monotonic() >= deadline

@@ -9,17 +9,20 @@ from pathlib import Path
 _MAPS = Path("/proc/self/maps")
 
 
-def release_mapped_pages(folder: Path) -> None:
+def release_mapped_pages(folder: Path, maps: Path = _MAPS) -> None:
     """Take the pages of files below a folder out of this process.
 
     They stay in the kernel's cache, which writes and drops them as it needs memory, and come back from there
     when they are used. Elsewhere than on Linux nothing happens.
+
+    Args:
+        maps: where the kernel lists what this process has mapped.
     """
-    if not _MAPS.exists():
+    if not maps.exists():
         return
     libc = ctypes.CDLL(None, use_errno=True)
     below = f"{folder.resolve()}/"
-    for line in _MAPS.read_text().splitlines():
+    for line in maps.read_text().splitlines():
         # Addresses, permissions, offset, device, inode, and a path that may have blanks.
         addresses, permissions, *_, path = [*line.split(maxsplit=5), ""][:6]
         if permissions.endswith("s") and path.startswith(below):

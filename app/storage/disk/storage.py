@@ -25,16 +25,16 @@ class DiskStorage:
 
     Args:
         scratch: from where indexes are read that must not be written to.
+        engine: which writes what is stored; chunks that another wrote are not reused.
     """
 
-    def __init__(self, snapshots: SnapshotStore, scratch: Scratch, *, cache_path: Path) -> None:
+    def __init__(
+        self, snapshots: SnapshotStore, scratch: Scratch, *, cache_path: Path, engine: str = ENGINE_VERSION
+    ) -> None:
         self._snapshots = snapshots
         self._scratch = scratch
         self._cache_path = cache_path
-
-    @property
-    def engine(self) -> str:
-        return ENGINE_VERSION
+        self.engine = engine
 
     @contextmanager
     def writer(self) -> Iterator[None]:
@@ -58,7 +58,7 @@ class DiskStorage:
             yield PreviousIndex(
                 manifest,
                 snapshot.documents(),
-                has_chunks=recipe.makes_chunks_of(manifest) and manifest.engine == ENGINE_VERSION,
+                has_chunks=recipe.makes_chunks_of(manifest) and manifest.engine == self.engine,
                 is_current=is_current,
                 open_chunks=lambda: self._open_chunks(snapshot, stack),
             )
@@ -116,7 +116,7 @@ class DiskStorage:
         try:
             shard = ChunkShard.open(path)
         except (RuntimeError, ValueError):
-            if snapshot.manifest.engine == ENGINE_VERSION:
+            if snapshot.manifest.engine == self.engine:
                 raise
             return None  # written by another version of the engine: what it holds is made again
         stack.callback(shard.close)

@@ -21,7 +21,6 @@ from pydantic import SecretStr
 
 from app.config.api_key_entries import parse_keys
 from app.config.settings import Settings, load_settings
-from app.http import api_keys
 from app.http.api_keys import ApiKeys
 from app.http.middleware.authentication import Authentication
 from app.http.paths import DOCS, PROBES
@@ -329,10 +328,9 @@ def test_an_emptied_file_closes_the_service(
     assert by_file.get("/documents").status_code == 401
 
 
-def test_the_file_is_looked_at_once_a_second(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_looked_at_once_a_second(key_file: Path) -> None:
     """Not with each request."""
-    monkeypatch.setattr(api_keys, "_LOOK_EACH_S", 3600)
-    keys = ApiKeys({}, key_file)
+    keys = ApiKeys({}, key_file, look_each_s=3600)
 
     assert asyncio.run(keys.client_of(b"one")) == "bob"
     key_file.write_text("carol:three\n")
