@@ -19,14 +19,14 @@ from app.config.choices import EmbeddingProvider
 from app.documents.extraction import READER_VERSION
 from app.documents.pages import Page, markdown_headings
 from app.domain.chunk import Chunk, ChunkUnit
-from app.domain.document import DocumentRecord, DocumentStatus
+from app.domain.document import Document, DocumentStatus
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.static_model import DIMENSIONS, MODEL, StaticModel
 from app.storage.chunker import node_of
 from app.storage.disk.shard import ENGINE_VERSION, ChunkShard
 from app.storage.disk.snapshot_store import SnapshotStore
-from app.storage.manifest import ChunkingInfo, Manifest
+from app.storage.manifest import Manifest
 from app.storage.payloads import Entry, payload_of_chunk
 from app.text.bm25 import TermCounter
 from app.text.chunking import Chunking, cut
@@ -46,6 +46,7 @@ _MADE_BY = (
     "app/text/chunking.py",
     "app/storage/disk/files.py",
     "app/storage/manifest.py",
+    "app/storage/stored_forms.py",
     "app/storage/disk/chunk_points.py",
     "app/storage/disk/shard.py",
     "app/storage/disk/labels.py",
@@ -123,7 +124,7 @@ def _build_service(folder: Path, size: int) -> None:
             engine=ENGINE_VERSION,
             reader=READER_VERSION,
             embedding=Fingerprint(provider=EmbeddingProvider.LOCAL, model=MODEL, dimensions=DIMENSIONS),
-            chunking=ChunkingInfo(size=_CHUNKING.size, overlap=_CHUNKING.overlap, unit=_CHUNKING.unit),
+            chunking=_CHUNKING,
             documents=len(records),
             unread_documents=0,
             chunks=size,
@@ -164,7 +165,7 @@ def _pieces() -> list[str]:
     ]
 
 
-def _record(name: str) -> DocumentRecord:
-    return DocumentRecord(
+def _record(name: str) -> Document:
+    return Document(
         name=name, sha256=None, size=0, pages=None, chunks=0, status=DocumentStatus.INDEXED, problem=None
     )

@@ -16,16 +16,17 @@ from app.bootstrap.postgres import make_postgres_storage
 from app.config.choices import EmbeddingProvider
 from app.config.settings import Settings
 from app.domain.chunk import ChunkUnit
-from app.domain.document import DocumentRecord, DocumentStatus
+from app.domain.document import Document, DocumentStatus
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.static_model import DIMENSIONS, MODEL
 from app.storage.contract import PreviousIndex
-from app.storage.manifest import ChunkingInfo, Manifest
+from app.storage.manifest import Manifest
 from app.storage.payloads import Entry
 from app.storage.postgres.chunk_table import Hnsw
 from app.storage.postgres.database import Connection, Database
 from app.storage.postgres.generations import ENGINE
 from app.storage.postgres.storage import Building, PostgresStorage
+from app.text.chunking import Chunking
 from benchmarks.report import Report
 
 # Statements, and the seconds that each took.
@@ -143,15 +144,16 @@ def _manifest(index_id: str, documents: int, chunks: int) -> Manifest:
         id=index_id,
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         engine=ENGINE,
+        reader="",
         embedding=Fingerprint(provider=EmbeddingProvider.LOCAL, model=MODEL, dimensions=DIMENSIONS),
-        chunking=ChunkingInfo(size=1000, overlap=100, unit=ChunkUnit.CHARACTERS),
+        chunking=Chunking(1000, 100, ChunkUnit.CHARACTERS),
         documents=documents,
         unread_documents=0,
         chunks=chunks,
     )
 
 
-def _record(name: str) -> DocumentRecord:
-    return DocumentRecord(
+def _record(name: str) -> Document:
+    return Document(
         name=name, sha256=None, size=0, pages=None, chunks=0, status=DocumentStatus.INDEXED, problem=None
     )

@@ -17,7 +17,6 @@ from app.storage.contract import Recipe, Storage
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.disk.storage import DiskStorage
-from app.storage.manifest import ChunkingInfo
 from app.text.chunking import Chunking
 
 
@@ -76,9 +75,7 @@ def _make_reader(settings: Settings) -> ReaderPool[Prepared]:
 def make_recipe(settings: Settings) -> Recipe:
     return Recipe(
         reader=READER_VERSION,
-        chunking=ChunkingInfo(
-            size=settings.chunking.size, overlap=settings.chunking.overlap, unit=settings.chunking.unit
-        ),
+        chunking=make_chunking(settings),
         provider=embedding_provider(settings),
         model=settings.embedding.model if settings.uses_openai_embeddings else MODEL,
     )

@@ -87,7 +87,7 @@ def _build(settings: Settings, options: argparse.Namespace, cancelled: threading
 def _list(settings: Settings, *, as_json: bool) -> int:
     summaries = make_storage(settings).summaries()
     if as_json:
-        print(f"[{', '.join(summary.model_dump_json() for summary in summaries)}]")
+        print(f"[{', '.join(summary.as_json() for summary in summaries)}]")
         return DONE
     for summary in summaries:
         print(summary)

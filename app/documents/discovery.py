@@ -8,7 +8,7 @@ import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.documents.limits import MB
@@ -23,32 +23,18 @@ _LARGE_FILE = MB
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file in the documents folder.
+    """A file in the documents' folder; its name is the path from there, with forward slashes.
 
     Attributes:
-        name: the path relative to the folder, with forward slashes.
-        problem: set if the file cannot be inspected at all.
+        sha256: hash of its content; None before `inspect`, and if it is not to be read.
+        size: in bytes; 0 before `inspect`, and if it is not to be read.
+        status: why it is not to be read; None if it is, as is `problem`.
     """
 
     name: str
     path: Path
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class InspectedFile:
-    """A file with the hash of its content, or with the reason why it is not read.
-
-    Attributes:
-        sha256: the hash of the content; None if the file is not read.
-        size: the size in bytes.
-        status: None, like `problem`, if the file is to be read.
-    """
-
-    name: str
-    path: Path
-    sha256: str | None
-    size: int
+    sha256: str | None = None
+    size: int = 0
     status: DocumentStatus | None = None
     problem: str | None = None
 
@@ -72,21 +58,20 @@ def walk(folder: Path) -> list[SourceFile]:
     # The folder with a separator at its end. `relative_to` would take ten times as long, a fifth of the walk.
     prefix = str(folder / "_")[:-1]
 
-    def add(path: Path, problem: str | None = None) -> None:
-        found.append(SourceFile(_printable(str(path).removeprefix(prefix)), path, problem))
+    def file_at(path: Path) -> SourceFile:
+        return SourceFile(_printable(str(path).removeprefix(prefix)), path)
 
     def on_error(error: OSError) -> None:
-        add(Path(error.filename), f"the folder cannot be opened: {error.strerror}")
+        problem = f"the folder cannot be opened: {error.strerror}"
+        found.append(_refused(file_at(Path(error.filename)), DocumentStatus.UNREADABLE, problem))
 
     for parent, folders, names in os.walk(folder, onerror=on_error):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
             path = Path(parent, name)
             if path.is_symlink() and not path.resolve().is_relative_to(root):
-                add(path)
-        for name in names:
-            if not name.startswith((".", "~$")):
-                add(Path(parent, name))
+                found.append(file_at(path))
+        found.extend(file_at(Path(parent, name)) for name in names if not name.startswith((".", "~$")))
     return sorted(found, key=lambda file: file.name)
 
 
@@ -100,14 +85,14 @@ def _printable(name: str) -> str:
     )
 
 
-def inspect(folder: Path, files: Iterable[SourceFile]) -> Iterator[InspectedFile]:
-    """Hash files, and yield them in the given order.
+def inspect(folder: Path, files: Iterable[SourceFile]) -> Iterator[SourceFile]:
+    """Look into files, in order.
 
     A file is hashed before it is read. If it changes in between, the next run sees another hash.
     """
     root = folder.resolve()
     threads = ThreadPoolExecutor(_HASHING_THREADS)
-    waiting: deque[InspectedFile | Future[InspectedFile]] = deque()
+    waiting: deque[SourceFile | Future[SourceFile]] = deque()
     try:
         for file in files:
             waiting.append(threads.submit(_inspect, file, root) if _is_large(file) else _inspect(file, root))
@@ -126,17 +111,17 @@ def _is_large(file: SourceFile) -> bool:
         return False
 
 
-def _is_done(file: InspectedFile | Future[InspectedFile]) -> bool:
-    return isinstance(file, InspectedFile) or file.done()
+def _is_done(file: SourceFile | Future[SourceFile]) -> bool:
+    return isinstance(file, SourceFile) or file.done()
 
 
-def _done(file: InspectedFile | Future[InspectedFile]) -> InspectedFile:
-    return file if isinstance(file, InspectedFile) else file.result()
+def _done(file: SourceFile | Future[SourceFile]) -> SourceFile:
+    return file if isinstance(file, SourceFile) else file.result()
 
 
-def _inspect(file: SourceFile, root: Path) -> InspectedFile:
-    if file.problem is not None:
-        return _refused(file, DocumentStatus.UNREADABLE, file.problem)
+def _inspect(file: SourceFile, root: Path) -> SourceFile:
+    if file.status is not None:
+        return file
     try:
         status = file.path.lstat()
         if stat.S_ISLNK(status.st_mode):
@@ -148,7 +133,7 @@ def _inspect(file: SourceFile, root: Path) -> InspectedFile:
         digest, size = _sha256(file.path)
     except OSError as error:
         return _refused(file, DocumentStatus.UNREADABLE, f"it cannot be opened: {error.strerror or error}")
-    return InspectedFile(file.name, file.path, digest, size)
+    return replace(file, sha256=digest, size=size)
 
 
 def _leads_into(root: Path, link: Path) -> bool:
@@ -169,5 +154,5 @@ def _sha256(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _refused(file: SourceFile, status: DocumentStatus, problem: str) -> InspectedFile:
-    return InspectedFile(file.name, file.path, None, 0, status, problem)
+def _refused(file: SourceFile, status: DocumentStatus, problem: str) -> SourceFile:
+    return replace(file, status=status, problem=problem)

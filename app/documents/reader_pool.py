@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Generic
 
-from app.documents.discovery import InspectedFile
+from app.documents.discovery import SourceFile
 from app.documents.limits import ReadingLimits
 from app.documents.pages import UnreadableError
 from app.documents.reader_process import ReaderProcess, T
@@ -18,8 +18,8 @@ from app.domain.document import DocumentStatus
 
 
 @dataclass(frozen=True)
-class Document(Generic[T]):
-    """A file after reading: with its content, or with the problem that prevented reading it."""
+class ReadFile(Generic[T]):
+    """A file that was read, or that could not be (then there is no content, and a problem)."""
 
     name: str
     sha256: str | None
@@ -56,24 +56,24 @@ class ReaderPool(Generic[T]):
                 process.stop()
 
     def read_all(
-        self, files: Iterable[InspectedFile], idle: list[ReaderProcess[T]] | None = None
-    ) -> Generator[Document[T], None, None]:
-        """Yield the documents in the order they are done; at most two per process are held at once.
+        self, files: Iterable[SourceFile], idle: list[ReaderProcess[T]] | None = None
+    ) -> Generator[ReadFile[T], None, None]:
+        """The documents, as they are done; no more than two a process are held at once.
 
         Args:
             idle: processes to use first; they are removed from the list.
         """
-        waiting, done = iter(files), deque[Document[T]]()
+        waiting, done = iter(files), deque[ReadFile[T]]()
         idle = [] if idle is None else idle
-        busy: dict[ReaderProcess[T], InspectedFile] = {}
+        busy: dict[ReaderProcess[T], SourceFile] = {}
         try:
             while True:
                 for process in _ready(busy, wait_for_one=not done) if busy else ():
-                    done.append(_document(busy.pop(process), process))
+                    done.append(_read_file(busy.pop(process), process))
                     idle.append(process)
                 while len(busy) < self._workers >= len(done) and (file := next(waiting, None)):
                     if file.status is not None:
-                        done.append(Document(file.name, None, 0, None, file.status, file.problem))
+                        done.append(ReadFile(file.name, None, 0, None, file.status, file.problem))
                         continue
                     process = self._fit(idle)
                     busy[process] = file
@@ -102,9 +102,9 @@ def _ready(busy: Iterable[ReaderProcess[T]], *, wait_for_one: bool) -> list[Read
     return [process for process in busy if process.fileno() in ready]
 
 
-def _document(file: InspectedFile, process: ReaderProcess[T]) -> Document[T]:
+def _read_file(file: SourceFile, process: ReaderProcess[T]) -> ReadFile[T]:
     try:
         content = process.result()
     except UnreadableError as error:
-        return Document(file.name, file.sha256, file.size, None, error.status, error.problem)
-    return Document(file.name, file.sha256, file.size, content, DocumentStatus.INDEXED)
+        return ReadFile(file.name, file.sha256, file.size, None, error.status, error.problem)
+    return ReadFile(file.name, file.sha256, file.size, content, DocumentStatus.INDEXED)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-
-from pydantic import BaseModel, Field
+from typing import NamedTuple
 
 
 class DocumentStatus(StrEnum):
-    """What became of a document; all but `indexed` say why nothing of it can be found."""
+    """The outcome of reading a document; all but `indexed` say why nothing of it can be found."""
 
     INDEXED = "indexed"
     EMPTY = "empty"
@@ -22,13 +21,22 @@ class DocumentStatus(StrEnum):
     OUTSIDE = "outside"
 
 
-class DocumentRecord(BaseModel):
-    """A document of an index: a line of `documents.jsonl`, an element of `GET /documents`."""
+class Document(NamedTuple):
+    """A document of an index, also one that could not be read.
 
-    name: str = Field(description="The path below the documents' folder")
-    sha256: str | None = Field(description="Of the file's content; null where it could not be read")
-    size: int = Field(description="Bytes")
-    pages: int | None = Field(description="Null where the format has none")
+    Attributes:
+        name: path below the documents' folder, with forward slashes.
+        sha256: hash of the file's content; None where it could not be read.
+        size: in bytes.
+        pages: None where the format has none.
+        chunks: how many the index has of it.
+        problem: why it is not indexed; None where it is.
+    """
+
+    name: str
+    sha256: str | None
+    size: int
+    pages: int | None
     chunks: int
     status: DocumentStatus
-    problem: str | None = Field(description="Null where the document is indexed")
+    problem: str | None

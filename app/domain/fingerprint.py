@@ -1,14 +1,13 @@
-"""The identity of the model that made the vectors of an index."""
+"""The embedding model that made an index's vectors."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from dataclasses import dataclass
 
 
-class Fingerprint(BaseModel):
-    """An embedding model's identity; only vectors with equal fingerprints can be compared."""
-
-    model_config = ConfigDict(frozen=True)
+@dataclass(frozen=True)
+class Fingerprint:
+    """Identity of an embedding model; vectors can be compared only if they agree in all of it."""
 
     provider: str
     model: str

@@ -1,13 +1,20 @@
-"""An index that is served, and whether it is ready."""
+"""The index that is served, and the readiness of the service."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
-from pydantic import BaseModel
 
+@dataclass(frozen=True)
+class IndexInfo:
+    """Facts about an index, for operators.
 
-class IndexInfo(BaseModel):
+    Attributes:
+        documents: how many could be read.
+        built_at: ISO 8601, in UTC.
+    """
+
     id: str
     documents: int
     chunks: int
@@ -16,6 +23,8 @@ class IndexInfo(BaseModel):
 
 
 class HealthStatus(StrEnum):
+    """State of the service; it answers queries only when it is `ok`."""
+
     OK = "ok"
     STARTING = "starting"
     BUILDING = "building"
@@ -23,8 +32,19 @@ class HealthStatus(StrEnum):
     DRAINING = "draining"
 
 
-class HealthResponse(BaseModel):
+@dataclass(frozen=True)
+class Health:
+    """Readiness of the service.
+
+    Attributes:
+        index: the one that is served; None where queries are not answered.
+        detail: what is wrong or being done; None where all is well.
+    """
+
     status: HealthStatus
-    index_ready: bool
     index: IndexInfo | None = None
     detail: str | None = None
+
+    @property
+    def index_ready(self) -> bool:
+        return self.status is HealthStatus.OK

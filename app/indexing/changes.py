@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from posixpath import splitext
 
-from app.documents.discovery import InspectedFile
-from app.domain.document import DocumentRecord, DocumentStatus
+from app.documents.discovery import SourceFile
+from app.domain.document import Document, DocumentStatus
 from app.storage.contract import ReusedChunks
 
 # Reading the same file again gives the same. What else may become of one could be an accident, or a limit's.
@@ -38,9 +38,9 @@ class Changes:
     changed: list[str] = field(default_factory=list)
     renamed: list[tuple[str, str]] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
-    kept: list[DocumentRecord] = field(default_factory=list)
-    copied: list[tuple[str, InspectedFile]] = field(default_factory=list)
-    to_read: list[InspectedFile] = field(default_factory=list)
+    kept: list[Document] = field(default_factory=list)
+    copied: list[tuple[str, SourceFile]] = field(default_factory=list)
+    to_read: list[SourceFile] = field(default_factory=list)
 
     @property
     def reused(self) -> ReusedChunks:
@@ -53,7 +53,7 @@ class Changes:
         return bool(self.added or self.changed or self.renamed or self.removed)
 
 
-def compare(files: Sequence[InspectedFile], previous: Sequence[DocumentRecord], *, reusable: bool) -> Changes:
+def compare(files: Sequence[SourceFile], previous: Sequence[Document], *, reusable: bool) -> Changes:
     """Compare by content: time stamps say nothing.
 
     Args:
@@ -88,12 +88,12 @@ def compare(files: Sequence[InspectedFile], previous: Sequence[DocumentRecord], 
     return changes
 
 
-def _is_same(file: InspectedFile, record: DocumentRecord) -> bool:
+def _is_same(file: SourceFile, record: Document) -> bool:
     if file.sha256 is None:
         return record.sha256 is None and record.status is file.status
     return record.sha256 == file.sha256
 
 
-def _content(document: InspectedFile | DocumentRecord) -> tuple[str | None, str]:
+def _content(document: SourceFile | Document) -> tuple[str | None, str]:
     """What decides about a document's chunks: its bytes, and the ending, which says how to read them."""
     return document.sha256, splitext(document.name)[1].lower()

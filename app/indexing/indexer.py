@@ -183,7 +183,7 @@ class Indexer:
             built_at=staging.built_at,
             engine=self._storage.engine,
             reader=recipe.reader,
-            embedding=Fingerprint(provider=recipe.provider, model=recipe.model, dimensions=dimensions),
+            embedding=Fingerprint(recipe.provider, recipe.model, dimensions),
             chunking=recipe.chunking,
             documents=len(run.indexed),
             unread_documents=len(documents) - len(run.indexed),

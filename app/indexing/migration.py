@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from threading import Event
 
-from app.domain.document import DocumentRecord
+from app.domain.document import Document
 from app.domain.errors import SnapshotNotFound
 from app.indexing.progress import OnProgress, Progress, Stage
 from app.indexing.run import stop_if
@@ -83,9 +83,7 @@ def _to_copy(previous: PreviousIndex) -> tuple[Manifest, Chunks]:
     return previous.manifest, previous.chunks
 
 
-def _batches(
-    chunks: Chunks, documents: Sequence[DocumentRecord], on_progress: OnProgress
-) -> Iterator[list[Entry]]:
+def _batches(chunks: Chunks, documents: Sequence[Document], on_progress: OnProgress) -> Iterator[list[Entry]]:
     """All chunks, document by document."""
     batch: list[Entry] = []
     copied = 0
@@ -103,6 +101,4 @@ def _batches(
 
 def _manifest_of_copy(manifest: Manifest, staging: Staging, engine: str) -> Manifest:
     """What the documents were made into stays; where and when it was written does not."""
-    return manifest.model_copy(
-        update={"id": staging.id, "built_at": staging.built_at, "engine": engine, "files": {}}
-    )
+    return replace(manifest, id=staging.id, built_at=staging.built_at, engine=engine, files={})

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from app.domain.document import DocumentRecord, DocumentStatus
+from app.domain.document import Document, DocumentStatus
 from app.indexing.changes import Changes
 
 # Names of one kind in the text; JSON has them all.
@@ -32,7 +32,7 @@ class Report:
     planned: bool
     published: bool
     changes: Changes
-    documents: list[DocumentRecord]
+    documents: list[Document]
     chunks: int
     embedded: int
     tokens: int | None
@@ -41,7 +41,7 @@ class Report:
     refused: str | None = None
 
     @property
-    def failed(self) -> list[DocumentRecord]:
+    def failed(self) -> list[Document]:
         return [record for record in self.documents if record.status is not DocumentStatus.INDEXED]
 
     def as_json(self) -> str:
@@ -56,7 +56,7 @@ class Report:
             "changed": changes.changed,
             "renamed": [{"from": old, "to": new} for old, new in changes.renamed],
             "removed": changes.removed,
-            "unread": [record.model_dump(mode="json") for record in self.failed],
+            "unread": [_failed_as_json(record) for record in self.failed],
             "embedded": self.embedded,
             "tokens": self.tokens,
             "cost_usd": None if self.cost is None else round(self.cost, 6),
@@ -108,6 +108,18 @@ class Report:
         if self.cost is not None:
             line += f", about ${self.cost:,.4f}"
         return line
+
+
+def _failed_as_json(document: Document) -> dict[str, Any]:
+    return {
+        "name": document.name,
+        "sha256": document.sha256,
+        "size": document.size,
+        "pages": document.pages,
+        "chunks": document.chunks,
+        "status": document.status.value,
+        "problem": document.problem,
+    }
 
 
 def _listed(title: str, names: list[str]) -> list[str]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
 
-from app.documents.discovery import InspectedFile, inspect, walk
-from app.documents.reader_pool import Document, ReaderPool
+from app.documents.discovery import SourceFile, inspect, walk
+from app.documents.reader_pool import ReaderPool, ReadFile
 from app.documents.reader_process import ReaderProcess
-from app.domain.document import DocumentRecord, DocumentStatus
+from app.domain.document import Document, DocumentStatus
 from app.domain.errors import IndexingCancelled, NoDocuments
 from app.indexing.changes import Changes, compare
 from app.indexing.prepare import Prepared, PreparedChunk
@@ -34,7 +34,7 @@ class Run:
         self.cancelled = cancelled
         self._on_progress = on_progress
         self._started = time.monotonic()
-        self._records: dict[str, DocumentRecord] = {}
+        self._records: dict[str, Document] = {}
         self._read = self._to_read = self._chunks = 0
 
     @property
@@ -42,7 +42,7 @@ class Run:
         return time.monotonic() - self._started
 
     @property
-    def documents(self) -> list[DocumentRecord]:
+    def documents(self) -> list[Document]:
         """By name."""
         return [self._records[name] for name in sorted(self._records)]
 
@@ -68,13 +68,13 @@ class Run:
         known = {record.name: record for record in previous.documents}
         self._records = {record.name: record for record in changes.kept}
         for name, file in changes.copied:
-            self._records[file.name] = known[name].model_copy(update={"name": file.name})
+            self._records[file.name] = known[name]._replace(name=file.name)
         return changes
 
     def groups(
         self,
         reader: ReaderPool[Prepared],
-        files: Sequence[InspectedFile],
+        files: Sequence[SourceFile],
         size: int,
         idle: list[ReaderProcess[Prepared]] | None = None,
     ) -> Iterator[list[PreparedChunk]]:
@@ -101,9 +101,9 @@ class Run:
     def saving(self) -> None:
         self._on_progress(Progress(Stage.SAVE))
 
-    def _note(self, document: Document[Prepared]) -> list[PreparedChunk]:
+    def _note(self, document: ReadFile[Prepared]) -> list[PreparedChunk]:
         prepared = document.content
-        self._records[document.name] = DocumentRecord(
+        self._records[document.name] = Document(
             name=document.name,
             sha256=document.sha256,
             size=document.size,

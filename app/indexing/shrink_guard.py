@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from app.domain.document import DocumentRecord, DocumentStatus
+from app.domain.document import Document, DocumentStatus
 from app.domain.errors import TooManyDocumentsLost
 from app.indexing.changes import Changes
 
 
 def check_shrink(
-    previous: Sequence[DocumentRecord], changes: Changes, indexed: Collection[str], max_shrink: float
+    previous: Sequence[Document], changes: Changes, indexed: Collection[str], max_shrink: float
 ) -> None:
     """Stop a run that would lose many documents: more often a mistake than meant.
 

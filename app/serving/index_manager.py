@@ -19,7 +19,7 @@ from app.domain.errors import (
     IndexLocked,
     IndexNotReady,
 )
-from app.domain.index import HealthResponse, HealthStatus, IndexInfo
+from app.domain.index import Health, HealthStatus, IndexInfo
 from app.indexing.indexer import Indexer
 from app.indexing.progress import Progress
 from app.serving.loader import Loader
@@ -117,17 +117,12 @@ class IndexManager:
             )
         return self._served
 
-    def health(self) -> HealthResponse:
-        """Report the state for `GET /health`."""
+    def health(self) -> Health:
         if self._stopping.is_set():
-            return HealthResponse(
-                status=HealthStatus.DRAINING, index_ready=False, detail="the server is stopping"
-            )
+            return Health(HealthStatus.DRAINING, detail="the server is stopping")
         if self._served is None or not self._is_reachable:
-            return HealthResponse(status=self._status, index_ready=False, detail=self._detail)
-        return HealthResponse(
-            status=HealthStatus.OK, index_ready=True, index=self._served.info, detail=self._detail
-        )
+            return Health(self._status, detail=self._detail)
+        return Health(HealthStatus.OK, self._served.info, self._detail)
 
     async def start(self) -> None:
         """Load the existing index, if there is one."""

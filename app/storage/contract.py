@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
-from app.domain.document import DocumentRecord
+from app.domain.document import Document
 from app.domain.fingerprint import Fingerprint
 from app.domain.vectors import Vector
-from app.storage.manifest import ChunkingInfo, Manifest, SnapshotSummary
+from app.storage.manifest import IndexSummary, Manifest
 from app.storage.payloads import Entry
+from app.text.chunking import Chunking
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Recipe:
     """What, besides the documents, decides how an index comes out."""
 
     reader: str
-    chunking: ChunkingInfo
+    chunking: Chunking
     provider: str
     model: str
 
@@ -89,7 +90,7 @@ class PreviousIndex:
     """
 
     manifest: Manifest | None = None
-    documents: list[DocumentRecord] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
     has_chunks: bool = False
     is_current: bool = False
     open_chunks: Callable[[], Chunks | None] = lambda: None
@@ -140,7 +141,7 @@ class Staging(Protocol):
         """Build what searching needs; how many chunks there are."""
         ...
 
-    def publish(self, manifest: Manifest, documents: list[DocumentRecord]) -> None:
+    def publish(self, manifest: Manifest, documents: list[Document]) -> None:
         """Ask it for some of its chunks, as a server does, and have it served; remove what is too old."""
         ...
 
@@ -194,6 +195,6 @@ class Storage(Protocol):
         """
         ...
 
-    def summaries(self) -> list[SnapshotSummary]:
+    def summaries(self) -> list[IndexSummary]:
         """All indexes, newest first."""
         ...

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from app.domain.chunk import ChunkUnit
+import orjson
+
 from app.domain.fingerprint import Fingerprint
-
-SCHEMA_VERSION = 2
-REBUILD = "run make reindex"
+from app.text.chunking import Chunking
 
 
-class FileInfo(BaseModel):
-    """A file as it was when it was sealed.
+@dataclass(frozen=True)
+class FileInfo:
+    """A file at the moment when it was sealed.
 
     Attributes:
+        size: in bytes.
         digest: see `app.storage.disk.files`.
         mtime_ns: tells whether anybody has written to it since.
     """
@@ -24,35 +27,38 @@ class FileInfo(BaseModel):
     mtime_ns: int
 
 
-class ChunkingInfo(BaseModel):
-    size: int
-    overlap: int
-    unit: ChunkUnit
-
-
-class Manifest(BaseModel):
-    """What a snapshot is made of.
+@dataclass(frozen=True)
+class Manifest:
+    """Description of an index; `app.storage.stored_forms` has the form in which it is kept.
 
     Attributes:
+        built_at: ISO 8601, in UTC.
+        engine: name and version of what wrote the index.
         reader: the parser and the rules that made the text of the documents.
-        files: by their path in the snapshot; all but the manifest itself and its checksum.
+        documents: how many are indexed; `unread_documents` could not be read.
+        files: by their path in a snapshot, all but the manifest itself and its checksum; none in a database.
     """
 
-    schema_version: int = SCHEMA_VERSION
     id: str
     built_at: str
     engine: str
-    reader: str = ""
+    reader: str
     embedding: Fingerprint
-    chunking: ChunkingInfo
+    chunking: Chunking
     documents: int
     unread_documents: int
     chunks: int
-    files: dict[str, FileInfo] = {}
+    files: Mapping[str, FileInfo] = field(default_factory=dict)
 
 
-class SnapshotSummary(BaseModel):
-    """A line of the list of snapshots; with a problem, only the id is sure to be known."""
+@dataclass
+class IndexSummary:
+    """An index that is kept, as operators list it; with a problem, only the id is sure to be known.
+
+    Attributes:
+        current: it is the one that is to be served.
+        bytes: size on the disk or in the database.
+    """
 
     id: str
     current: bool
@@ -62,6 +68,26 @@ class SnapshotSummary(BaseModel):
     embedding: Fingerprint | None = None
     bytes: int | None = None
     problem: str | None = None
+
+    def as_json(self) -> str:
+        """Return a JSON object, for programs."""
+        embedding = self.embedding
+        fields: dict[str, Any] = {
+            "id": self.id,
+            "current": self.current,
+            "built_at": self.built_at,
+            "documents": self.documents,
+            "chunks": self.chunks,
+            "embedding": embedding
+            and {
+                "provider": embedding.provider,
+                "model": embedding.model,
+                "dimensions": embedding.dimensions,
+            },
+            "bytes": self.bytes,
+            "problem": self.problem,
+        }
+        return orjson.dumps(fields).decode()
 
     def __str__(self) -> str:
         served = " (served)" if self.current else ""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.documents.discovery import InspectedFile, inspect, walk
-from app.documents.reader_pool import Document, ReaderPool
+from app.documents.discovery import SourceFile, inspect, walk
+from app.documents.reader_pool import ReaderPool, ReadFile
 from app.domain.document import DocumentStatus
 from app.domain.errors import NoDocuments
 from tests.support.readers import read_text, tell, wait_if_first
@@ -19,11 +19,11 @@ from tests.support.reading import DEFAULT_LIMITS, file_at
 from tests.support.serving import wait_for
 
 
-def inspect_all(folder: Path) -> dict[str, InspectedFile]:
+def inspect_all(folder: Path) -> dict[str, SourceFile]:
     return {file.name: file for file in inspect(folder, walk(folder))}
 
 
-def read_all(folder: Path) -> dict[str, Document[str]]:
+def read_all(folder: Path) -> dict[str, ReadFile[str]]:
     reader = ReaderPool(workers=1, limits=DEFAULT_LIMITS, read=read_text)
     return {document.name: document for document in reader.read_all(inspect_all(folder).values())}
 
@@ -176,7 +176,7 @@ def test_few_documents_are_held_in_memory(tmp_path: Path, workers: int) -> None:
         (tmp_path / f"{number}.txt").write_text("text")
     begun = 0
 
-    def counted(files: Iterable[InspectedFile]) -> Iterator[InspectedFile]:
+    def counted(files: Iterable[SourceFile]) -> Iterator[SourceFile]:
         nonlocal begun
         for file in files:
             begun += 1

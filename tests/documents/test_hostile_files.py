@@ -8,7 +8,7 @@ import pytest
 
 from app.documents.discovery import inspect, walk
 from app.documents.pages import Page
-from app.documents.reader_pool import Document, ReaderPool
+from app.documents.reader_pool import ReaderPool, ReadFile
 from app.domain.document import DocumentStatus
 from tests.support.readers import read_all_pages
 from tests.support.reading import DEFAULT_LIMITS
@@ -72,14 +72,14 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def documents(shared_data: Path) -> list[Document[list[Page]]]:
+def documents(shared_data: Path) -> list[ReadFile[list[Page]]]:
     folder = shared_data / "hostile"
     reader = ReaderPool(workers=4, limits=DEFAULT_LIMITS, read=read_all_pages)
     return list(reader.read_all(inspect(folder, walk(folder))))
 
 
-def test_each_file_is_read_or_has_the_right_status(documents: list[Document[list[Page]]]) -> None:
-    """With default limits, no file hangs or crashes its reader, or exceeds a limit."""
+def test_each_is_read_or_refused_for_the_right_reason(documents: list[ReadFile[list[Page]]]) -> None:
+    """By the defaults; none hangs, crashes, or is over its limits."""
     assert len(documents) == 145
     expected = {name: status for status, names in REFUSED.items() for name in names}
     refused = {
@@ -90,8 +90,8 @@ def test_each_file_is_read_or_has_the_right_status(documents: list[Document[list
     assert refused == expected
 
 
-def test_each_file_has_text_or_a_problem(documents: list[Document[list[Page]]]) -> None:
-    """No file is silently empty."""
+def test_each_has_text_or_a_problem(documents: list[ReadFile[list[Page]]]) -> None:
+    """Never silently nothing."""
     for document in documents:
         has_text = any(page.text.strip() for page in document.content or [])
         assert has_text != bool(document.problem), document.name

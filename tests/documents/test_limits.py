@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import pytest
 
-from app.documents.discovery import InspectedFile, inspect, walk
+from app.documents.discovery import SourceFile, inspect, walk
 from app.documents.limits import MB, check_size
 from app.documents.pages import UnreadableError
-from app.documents.reader_pool import Document, ReaderPool
+from app.documents.reader_pool import ReaderPool, ReadFile
 from app.domain.document import DocumentStatus
 from tests.conftest import SAMPLE_DOCUMENTS
 from tests.support.readers import read_all_pages, read_much, use_memory
@@ -27,14 +27,14 @@ WORD = SAMPLE_DOCUMENTS / "policies" / "remote-work.docx"
 
 
 def read_all(
-    files: list[InspectedFile], read: Callable[[Path, str], T], *, memory_mb: int, inflated_mb: int = 512
-) -> dict[str, Document[T]]:
+    files: list[SourceFile], read: Callable[[Path, str], T], *, memory_mb: int, inflated_mb: int = 512
+) -> dict[str, ReadFile[T]]:
     limits = replace(DEFAULT_LIMITS, memory_mb=memory_mb, inflated_mb=inflated_mb)
     reader = ReaderPool(workers=1, limits=limits, read=read)
     return {document.name: document for document in reader.read_all(files)}
 
 
-def write(path: Path, content: object) -> InspectedFile:
+def write(path: Path, content: object) -> SourceFile:
     path.write_text(str(content))
     return file_at(path)
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from app.documents.discovery import InspectedFile
+from app.documents.discovery import SourceFile
 from app.documents.limits import ReadingLimits
-from app.documents.reader_pool import Document, ReaderPool
+from app.documents.reader_pool import ReaderPool, ReadFile
 from app.domain.document import DocumentStatus
 from tests.support.readers import behave
 from tests.support.reading import DEFAULT_LIMITS, file_at, make_long_pdf
@@ -24,7 +24,7 @@ from tests.support.serving import ROOT, wait_for
 
 def read_files(
     folder: Path, names: list[str], *, workers: int, limits: ReadingLimits = DEFAULT_LIMITS
-) -> list[Document[str]]:
+) -> list[ReadFile[str]]:
     for name in names:
         (folder / name).write_text(name)
     reader = ReaderPool(workers=workers, limits=limits, read=behave)
@@ -90,7 +90,7 @@ def test_an_idle_process_that_dies_costs_no_file(tmp_path: Path) -> None:
     """The system may kill it when memory is short."""
     before = set(multiprocessing.active_children())
 
-    def files() -> Iterator[InspectedFile]:
+    def files() -> Iterator[SourceFile]:
         for name in ("1.txt", "2.txt", "3.txt"):
             (tmp_path / name).write_text(name)
             for idle in set(multiprocessing.active_children()) - before:
@@ -127,12 +127,13 @@ def test_the_start_of_a_process_does_not_count_as_reading_time(tmp_path: Path) -
 PARENT = """
 import sys
 from pathlib import Path
-from app.documents.reader_pool import InspectedFile, ReaderPool
+from app.documents.discovery import SourceFile
+from app.documents.reader_pool import ReaderPool
 from tests.support.reading import DEFAULT_LIMITS
 from tests.support.readers import {read}
 
 if __name__ == "__main__":
-    files = [InspectedFile(Path(name).name, Path(name), "", 0) for name in sys.argv[1:]]
+    files = [SourceFile(Path(name).name, Path(name), "", 0) for name in sys.argv[1:]]
     for document in ReaderPool(workers=2, limits=DEFAULT_LIMITS, read={read}).read_all(files):
         print(document.status)
     sys.stdin.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -60,7 +61,7 @@ def test_indexes_with_different_fingerprints_share_no_vectors() -> None:
     """A provider may change the model behind a name."""
     embedding = CountingEmbedding()
     embedder = QueryEmbedder(embedding, remembered=10)
-    other = INDEX.model_copy(update={"dimensions": 4})
+    other = replace(INDEX, dimensions=4)
 
     async def run() -> None:
         await embedder.embed("a", INDEX)

@@ -6,24 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from app.documents.discovery import InspectedFile
-from app.domain.document import DocumentRecord, DocumentStatus
+from app.documents.discovery import SourceFile
+from app.domain.document import Document, DocumentStatus
 from app.indexing.changes import Changes, compare
 
 
 def record(
     name: str, content: str | None = "content", status: DocumentStatus = DocumentStatus.INDEXED
-) -> DocumentRecord:
-    return DocumentRecord(
-        name=name, sha256=content, size=1, pages=None, chunks=1, status=status, problem=None
-    )
+) -> Document:
+    return Document(name=name, sha256=content, size=1, pages=None, chunks=1, status=status, problem=None)
 
 
-def file(name: str, content: str | None = "content") -> InspectedFile:
-    return InspectedFile(name, Path(name), content, 1)
+def file(name: str, content: str | None = "content") -> SourceFile:
+    return SourceFile(name, Path(name), content, 1)
 
 
-def compared(files: list[InspectedFile], before: list[DocumentRecord], *, reusable: bool = True) -> Changes:
+def compared(files: list[SourceFile], before: list[Document], *, reusable: bool = True) -> Changes:
     return compare(files, before, reusable=reusable)
 
 
@@ -105,7 +103,7 @@ def test_what_may_have_been_an_accident_is_tried_again(status: DocumentStatus) -
 
 
 def test_what_cannot_be_opened_is_looked_at_again_and_is_no_change() -> None:
-    unreadable = InspectedFile("a.md", Path("a.md"), None, 0, DocumentStatus.UNREADABLE, "no permission")
+    unreadable = SourceFile("a.md", Path("a.md"), None, 0, DocumentStatus.UNREADABLE, "no permission")
     changes = compared([unreadable], [record("a.md", None, DocumentStatus.UNREADABLE)])
     assert not changes
     assert names_to_read(changes) == ["a.md"]

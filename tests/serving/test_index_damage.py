@@ -16,7 +16,7 @@ import pytest
 from app.bootstrap.models import make_provider
 from app.bootstrap.serving import make_index_manager, make_index_opener
 from app.config.settings import Settings
-from app.domain.index import HealthResponse
+from app.domain.index import Health
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot_store import SnapshotStore
 from tests.conftest import build
@@ -64,10 +64,10 @@ def indexes(built: Path, tmp_path: Path) -> TwoIndexes:
     return TwoIndexes(settings, folder_of(tmp_path / "index", older), folder_of(tmp_path / "index", newer))
 
 
-def start(settings: Settings) -> HealthResponse:
-    """Start a server, and return its /health."""
+def start(settings: Settings) -> Health:
+    """What a server says when it has started."""
 
-    async def started() -> HealthResponse:
+    async def started() -> Health:
         provider = make_provider(settings)
         manager = make_index_manager(settings, provider)
         await manager.start()

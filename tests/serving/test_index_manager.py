@@ -15,7 +15,7 @@ from app.bootstrap.models import make_provider
 from app.bootstrap.serving import make_index_opener
 from app.config.settings import Settings
 from app.domain.errors import IndexingError
-from app.domain.index import HealthResponse
+from app.domain.index import Health
 from app.indexing.indexer import Indexer
 from app.serving.index_manager import IndexManager
 from app.serving.snapshot_loader import SnapshotLoader
@@ -232,7 +232,7 @@ def test_a_failed_first_build_is_retried_after_a_pause(settings: MakeSettings, r
         build_retry_s=retry_s,
     )
 
-    async def watch() -> HealthResponse:
+    async def watch() -> Health:
         running = asyncio.create_task(manager.run())
         async with asyncio.timeout(60):
             while not (manager.health().index_ready or (retry_s == 1000 and store.looks > 20)):  # noqa: ASYNC110 - nobody tells

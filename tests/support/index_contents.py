@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 
 from app.bootstrap.models import make_provider
@@ -47,13 +46,13 @@ async def _read_index(settings: Settings) -> tuple[str, Contents]:
     served = manager.current
     answered = await served.engine.answer(QueryRequest(query=QUESTION))
     found = await served.engine.search(QueryRequest(query=QUESTION, top_k=_ALL))
-    records = json.loads(await served.documents_json())
+    documents = list(served.stored.documents())
     manager.stop()
     served.close()
     await provider.close()
     assert len(found.citations) == served.info.chunks < _ALL
     contents = Contents(
-        frozenset((record["name"], record["sha256"], record["status"]) for record in records),
+        frozenset((each.name, each.sha256, each.status.value) for each in documents),
         frozenset((each.chunk_id, each.document, each.heading, each.text) for each in found.citations),
         answered.response.answer,
     )

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from app.domain.chunk import ChunkUnit
-from app.domain.document import DocumentRecord, DocumentStatus
+from app.domain.document import Document, DocumentStatus
 from app.domain.fingerprint import Fingerprint
 from app.storage.disk.snapshot_store import SnapshotStore, Staging
-from app.storage.manifest import ChunkingInfo, Manifest
+from app.storage.manifest import Manifest
+from app.text.chunking import Chunking
 
-RECORD = DocumentRecord(
+RECORD = Document(
     name="a \u2028 b.md",
     sha256="0",
     size=1,
@@ -29,7 +30,7 @@ def manifest_of(staging: Staging) -> Manifest:
         engine="test",
         reader="test 1",
         embedding=Fingerprint(provider="local", model="test", dimensions=3),
-        chunking=ChunkingInfo(size=1000, overlap=100, unit=ChunkUnit.CHARACTERS),
+        chunking=Chunking(1000, 100, ChunkUnit.CHARACTERS),
         documents=1,
         unread_documents=0,
         chunks=1,

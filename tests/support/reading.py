@@ -8,7 +8,7 @@ from pathlib import Path
 from fpdf import FPDF
 
 from app.config.groups.content import DocumentSettings
-from app.documents.discovery import InspectedFile
+from app.documents.discovery import SourceFile
 from app.documents.limits import ReadingLimits
 
 _SETTINGS = DocumentSettings()
@@ -19,9 +19,9 @@ DEFAULT_LIMITS = ReadingLimits(
 )
 
 
-def file_at(path: Path) -> InspectedFile:
-    """Make a file to read, without hashing it."""
-    return InspectedFile(path.name, path, "", 0)
+def file_at(path: Path) -> SourceFile:
+    """To be read, without being looked into before."""
+    return SourceFile(path.name, path, "", 0)
 
 
 def make_long_pdf(path: Path) -> Path:

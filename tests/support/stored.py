@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import qdrant_edge as qdrant
 
-from app.domain.document import DocumentRecord
+from app.domain.document import Document
 from app.storage.disk.labels import LABELS, labels_of
 from app.storage.disk.shard import DENSE, ChunkShard
 from app.storage.disk.snapshot_store import SnapshotStore
@@ -26,7 +26,7 @@ class Stored:
         frequencies: the number of chunks that contain each term.
     """
 
-    documents: list[DocumentRecord]
+    documents: list[Document]
     chunks: dict[str, tuple[dict[str, Any], list[float], dict[int, int]]]
     tokens: int
     frequencies: dict[int, int]
@@ -43,7 +43,7 @@ def stored(index_dir: Path) -> Stored:
     with snapshot.times_kept():
         shard = ChunkShard.open(snapshot.path)
         try:
-            entries = [entry for record in snapshot.documents() for entry in shard.entries(record.name)]
+            entries = [entry for record in list(snapshot.documents()) for entry in shard.entries(record.name)]
             assert shard.engine.count(qdrant.CountRequest()) == len(entries) == shard.chunk_count
             hashes = {entry.payload["text_hash"] for entry in entries}
             assert shard.known([*hashes, "no such"]) == hashes
@@ -52,7 +52,7 @@ def stored(index_dir: Path) -> Stored:
                 assert record.payload[LABELS] == labels_of(record.payload["metadata"])
             frequencies = dict(zip(*shard.terms._saved.tolist(), strict=True))
             return Stored(
-                snapshot.documents(),
+                list(snapshot.documents()),
                 {
                     entry.payload["id"]: (
                         entry.payload,

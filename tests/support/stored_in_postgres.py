@@ -31,7 +31,7 @@ def stored_in_postgres(database: Database) -> Stored:
         current = generations.current_id()
         assert current is not None
         generation, table = generations.open(current), generations.chunks(current)
-        documents = generation.documents()
+        documents = list(generation.documents())
         entries = [entry for record in documents for entry in table.entries(record.name)]
         assert table.count() == len(entries) == table.chunk_count == generation.manifest.chunks
         return Stored(

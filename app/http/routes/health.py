@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from app.domain.index import HealthResponse
 from app.http.routes.dependencies import ManagerDep
-from app.http.schemas import LivenessResponse
+from app.http.schemas import HealthResponse, LivenessResponse
 
 router = APIRouter(tags=["health"])
 
@@ -18,9 +17,9 @@ router = APIRouter(tags=["health"])
     responses={503: {"description": "No; `status` and `detail` say why", "model": HealthResponse}},
 )
 async def health(manager: ManagerDep, response: Response) -> HealthResponse:
-    state = manager.health()
-    response.status_code = 200 if state.index_ready else 503
-    return state
+    health = HealthResponse.of(manager.health())
+    response.status_code = 200 if health.index_ready else 503
+    return health
 
 
 @router.get("/health/live", summary="Liveness: does the event loop run?")

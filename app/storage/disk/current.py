@@ -9,7 +9,6 @@ from pathlib import Path
 from app.domain.errors import IndexingError, SnapshotDamaged
 from app.storage.disk.files import read_all, sync_folder, write_synced
 from app.storage.ids import ID
-from app.storage.manifest import REBUILD
 
 
 class Current:
@@ -30,7 +29,7 @@ class Current:
             return None
         snapshot_id = read_all(self._path).decode("ascii", "replace").strip()
         if not ID.fullmatch(snapshot_id):
-            raise SnapshotDamaged(f"{self._path} does not name a snapshot: {REBUILD}")
+            raise SnapshotDamaged(f"{self._path} does not name a snapshot: run make reindex")
         return snapshot_id
 
     def prepare(self, snapshot_id: str) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+import orjson
 
 from app.domain.errors import SnapshotDamaged
 from app.storage.disk.files import read_all, write_synced
-from app.storage.manifest import REBUILD, SCHEMA_VERSION, Manifest
+from app.storage.manifest import Manifest
+from app.storage.stored_forms import SCHEMA_VERSION, ManifestForm
 
 _MANIFEST = "manifest.json"
 # As `sha256sum --check` reads it.
@@ -19,7 +20,7 @@ _CHECKSUM = "manifest.sha256"
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """The manifest is written last: a snapshot without one was never finished."""
-    content = manifest.model_dump_json(indent=2).encode()
+    content = ManifestForm.of(manifest).model_dump_json(indent=2).encode()
     write_synced(folder / _CHECKSUM, f"{_digest(content)}  {_MANIFEST}\n".encode())
     write_synced(folder / _MANIFEST, content)
 
@@ -35,23 +36,26 @@ def read_manifest(folder: Path) -> Manifest:
     if not (folder / _CHECKSUM).exists():
         _check_layout(folder, content)
     if read_all(folder / _CHECKSUM).split() != [_digest(content).encode(), _MANIFEST.encode()]:
-        raise SnapshotDamaged(f"{path} is not as it was written: {REBUILD}")
-    _check_layout(folder, content)
+        raise SnapshotDamaged(f"{path} is not as it was written: run make reindex")
+    form = _check_layout(folder, content)
     try:
-        return Manifest.model_validate_json(content)
-    except ValidationError:
-        raise SnapshotDamaged(f"{path} cannot be understood: {REBUILD}") from None
+        return ManifestForm.model_validate(form).manifest()
+    except ValueError:
+        raise SnapshotDamaged(f"{path} cannot be understood: run make reindex") from None
 
 
-def _check_layout(folder: Path, content: bytes) -> None:
+def _check_layout(folder: Path, content: bytes) -> Any:
     try:
-        layout = json.loads(content)["schema_version"]
+        form = orjson.loads(content)
+        layout = form["schema_version"]
     except (ValueError, KeyError, TypeError):
-        raise SnapshotDamaged(f"{folder / _MANIFEST} cannot be understood: {REBUILD}") from None
+        raise SnapshotDamaged(f"{folder / _MANIFEST} cannot be understood: run make reindex") from None
     if layout != SCHEMA_VERSION:
         raise SnapshotDamaged(
-            f"the snapshot {folder} has layout {layout}, and this version reads {SCHEMA_VERSION}: {REBUILD}"
+            f"the snapshot {folder} has layout {layout}, and this version reads {SCHEMA_VERSION}: "
+            "run make reindex"
         )
+    return form
 
 
 def _digest(content: bytes) -> str:

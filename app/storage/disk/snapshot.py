@@ -9,11 +9,12 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
-from pydantic import TypeAdapter
+import orjson
 
-from app.domain.document import DocumentRecord
+from app.domain.document import Document
 from app.domain.errors import SnapshotDamaged
 from app.storage.disk.files import (
     copy_verified,
@@ -25,14 +26,13 @@ from app.storage.disk.files import (
     verified_blocks,
 )
 from app.storage.disk.manifest_file import read_manifest
-from app.storage.manifest import REBUILD, Manifest
+from app.storage.manifest import Manifest
+from app.storage.stored_forms import decode_document
 
 DOCUMENTS = "documents.jsonl"
 
 # Of the time, for a scrub: it must not slow down the requests that are answered beside it.
 _SCRUB_SHARE = 0.25
-
-_RECORDS = TypeAdapter(list[DocumentRecord])
 
 
 class Snapshot:
@@ -56,17 +56,18 @@ class Snapshot:
             SnapshotDamaged: a file is missing or has another size, or the manifest is wrong.
         """
         if not path.is_dir():
-            raise SnapshotDamaged(f"there is no snapshot {path}: {REBUILD}")
+            raise SnapshotDamaged(f"there is no snapshot {path}: run make reindex")
         manifest = read_manifest(path)
         if manifest.id != snapshot_id:
-            raise SnapshotDamaged(f"the snapshot {path} has the manifest of {manifest.id}: {REBUILD}")
+            raise SnapshotDamaged(f"the snapshot {path} has the manifest of {manifest.id}: run make reindex")
         for name, info in manifest.files.items():
             file = f"{path}/{name}"
             with damage_if_unreadable(file):
                 status = status_of(file)
             if not stat.S_ISREG(status.st_mode) or status.st_size != info.size:
                 raise SnapshotDamaged(
-                    f"{file} has {status.st_size} bytes, and had {info.size} when it was written: {REBUILD}"
+                    f"{file} has {status.st_size} bytes, and had {info.size} when it was written: "
+                    "run make reindex"
                 )
         return cls(path, manifest)
 
@@ -163,13 +164,10 @@ class Snapshot:
             wanted,
         )
 
-    def documents_json(self) -> bytes:
-        """A JSON array of `DocumentRecord`."""
-        lines = os.pread(self._documents, os.fstat(self._documents).st_size, 0)
-        return b"[" + b",".join(lines.splitlines()) + b"]"
-
-    def documents(self) -> list[DocumentRecord]:
-        return _RECORDS.validate_json(self.documents_json())
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents, by name."""
+        for line in BytesIO(os.pread(self._documents, os.fstat(self._documents).st_size, 0)):
+            yield decode_document(orjson.loads(line))
 
     def _has_its_time(self, name: str) -> bool:
         try:

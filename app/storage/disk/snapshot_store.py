@@ -6,10 +6,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.domain.document import DocumentRecord
+from app.domain.document import Document
 from app.domain.errors import IndexReadOnly, SnapshotDamaged
 from app.storage.disk.current import Current
 from app.storage.disk.files import flush_and_digest, in_threads, status_of, sync_folder
@@ -17,7 +18,8 @@ from app.storage.disk.lock import writer_lock
 from app.storage.disk.manifest_file import write_manifest
 from app.storage.disk.snapshot import DOCUMENTS, Snapshot
 from app.storage.ids import ID, candidates, next_id, rollback_target
-from app.storage.manifest import FileInfo, Manifest, SnapshotSummary
+from app.storage.manifest import FileInfo, IndexSummary, Manifest
+from app.storage.stored_forms import encode_document
 
 _STAGING = ".staging-"
 _REMOVING = ".removing-"
@@ -34,9 +36,9 @@ class Staging:
         self.path = path
         self.built_at = datetime.now(UTC).isoformat(timespec="seconds")
 
-    def write_documents(self, records: list[DocumentRecord]) -> None:
-        with (self.path / DOCUMENTS).open("w", encoding="utf-8") as lines:
-            lines.writelines(f"{record.model_dump_json()}\n" for record in records)
+    def write_documents(self, documents: list[Document]) -> None:
+        with (self.path / DOCUMENTS).open("wb") as lines:
+            lines.writelines(encode_document(document) + b"\n" for document in documents)
 
     def folders(self) -> list[Path]:
         return [*(path for path in self.path.rglob("*") if path.is_dir()), self.path]
@@ -92,13 +94,13 @@ class SnapshotStore:
                 continue
             yield snapshot
 
-    def summaries(self) -> list[SnapshotSummary]:
+    def summaries(self) -> list[IndexSummary]:
         """All snapshots, newest first."""
         current = self._current_if_any()
         return [self._summary(snapshot_id, current) for snapshot_id in reversed(self.ids())]
 
-    def _summary(self, snapshot_id: str, current: str | None) -> SnapshotSummary:
-        summary = SnapshotSummary(id=snapshot_id, current=snapshot_id == current)
+    def _summary(self, snapshot_id: str, current: str | None) -> IndexSummary:
+        summary = IndexSummary(id=snapshot_id, current=snapshot_id == current)
         try:
             snapshot = self.open(snapshot_id)
             manifest = snapshot.manifest
@@ -173,7 +175,7 @@ class SnapshotStore:
             if path.is_file()
         }
         infos = in_threads(lambda name: _sealed(files[name]), files)
-        manifest.files = dict(zip(files, infos, strict=True))
+        manifest = replace(manifest, files=dict(zip(files, infos, strict=True)))
         write_manifest(staging.path, manifest)
         return Snapshot(staging.path, manifest)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from app.domain.document import DocumentRecord
+from app.domain.document import Document
 from app.domain.errors import SnapshotDamaged
 from app.storage.contract import PreviousIndex, Recipe, ReusedChunks
 from app.storage.disk.embedding_cache import EmbeddingCache
@@ -16,7 +16,7 @@ from app.storage.disk.shard import ENGINE_VERSION, ChunkShard
 from app.storage.disk.shard_writer import ShardWriter
 from app.storage.disk.snapshot import Snapshot
 from app.storage.disk.snapshot_store import SnapshotStore, Staging
-from app.storage.manifest import Manifest, SnapshotSummary
+from app.storage.manifest import IndexSummary, Manifest
 from app.storage.payloads import Entry
 
 
@@ -52,12 +52,12 @@ class DiskStorage:
         recipe = recipe or Recipe.of(manifest)
         is_current = manifest.id == self._current_id()
         if full or not recipe.makes_vectors_of(manifest.embedding):
-            yield PreviousIndex(manifest, snapshot.documents(), is_current=is_current)
+            yield PreviousIndex(manifest, list(snapshot.documents()), is_current=is_current)
             return
         with ExitStack() as stack:
             yield PreviousIndex(
                 manifest,
-                snapshot.documents(),
+                list(snapshot.documents()),
                 has_chunks=recipe.makes_chunks_of(manifest) and manifest.engine == self.engine,
                 is_current=is_current,
                 open_chunks=lambda: self._open_chunks(snapshot, stack),
@@ -92,7 +92,7 @@ class DiskStorage:
             self._snapshots.point_to(manifest.id)
             return manifest.id
 
-    def summaries(self) -> list[SnapshotSummary]:
+    def summaries(self) -> list[IndexSummary]:
         return self._snapshots.summaries()
 
     def _newest_verified(self) -> Snapshot | None:
@@ -150,7 +150,7 @@ class DiskStaging:
     def save(self) -> int:
         return self._target.save()
 
-    def publish(self, manifest: Manifest, documents: list[DocumentRecord]) -> None:
+    def publish(self, manifest: Manifest, documents: list[Document]) -> None:
         # The gate opens the shard again.
         self._target.close()
         self._staging.write_documents(documents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,14 +12,14 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
-from pydantic import TypeAdapter, ValidationError
 
-from app.domain.document import DocumentRecord
+from app.domain.document import Document
 from app.domain.errors import IndexLocked, SnapshotDamaged
 from app.storage.ids import ID, candidates, next_id, rollback_target
-from app.storage.manifest import Manifest, SnapshotSummary
+from app.storage.manifest import IndexSummary, Manifest
 from app.storage.postgres.chunk_table import ChunkTable
 from app.storage.postgres.database import Database
+from app.storage.stored_forms import ManifestForm, decode_document, encode_document
 
 # On this channel servers hear of another index; the message is the schema.
 CHANNEL = "rag_index"
@@ -30,7 +31,7 @@ _IN_USE = "10 minutes"
 _LOCK_TIMEOUT = "5s"
 _LOCK_SPACE = 0x52414758
 
-_RECORDS = TypeAdapter(list[DocumentRecord])
+_DECODER = json.JSONDecoder()
 
 _INSERT = "INSERT INTO {generations} (id, manifest, documents) VALUES (%s, %s, %s)"
 _SERVE = """
@@ -54,17 +55,27 @@ class Generation:
     """An index, without its chunks.
 
     Attributes:
-        documents_json: an array of `DocumentRecord`.
+        documents_json: what `encode_documents` has made of the documents.
     """
 
     manifest: Manifest
-    _documents: bytes
+    documents_json: bytes
 
-    def documents(self) -> list[DocumentRecord]:
-        return _RECORDS.validate_json(self._documents)
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents, by name.
 
-    def documents_json(self) -> bytes:
-        return self._documents
+        One by one: to parse 100,000 at once would keep Python's lock for 0.1 s.
+        """
+        text, place = self.documents_json.decode(), 1
+        while place < len(text) - 1:
+            stored, end = _DECODER.raw_decode(text, place)
+            yield decode_document(stored)
+            place = end + 1
+
+
+def encode_documents(documents: Sequence[Document]) -> bytes:
+    """Return a JSON array, without blanks: its elements are taken apart by their lengths."""
+    return b"[" + b",".join(map(encode_document, documents)) + b"]"
 
 
 class Generations:
@@ -94,8 +105,8 @@ class Generations:
         if row is None:
             raise SnapshotDamaged(f"the database has no index {index_id}: run make reindex")
         try:
-            return Generation(Manifest.model_validate(row[0]), row[1])
-        except ValidationError:
+            return Generation(ManifestForm.model_validate(row[0]).manifest(), row[1])
+        except ValueError:
             raise SnapshotDamaged(
                 f"the manifest of {index_id} cannot be understood: run make reindex"
             ) from None
@@ -121,7 +132,7 @@ class Generations:
                 f"the index {index_id} has {found} chunks, and had {chunks}: run make reindex"
             )
 
-    def summaries(self) -> list[SnapshotSummary]:
+    def summaries(self) -> list[IndexSummary]:
         """All, newest first."""
         current = self.current_id()
         return [self._summary(index_id, current) for index_id in reversed(self.ids())]
@@ -153,17 +164,15 @@ class Generations:
             self.connection, self._database, index_id, dimensions=dimensions, average_length=average_length
         )
 
-    def publish(self, manifest: Manifest, documents: list[DocumentRecord]) -> None:
+    def publish(self, manifest: Manifest, documents: list[Document]) -> None:
         """Serve an index whose chunks are there, by whoever may read the others."""
         readers = self.connection.execute(_READERS, [f'"{self._database.schema}".generations']).fetchall()
         with self.connection.transaction():
             for (role,) in readers:
                 # As PostgreSQL quotes it.
                 self._execute("GRANT SELECT ON {chunks} TO {role}", index_id=manifest.id, role=sql.SQL(role))
-            self._execute(
-                _INSERT,
-                [manifest.id, Jsonb(manifest.model_dump(mode="json")), _RECORDS.dump_json(documents)],
-            )
+            form = ManifestForm.of(manifest).model_dump(mode="json")
+            self._execute(_INSERT, [manifest.id, Jsonb(form), encode_documents(documents)])
             self._serve(manifest.id)
 
     def point_to(self, index_id: str) -> None:
@@ -209,8 +218,8 @@ class Generations:
             self._execute("DROP TABLE IF EXISTS {chunks}", index_id=index_id)
             self._execute("DELETE FROM {statistics} WHERE id = %s", [index_id])
 
-    def _summary(self, index_id: str, current: str | None) -> SnapshotSummary:
-        summary = SnapshotSummary(id=index_id, current=index_id == current)
+    def _summary(self, index_id: str, current: str | None) -> IndexSummary:
+        summary = IndexSummary(id=index_id, current=index_id == current)
         try:
             manifest = self.open(index_id).manifest
             summary.built_at, summary.embedding = manifest.built_at, manifest.embedding

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from app.domain.document import DocumentRecord
+from app.domain.document import Document
 from app.domain.errors import SnapshotDamaged
 from app.storage.contract import PreviousIndex, Recipe, ReusedChunks
-from app.storage.manifest import Manifest, SnapshotSummary
+from app.storage.manifest import IndexSummary, Manifest
 from app.storage.payloads import Entry
 from app.storage.postgres import schema
 from app.storage.postgres.chunk_table import ChunkTable, Hnsw
@@ -104,7 +104,7 @@ class PostgresStorage:
             generations.point_to(manifest.id)
             return manifest.id
 
-    def summaries(self) -> list[SnapshotSummary]:
+    def summaries(self) -> list[IndexSummary]:
         with self._reading() as generations:
             return [] if generations is None else generations.summaries()
 
@@ -160,7 +160,7 @@ class PostgresStaging:
         self._table.save_statistics()
         return self._table.chunk_count
 
-    def publish(self, manifest: Manifest, documents: list[DocumentRecord]) -> None:
+    def publish(self, manifest: Manifest, documents: list[Document]) -> None:
         assert self._table is not None  # noqa: S101 - there are chunks
         _check_answers(self._generations, self._table, manifest)
         self._generations.publish(manifest, documents)
@@ -192,10 +192,10 @@ def _previous(generations: Generations, recipe: Recipe | None, *, full: bool) ->
     manifest = generation.manifest
     recipe = recipe or Recipe.of(manifest)
     if full or not recipe.makes_vectors_of(manifest.embedding):
-        return PreviousIndex(manifest, generation.documents(), is_current=True)
+        return PreviousIndex(manifest, list(generation.documents()), is_current=True)
     return PreviousIndex(
         manifest,
-        generation.documents(),
+        list(generation.documents()),
         has_chunks=recipe.makes_chunks_of(manifest) and manifest.engine == ENGINE,
         is_current=True,
         open_chunks=lambda: generations.chunks(current),

@@ -294,10 +294,10 @@ class MissingOne:
         self._storage = storage
 
     @contextmanager
-    def before(self, recipe: Recipe | None, *, full: bool = False) -> Iterator[PreviousIndex]:
+    def previous_index(self, recipe: Recipe | None, *, full: bool = False) -> Iterator[PreviousIndex]:
         with self._storage.previous_index(recipe, full=full) as before:
             assert before.manifest is not None
-            manifest = before.manifest.model_copy(update={"chunks": before.manifest.chunks + 1})
+            manifest = replace(before.manifest, chunks=before.manifest.chunks + 1)
             yield replace(before, manifest=manifest)
 
     def __getattr__(self, name: str) -> Any:
