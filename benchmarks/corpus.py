@@ -24,10 +24,10 @@ from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.static_model import DIMENSIONS, MODEL, StaticModel
 from app.storage.chunker import node_of
+from app.storage.chunks import Entry, StoredChunk
 from app.storage.disk.shard import ENGINE_VERSION, ChunkShard
 from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.manifest import Manifest
-from app.storage.payloads import Entry, payload_of_chunk
 from app.text.bm25 import TermCounter
 from app.text.chunking import Chunking, cut
 from benchmarks import datasets
@@ -49,8 +49,8 @@ _MADE_BY = (
     "app/storage/stored_forms.py",
     "app/storage/disk/chunk_points.py",
     "app/storage/disk/shard.py",
-    "app/storage/disk/labels.py",
-    "app/storage/payloads.py",
+    "app/storage/disk/payloads.py",
+    "app/storage/chunks.py",
     "benchmarks/corpus.py",
 )
 
@@ -66,7 +66,7 @@ def entries(chunks: int) -> list[Entry]:
     counter = TermCounter()
     vectors = StaticModel().embed([chunk.embed_text for chunk in made])
     return [
-        Entry(payload_of_chunk(chunk), vector, counter.count(chunk.embed_text))
+        Entry(StoredChunk.of(chunk), vector, counter.count(chunk.embed_text))
         for chunk, vector in zip(made, vectors, strict=True)
     ]
 
@@ -115,7 +115,7 @@ def _build_service(folder: Path, size: int) -> None:
             shard.add(made[start : start + _BATCH])
         shard.save()
         shard.close()
-        names = dict.fromkeys(entry.payload["ref_doc_id"] for entry in made)
+        names = dict.fromkeys(str(entry.chunk.ref_doc_id) for entry in made)
         records = [_record(name) for name in names]
         staging.write_documents(records)
         manifest = Manifest(

@@ -19,9 +19,9 @@ from app.domain.chunk import ChunkUnit
 from app.domain.document import Document, DocumentStatus
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.static_model import DIMENSIONS, MODEL
+from app.storage.chunks import Entry
 from app.storage.contract import PreviousIndex
 from app.storage.manifest import Manifest
-from app.storage.payloads import Entry
 from app.storage.postgres.chunk_table import Hnsw
 from app.storage.postgres.database import Connection, Database
 from app.storage.postgres.generations import ENGINE
@@ -97,7 +97,7 @@ def load(settings: Settings, entries: Iterable[Entry]) -> Loaded:
     copying = 0.0
     with storage.writer(), storage.stage(PreviousIndex()) as staging:
         for batch in iter_batch(entries, settings.embedding.batch_size):
-            names.update(dict.fromkeys(entry.payload["ref_doc_id"] for entry in batch))
+            names.update(dict.fromkeys(str(entry.chunk.ref_doc_id) for entry in batch))
             started = time.perf_counter()
             staging.add(batch)
             copying += time.perf_counter() - started

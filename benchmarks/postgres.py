@@ -16,14 +16,14 @@ import uvloop
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
 from app.config.settings import FIELDS, Settings
+from app.storage.chunks import Entry, Hit
 from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.disk.vector_store import EdgeVectorStore
-from app.storage.payloads import Entry, Hit
 from app.storage.postgres import schema
 from app.storage.postgres.database import Connection
 from app.storage.postgres.replica import Limits
 from app.storage.postgres.replicas import Replicas
-from app.storage.postgres.rows import payload_of_row
+from app.storage.postgres.rows import chunk_of_row
 from app.storage.postgres.search import Search
 from app.text.bm25 import TermCounter
 from benchmarks import corpus
@@ -68,7 +68,7 @@ class Questions:
     @classmethod
     def over(cls, entries: list[Entry]) -> Questions:
         queries = hybrid_queries(_QUESTIONS)
-        return cls(queries, nearest(matrix(entries), [entry.payload["id"] for entry in entries], queries))
+        return cls(queries, nearest(matrix(entries), [entry.chunk.id for entry in entries], queries))
 
 
 def measure(chunks: int = _CHUNKS) -> Report:
@@ -163,7 +163,7 @@ class _Fresh:
         statement = self._search.statement(query)
         with self._connected() as connection:
             rows = connection.execute(statement.text, statement.values, binary=True).fetchall()
-        return [Hit(row[-1], payload_of_row(row[:-1])) for row in rows]
+        return [Hit(row[-1], chunk_of_row(row[:-1])) for row in rows]
 
     async def connect(self, _: VectorStoreQuery) -> list[Hit]:
         with self._connected():

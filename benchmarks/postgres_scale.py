@@ -15,7 +15,7 @@ import numpy as np
 import uvloop
 
 from app.config.settings import Settings
-from app.storage.payloads import Entry
+from app.storage.chunks import Entry
 from benchmarks import corpus
 from benchmarks.database import database, settings
 from benchmarks.generation import load
@@ -74,16 +74,12 @@ def _copied(originals: list[Entry], vectors: Floats) -> Iterator[Entry]:
     for row, vector in enumerate(vectors):
         copy, place = divmod(row, len(originals))
         entry = originals[place]
-        payload = {
-            **entry.payload,
-            "id": _id(entry, copy),
-            "ref_doc_id": f"{copy}/{entry.payload['ref_doc_id']}",
-        }
-        yield entry._replace(payload=payload, vector=vector)
+        chunk = entry.chunk._replace(id=_id(entry, copy), ref_doc_id=f"{copy}/{entry.chunk.ref_doc_id}")
+        yield entry._replace(chunk=chunk, vector=vector)
 
 
 def _id(entry: Entry, copy: int) -> str:
-    return f"{entry.payload['id']}-{copy}"
+    return f"{entry.chunk.id}-{copy}"
 
 
 async def _measure_searches(

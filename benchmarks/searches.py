@@ -15,7 +15,7 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 from app.bootstrap.postgres import make_replicas
 from app.config.settings import Settings
 from app.embeddings.local import LocalEmbedding
-from app.storage.payloads import Entry, Hit
+from app.storage.chunks import Entry, Hit
 from app.storage.postgres.replicas import Replicas
 from app.storage.postgres.vector_store import PostgresVectorStore
 from benchmarks.questions import all_questions
@@ -113,5 +113,5 @@ async def recall(ask: Ask, queries: Sequence[VectorStoreQuery], expected: Sequen
     """Return the share of the expected chunks that a dense search finds."""
     hits = 0
     for query, wanted in zip(queries, expected, strict=True):
-        hits += len(wanted & {hit.payload["id"] for hit in await ask(dense(query))})
+        hits += len(wanted & {hit.chunk.id for hit in await ask(dense(query))})
     return hits / sum(map(len, expected))

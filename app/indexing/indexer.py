@@ -25,7 +25,6 @@ from app.indexing.shrink_guard import check_shrink
 from app.indexing.vectors import Embedder, KnownVectors, VectorSource
 from app.storage.contract import PreviousIndex, Recipe, Staging, Storage, VectorCache
 from app.storage.manifest import Manifest
-from app.storage.payloads import Entry, payload_of_chunk
 
 
 class Indexer:
@@ -161,11 +160,9 @@ class Indexer:
                 cancelled=run.cancelled,
             )
             groups = run.groups(self._reader, changes.to_read, self._embedder.batch_size, idle)
-            for chunks in source.resolve(groups):
-                staging.add(
-                    [Entry(payload_of_chunk(each.chunk), vector, each.terms) for each, vector in chunks]
-                )
-                run.embedded(len(chunks))
+            for entries in source.resolve(groups):
+                staging.add(entries)
+                run.embedded(len(entries))
         run.saving()
         return source, staging.save()
 

@@ -17,9 +17,9 @@ from app.domain.document import Document
 from app.domain.errors import SnapshotNotFound
 from app.indexing.progress import OnProgress, Progress, Stage
 from app.indexing.run import stop_if
+from app.storage.chunks import Entry
 from app.storage.contract import Chunks, PreviousIndex, Staging, Storage
 from app.storage.manifest import Manifest
-from app.storage.payloads import Entry
 
 # In memory are so many chunks, and those of one document.
 _BATCH = 1000

@@ -14,15 +14,13 @@ from app.domain.vectors import Vector, Vectors
 from app.embeddings.contract import BatchEmbedding, Submit
 from app.indexing.prepare import PreparedChunk
 from app.indexing.run import stop_if
+from app.storage.chunks import Entry, StoredChunk
 from app.storage.contract import Chunks, VectorCache
 
 # Between looks at whether the run was cancelled.
 _LOOK_S = 0.2
 # For what was asked for already, and is paid, when a run ends early.
 _LAST_ANSWERS_S = 10.0
-
-
-ResolvedChunk = tuple[PreparedChunk, Vector]
 
 
 @dataclass(frozen=True)
@@ -143,8 +141,8 @@ class VectorSource:
         # Hashes of texts that came with their vectors, which no cache knows when they come again.
         self._brought: set[str] = set()
 
-    def resolve(self, groups: Iterable[list[PreparedChunk]]) -> Iterator[list[ResolvedChunk]]:
-        """The groups, in order, each chunk with its vector.
+    def resolve(self, groups: Iterable[list[PreparedChunk]]) -> Iterator[list[Entry]]:
+        """Yield the groups in order, each chunk with its vector.
 
         Raises:
             IndexingCancelled
@@ -182,7 +180,7 @@ class VectorSource:
             self._sent.update(dict.fromkeys(new, group))
         return group
 
-    def _finish(self) -> list[ResolvedChunk]:
+    def _finish(self) -> list[Entry]:
         """Wait for the first group; those before it, whose answers it may need, are done."""
         group = self._waiting[0]
         if group.answer is not None:
@@ -196,7 +194,10 @@ class VectorSource:
         group.vectors |= {hashed: other.vectors[hashed] for hashed, other in group.others.items()}
         self._check(group.vectors.values())
         self._waiting.popleft()
-        return [(each, group.vectors[each.chunk.text_hash]) for each in group.chunks]
+        return [
+            Entry(StoredChunk.of(each.chunk), group.vectors[each.chunk.text_hash], each.terms)
+            for each in group.chunks
+        ]
 
     def _check(self, vectors: Iterable[Vector]) -> None:
         for vector in vectors:

@@ -37,7 +37,7 @@ from app.query.synthesis.contract import (
     Synthesis,
     Synthesizer,
 )
-from app.storage.payloads import Hit
+from app.storage.chunks import Hit
 from app.storage.vector_store import ChunkStore
 
 
@@ -247,15 +247,15 @@ def _sum(*usages: Usage | None) -> Usage | None:
 
 
 def _citation(marker: int, hit: Hit) -> Citation:
-    metadata = hit.payload["metadata"]
+    chunk, metadata = hit.chunk, hit.chunk.metadata
     return Citation(
         marker=marker,
         document=metadata["document"],
         page=metadata["page"],
         heading=metadata["heading"],
-        text=hit.payload["text"],
+        text=chunk.text,
         score=round(hit.score, 4),
-        chunk_id=hit.payload["id"],
+        chunk_id=chunk.id,
     )
 
 

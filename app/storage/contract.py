@@ -11,8 +11,8 @@ from typing import Protocol
 from app.domain.document import Document
 from app.domain.fingerprint import Fingerprint
 from app.domain.vectors import Vector
+from app.storage.chunks import Entry
 from app.storage.manifest import IndexSummary, Manifest
-from app.storage.payloads import Entry
 from app.text.chunking import Chunking
 
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQuery
 
-from app.storage.payloads import Hit
+from app.storage.chunks import Hit
 
 
 class ChunkStore(BasePydanticVectorStore):

@@ -292,7 +292,7 @@ def watching(environment: Environment, log: Path) -> Iterator[Watching]:
 
 def answers(folder: Path, text: str) -> bool:
     """Whether the index has one chunk, and that is it."""
-    return [payload["text"] for payload, _, _ in stored(folder / "index").chunks.values()] == [text]
+    return [chunk.text for chunk, _, _ in stored(folder / "index").chunks.values()] == [text]
 
 
 def test_a_changed_document_is_reindexed_by_itself(environment: Environment, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from app.domain.errors import IndexingError
+from app.storage.chunks import Entry, StoredChunk
 from app.storage.disk.self_test import check_answers
 from app.storage.disk.shard import ChunkShard
-from app.storage.payloads import Entry
 from app.text.bm25 import TermCounts
 
 CHUNKS = 30
@@ -34,11 +34,8 @@ def make(folder: Path, vectors: np.ndarray) -> Path:
 
 
 def entry(number: int, vector: np.ndarray) -> Entry:
-    payload = {
-        **{"id": str(number), "ref_doc_id": "a.md", "text": "text", "text_hash": str(number)},
-        "metadata": {"document": "a.md"},
-    }
-    return Entry(payload, vector, TermCounts([number + 1, 1000], [1, 1]))
+    chunk = StoredChunk(str(number), "a.md", "text", 0, 4, {"document": "a.md"}, str(number), 1)
+    return Entry(chunk, vector, TermCounts([number + 1, 1000], [1, 1]))
 
 
 def test_a_good_one_passes(folder: Path) -> None:

@@ -9,16 +9,20 @@ from typing import Any
 import orjson
 import pytest
 
-from app.domain.chunk import ChunkUnit
+from app.domain.chunk import Chunk, ChunkUnit, text_hash
 from app.domain.document import Document, DocumentStatus
 from app.domain.fingerprint import Fingerprint
+from app.storage.chunks import Entry, StoredChunk
 from app.storage.disk.manifest_file import read_manifest, write_manifest
+from app.storage.disk.payloads import from_payload, to_payload
 from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.manifest import FileInfo, IndexSummary, Manifest
 from app.storage.postgres.database import Database
 from app.storage.postgres.generations import Generations
+from app.storage.postgres.rows import COLUMNS, chunk_of_row, row_of
 from app.storage.postgres.schema import migrate
 from app.storage.stored_forms import decode_document, encode_document
+from app.text.bm25 import TermCounts
 from app.text.chunking import Chunking
 from tests.support.made_snapshots import fill, manifest_of
 
@@ -75,6 +79,22 @@ SCAN_JSON = (
     b'"size":0,"pages":null,"chunks":0,"status":"needs_ocr","problem":"no text"}'
 )
 
+CHUNK = StoredChunk.of(
+    Chunk(
+        document="policies/Leave.PDF",
+        page=3,
+        heading="Leave > Parental",
+        text="Sixteen weeks.",
+        start=10,
+        end=24,
+        text_hash=text_hash("Leave > Parental\nSixteen weeks."),
+        occurrence=2,
+    )
+)
+CHUNK_ID = "9c8ee343-306b-5f27-a990-a11b213fc962"
+CHUNK_HASH = "aa1d0e22bdcb363451a5f0b005001b42"
+METADATA = {"document": "policies/Leave.PDF", "format": "pdf", "page": 3, "heading": "Leave > Parental"}
+
 
 def test_the_manifest_file(tmp_path: Path) -> None:
     """Every byte of it."""
@@ -119,6 +139,50 @@ def test_the_row_of_a_generation(database: dict[str, Any], documents: list[Docum
     assert row[2] == b"[" + b",".join(lines[document] for document in documents) + b"]"
     assert opened.manifest == manifest
     assert list(opened.documents()) == documents
+
+
+def test_the_payload_of_a_chunk() -> None:
+    """Its fields in the engine of the disk; their order is that in which the engine writes them."""
+    payload = to_payload(CHUNK, length=4)
+    assert list(payload.items()) == [
+        ("id", CHUNK_ID),
+        ("text", "Sixteen weeks."),
+        ("ref_doc_id", "policies/Leave.PDF"),
+        ("start", 10),
+        ("end", 24),
+        ("metadata", METADATA),
+        ("text_hash", CHUNK_HASH),
+        ("occurrence", 2),
+        ("length", 4),
+        (
+            "labels",
+            [
+                'document="policies/Leave.PDF"',
+                'format="pdf"',
+                "page=3",
+                'heading="Leave > Parental"',
+            ],
+        ),
+    ]
+    assert from_payload(payload) == CHUNK
+
+
+def test_the_row_of_a_chunk() -> None:
+    row = dict(zip(COLUMNS, row_of(Entry(CHUNK, [3.0, 4.0], TermCounts([7], [4])), 4.0), strict=True))
+    row["metadata"] = row["metadata"].obj
+    assert {name: row[name] for name in list(row)[:9]} == {
+        "id": CHUNK_ID,
+        "ref_doc_id": "policies/Leave.PDF",
+        "text": "Sixteen weeks.",
+        "start_char": 10,
+        "end_char": 24,
+        "metadata": METADATA,
+        "text_hash": CHUNK_HASH,
+        "occurrence": 2,
+        "length": 4,
+    }
+    assert list(COLUMNS)[9:] == ["embedding", "terms", "weights"]
+    assert chunk_of_row(list(row.values())[:8]) == CHUNK
 
 
 def test_a_listed_index_as_json() -> None:

@@ -191,7 +191,7 @@ def test_a_node_twice_in_one_call_is_one(stores: Stores) -> None:
 def test_it_can_be_asked_from_an_event_loop(store: Store) -> None:
     query = ask("How long is parental leave?")
     assert asyncio.run(store.aquery(query)).ids == store.query(query).ids
-    assert [hit.payload["id"] for hit in asyncio.run(store.afind(query))] == store.query(query).ids
+    assert [hit.chunk.id for hit in asyncio.run(store.afind(query))] == store.query(query).ids
 
 
 def test_nul_bytes_are_no_obstacle(store: Store) -> None:

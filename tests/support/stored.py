@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import qdrant_edge as qdrant
 
 from app.domain.document import Document
-from app.storage.disk.labels import LABELS, labels_of
+from app.storage.chunks import StoredChunk
+from app.storage.disk.payloads import LABELS, labels_of
 from app.storage.disk.shard import DENSE, ChunkShard
 from app.storage.disk.snapshot_store import SnapshotStore
 
@@ -21,13 +21,13 @@ class Stored:
     """The complete content of an index.
 
     Attributes:
-        chunks: payload, vector and term counts of each chunk, by id.
-        tokens: the number of tokens of all chunks.
-        frequencies: the number of chunks that contain each term.
+        chunks: chunk, vector and terms with their counts, by id.
+        tokens: of all chunks.
+        frequencies: in how many chunks each term stands.
     """
 
     documents: list[Document]
-    chunks: dict[str, tuple[dict[str, Any], list[float], dict[int, int]]]
+    chunks: dict[str, tuple[StoredChunk, list[float], dict[int, int]]]
     tokens: int
     frequencies: dict[int, int]
     average_length: float
@@ -45,7 +45,7 @@ def stored(index_dir: Path) -> Stored:
         try:
             entries = [entry for record in list(snapshot.documents()) for entry in shard.entries(record.name)]
             assert shard.engine.count(qdrant.CountRequest()) == len(entries) == shard.chunk_count
-            hashes = {entry.payload["text_hash"] for entry in entries}
+            hashes = {entry.chunk.text_hash for entry in entries}
             assert shard.known([*hashes, "no such"]) == hashes
             for record in shard.scroll(qdrant.Filter(), True, False):
                 assert record.payload is not None
@@ -54,8 +54,8 @@ def stored(index_dir: Path) -> Stored:
             return Stored(
                 list(snapshot.documents()),
                 {
-                    entry.payload["id"]: (
-                        entry.payload,
+                    entry.chunk.id: (
+                        entry.chunk,
                         list(entry.vector),
                         dict(zip(entry.terms.terms, entry.terms.counts, strict=True)),
                     )
@@ -73,9 +73,9 @@ def assert_same_index(one: Stored, other: Stored, *, atol: float = 1e-5) -> None
     """Compare two indexes, except for the tolerated drift of the average length: see `has_drifted`."""
     assert one.documents == other.documents
     assert one.chunks.keys() == other.chunks.keys()
-    for chunk_id, (payload, vector, counts) in one.chunks.items():
-        other_payload, other_vector, other_counts = other.chunks[chunk_id]
-        assert payload == other_payload
+    for chunk_id, (chunk, vector, counts) in one.chunks.items():
+        other_chunk, other_vector, other_counts = other.chunks[chunk_id]
+        assert chunk == other_chunk
         assert counts == other_counts
         assert np.allclose(vector, other_vector, atol=atol), DENSE
     assert (one.tokens, one.frequencies) == (other.tokens, other.frequencies)

@@ -37,8 +37,8 @@ def stored_in_postgres(database: Database) -> Stored:
         return Stored(
             documents,
             {
-                entry.payload["id"]: (
-                    entry.payload,
+                entry.chunk.id: (
+                    entry.chunk,
                     list(entry.vector),
                     dict(zip(entry.terms.terms, entry.terms.counts, strict=True)),
                 )

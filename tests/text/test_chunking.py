@@ -9,8 +9,8 @@ from llama_index.core.schema import MetadataMode
 from app.documents.pages import Page, markdown_headings
 from app.domain.chunk import Chunk, ChunkUnit, text_hash
 from app.storage.chunker import Chunker, node_of
-from app.storage.nodes import payload_of
-from app.storage.payloads import payload_of_chunk
+from app.storage.chunks import StoredChunk
+from app.storage.nodes import chunk_of
 from app.text.chunking import Chunking, cut
 from app.text.tokenizer import load_tokenizer
 
@@ -92,8 +92,9 @@ def test_a_chunk_and_its_node_are_stored_alike() -> None:
     for chunk in split(markdown(HANDBOOK)):
         node = node_of(chunk)
         assert node.get_content(MetadataMode.EMBED).strip() == chunk.embed_text
-        assert payload_of_chunk(chunk) | {"text_hash": ""} == payload_of(node) | {"text_hash": ""}
-        assert payload_of_chunk(chunk)["text_hash"] == text_hash(chunk.embed_text)
+        stored = StoredChunk.of(chunk)
+        assert stored._replace(text_hash="") == chunk_of(node)._replace(text_hash="")
+        assert stored.text_hash == text_hash(chunk.embed_text)
 
 
 def test_a_heading_without_text_is_a_chunk() -> None:

@@ -13,7 +13,8 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from app.storage.disk.labels import LABELS, label_of, may_have_label
+from app.storage.chunks import values_of
+from app.storage.disk.payloads import LABELS, label_of, may_have_label
 
 _Build = Callable[[str, Any, Collection[str]], qdrant.Filter]
 
@@ -63,12 +64,12 @@ def _equal(field: str, value: Any, labeled: Collection[str]) -> qdrant.Filter:
 
 def _any_of(field: str, value: Any, labeled: Collection[str]) -> qdrant.Filter:
     return qdrant.Filter(
-        should=[_equal(field, one, labeled) for one in _as_list(value)], must=_nothing(value)
+        should=[_equal(field, one, labeled) for one in values_of(value)], must=_nothing(value)
     )
 
 
 def _all_of(field: str, value: Any, labeled: Collection[str]) -> qdrant.Filter:
-    return qdrant.Filter(must=[_equal(field, one, labeled) for one in _as_list(value)])
+    return qdrant.Filter(must=[_equal(field, one, labeled) for one in values_of(value)])
 
 
 def _not(build: _Build) -> _Build:
@@ -91,13 +92,9 @@ def _path(field: str) -> str:
     return f"metadata.{field}"
 
 
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
 def _nothing(value: Any) -> list[Any]:
     """Of an empty list, nothing is any: without this, no condition would mean everything."""
-    return [] if _as_list(value) else [qdrant.HasIdCondition(set())]
+    return [] if values_of(value) else [qdrant.HasIdCondition(set())]
 
 
 _OPERATORS: dict[FilterOperator, _Build] = {

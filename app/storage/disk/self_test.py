@@ -9,7 +9,8 @@ import numpy as np
 import qdrant_edge as qdrant
 
 from app.domain.errors import IndexingError
-from app.storage.disk.shard import BM25, DENSE, ChunkShard, vectors_of
+from app.storage.disk.payloads import LENGTH
+from app.storage.disk.shard import BM25, DENSE, ChunkShard, payload_of, vectors_of
 from app.storage.self_test import judge
 
 _QUESTIONS = 20
@@ -37,9 +38,9 @@ def check_answers(folder: Path, *, chunks: int) -> None:
 def _sample(shard: ChunkShard) -> list[dict[str, Any]]:
     """Vectors of chunks with something to find. The first will do: ids are hashes."""
     records, _ = shard.engine.scroll(
-        qdrant.ScrollRequest(limit=10 * _QUESTIONS, with_payload=["length"], with_vector=[DENSE, BM25])
+        qdrant.ScrollRequest(limit=10 * _QUESTIONS, with_payload=[LENGTH], with_vector=[DENSE, BM25])
     )
-    vectors = [vectors_of(record) for record in records if (record.payload or {}).get("length")]
+    vectors = [vectors_of(record) for record in records if payload_of(record).get(LENGTH)]
     return [each for each in vectors if np.any(each[DENSE])][:_QUESTIONS]
 
 

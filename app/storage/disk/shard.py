@@ -16,10 +16,10 @@ import numpy as np
 import qdrant_edge as qdrant
 
 from app.domain.vectors import Vector
+from app.storage.chunks import FIELDS, Entry
 from app.storage.disk.chunk_points import ChunkPoints, number_of
-from app.storage.disk.labels import LABELS, labels_of
 from app.storage.disk.mapped_pages import release_mapped_pages
-from app.storage.payloads import FIELDS, Entry
+from app.storage.disk.payloads import DOCUMENT, LABELS, LENGTH, TEXT_HASH, from_payload, to_payload
 from app.text.bm25 import TermCounts, TermStatistics, counts_of, has_drifted, weights
 
 # Of its files' format, to which the package is pinned, and of what is written into them: layout 1, which is
@@ -149,9 +149,9 @@ class ChunkShard:
             return ChunkPoints.load(path)
         points = ChunkPoints()
         # It is new, or of layout 1.
-        for record in self.scroll(qdrant.Filter(), ["ref_doc_id", "text_hash"], False):
-            payload = record.payload or {}
-            points.add(payload["ref_doc_id"], payload["text_hash"], int(record.id))
+        for record in self.scroll(qdrant.Filter(), [DOCUMENT, TEXT_HASH], False):
+            payload = payload_of(record)
+            points.add(payload[DOCUMENT], payload[TEXT_HASH], int(record.id))
         return points
 
     @property
@@ -160,15 +160,15 @@ class ChunkShard:
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Add chunks, or replace those whose ids are known."""
-        entries = list({entry.payload["id"]: entry for entry in entries}.values())
+        entries = list({entry.chunk.id: entry for entry in entries}.values())
         points = self.points  # before there are more
-        self._forget(list(self._retrieve([number_of(each.payload["id"]) for each in entries], *_COUNTED)))
+        self._forget(list(self._retrieve([number_of(each.chunk.id) for each in entries], *_COUNTED)))
         with engine_errors():
             self.engine.update(qdrant.UpdateOperation.upsert_points([self._point(e) for e in entries]))
         for entry in entries:
             self.terms.add(entry.terms.terms)
-            payload = entry.payload
-            points.add(payload["ref_doc_id"], payload["text_hash"], number_of(payload["id"]))
+            chunk = entry.chunk
+            points.add(chunk.ref_doc_id, chunk.text_hash, number_of(chunk.id))
             self._tokens += entry.terms.length
         self._since_let_go += len(entries)
         if self._since_let_go >= _LET_GO_AFTER:
@@ -185,23 +185,22 @@ class ChunkShard:
 
     def entries(self, document: str) -> list[Entry]:
         """A document's chunks, as they were added."""
-        entries = []
-        for record in self._retrieve(self.points.of_documents([document]), True, True):
-            payload = {name: value for name, value in (record.payload or {}).items() if name != LABELS}
-            entries.append(Entry(payload, vectors_of(record)[DENSE], self._counts(record)))
-        return entries
+        return [
+            Entry(from_payload(payload_of(record)), vectors_of(record)[DENSE], self._counts(record))
+            for record in self._retrieve(self.points.of_documents([document]), True, True)
+        ]
 
     def vectors(self, text_hashes: Sequence[str]) -> dict[str, Vector]:
         """Of those texts that it has, at length 1."""
         return {
-            (record.payload or {})["text_hash"]: np.array(vectors_of(record)[DENSE], dtype=np.float32)
-            for record in self._retrieve(self.points.of_texts(text_hashes), ["text_hash"], [DENSE])
+            payload_of(record)[TEXT_HASH]: np.array(vectors_of(record)[DENSE], dtype=np.float32)
+            for record in self._retrieve(self.points.of_texts(text_hashes), [TEXT_HASH], [DENSE])
         }
 
     def known(self, text_hashes: Sequence[str]) -> set[str]:
         """Those of the hashes whose texts it has."""
-        found = self._retrieve(self.points.of_texts(text_hashes), ["text_hash"], False)
-        return {(record.payload or {})["text_hash"] for record in found}
+        found = self._retrieve(self.points.of_texts(text_hashes), [TEXT_HASH], False)
+        return {payload_of(record)[TEXT_HASH] for record in found}
 
     def scroll(
         self, wanted: qdrant.Filter, with_payload: bool | list[str], with_vector: bool | list[str]
@@ -224,17 +223,17 @@ class ChunkShard:
             yield from records
 
     def _point(self, entry: Entry) -> qdrant.Point:
-        payload, vector, terms = entry
+        chunk, vector, terms = entry
         sparse = weights(terms.counts, length=terms.length, average_length=self.average_length)
         return qdrant.Point(
-            number_of(payload["id"]),
+            number_of(chunk.id),
             {DENSE: np.asarray(vector).tolist(), BM25: qdrant.SparseVector(terms.terms, sparse)},
-            {**payload, "length": terms.length, LABELS: labels_of(payload["metadata"])},
+            to_payload(chunk, terms.length),
         )
 
     def _counts(self, record: qdrant.Record) -> TermCounts:
         sparse = vectors_of(record)[BM25]
-        length = (record.payload or {})["length"]
+        length = payload_of(record)[LENGTH]
         return TermCounts(
             sparse.indices, counts_of(sparse.values, length=length, average_length=self.average_length)
         )
@@ -249,7 +248,7 @@ class ChunkShard:
             self.points.remove([int(record.id) for record in records])
         for record in records:
             self.terms.remove(vectors_of(record)[BM25].indices)
-            self._tokens -= (record.payload or {})["length"]
+            self._tokens -= payload_of(record)[LENGTH]
 
     def _reweigh(self) -> None:
         average = self._tokens / self.chunk_count
@@ -266,7 +265,12 @@ class ChunkShard:
 
 
 # What `ChunkShard` has to know of chunks that go: payload fields and vectors.
-_COUNTED: tuple[list[str], list[str]] = (["length"], [BM25])
+_COUNTED: tuple[list[str], list[str]] = ([LENGTH], [BM25])
+
+
+def payload_of(record: qdrant.Record) -> dict[str, Any]:
+    """Return the payload of a record that was asked for with one."""
+    return record.payload or {}
 
 
 def vectors_of(record: qdrant.Record) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.storage.chunks import Entry
 from app.storage.contract import ReusedChunks
 from app.storage.disk.shard import ChunkShard
 from app.storage.disk.snapshot import Snapshot
-from app.storage.payloads import Entry, moved
 
 # What the engine maps into memory has no room on the disk before it is written to, and a full disk then
 # kills the process (SIGBUS) where a write would fail. So there has to be room for it beforehand: for an index
@@ -52,7 +52,7 @@ class ShardWriter:
         kept = set(reused.kept)
         self._shard.delete_documents([each.name for each in previous.documents() if each.name not in kept])
         for name, new_name in reused.copied:
-            entries = [each._replace(payload=moved(each.payload, new_name)) for each in shard.entries(name)]
+            entries = [each._replace(chunk=each.chunk.moved(new_name)) for each in shard.entries(name)]
             self._make_room(entries)
             self._shard.add(entries)
 
@@ -89,9 +89,7 @@ class ShardWriter:
     def _make_room(self, entries: Sequence[Entry]) -> None:
         """For these too, before they are added; what was added needs room once more when it is saved."""
         self._needed += sum(
-            _BYTES_A_CHUNK
-            + _BYTES_A_CHARACTER * len(each.payload["text"])
-            + _BYTES_A_NUMBER * len(each.vector)
+            _BYTES_A_CHUNK + _BYTES_A_CHARACTER * len(each.chunk.text) + _BYTES_A_NUMBER * len(each.vector)
             for each in entries
         )
         check_room(self._folder, self._needed)

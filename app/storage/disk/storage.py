@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.domain.document import Document
 from app.domain.errors import SnapshotDamaged
+from app.storage.chunks import Entry
 from app.storage.contract import PreviousIndex, Recipe, ReusedChunks
 from app.storage.disk.embedding_cache import EmbeddingCache
 from app.storage.disk.scratch import Scratch
@@ -17,7 +18,6 @@ from app.storage.disk.shard_writer import ShardWriter
 from app.storage.disk.snapshot import Snapshot
 from app.storage.disk.snapshot_store import SnapshotStore, Staging
 from app.storage.manifest import IndexSummary, Manifest
-from app.storage.payloads import Entry
 
 
 class DiskStorage:

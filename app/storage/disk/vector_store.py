@@ -20,12 +20,13 @@ from llama_index.core.vector_stores.types import (
 )
 from pydantic import PrivateAttr
 
+from app.storage.chunks import Entry, Hit
 from app.storage.disk.chunk_points import number_of
 from app.storage.disk.filters import payload_filter
-from app.storage.disk.shard import BM25, DENSE, ChunkShard, engine_errors
+from app.storage.disk.payloads import from_payload
+from app.storage.disk.shard import BM25, DENSE, ChunkShard, engine_errors, payload_of
 from app.storage.fusion import Ranking, fuse
-from app.storage.nodes import node_of, payload_of
-from app.storage.payloads import Entry, Hit
+from app.storage.nodes import chunk_of, node_of
 from app.storage.vector_store import ChunkStore
 from app.text.bm25 import DEFAULT_AVERAGE_LENGTH, TermCounter
 
@@ -80,7 +81,7 @@ class EdgeVectorStore(ChunkStore):
         self._shard.add(
             [
                 Entry(
-                    payload_of(node),
+                    chunk_of(node),
                     node.get_embedding(),
                     self._counter.count(node.get_content(MetadataMode.EMBED)),
                 )
@@ -112,15 +113,15 @@ class EdgeVectorStore(ChunkStore):
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
         records = self._shard.scroll(self._selection(node_ids, filters), True, False)
-        return [node_of(record.payload or {}) for record in records]
+        return [node_of(from_payload(payload_of(record))) for record in records]
 
     def find(self, query: VectorStoreQuery) -> list[Hit]:
         with engine_errors():
             ranked = self._rank(query)
             points = [point for point, _ in ranked]
             records = self._shard.engine.retrieve(points, with_payload=True, with_vector=False)
-        payloads = {int(record.id): record.payload or {} for record in records}
-        return [Hit(score, payloads[point]) for point, score in ranked]
+        chunks = {int(record.id): from_payload(payload_of(record)) for record in records}
+        return [Hit(score, chunks[point]) for point, score in ranked]
 
     async def afind(self, query: VectorStoreQuery) -> list[Hit]:
         """As `find`, and in the same thread.
@@ -133,9 +134,9 @@ class EdgeVectorStore(ChunkStore):
     def query(self, query: VectorStoreQuery, **_: Any) -> VectorStoreQueryResult:
         hits = self.find(query)
         return VectorStoreQueryResult(
-            nodes=[node_of(hit.payload) for hit in hits],
+            nodes=[node_of(hit.chunk) for hit in hits],
             similarities=[hit.score for hit in hits],
-            ids=[hit.payload["id"] for hit in hits],
+            ids=[hit.chunk.id for hit in hits],
         )
 
     async def aquery(self, query: VectorStoreQuery, **_: Any) -> VectorStoreQueryResult:

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from app.domain.errors import SnapshotDamaged
 from app.domain.vectors import Vector
-from app.storage.payloads import Entry, moved
+from app.storage.chunks import Entry
 from app.storage.postgres.database import Database
 from app.storage.postgres.rows import COLUMNS, entry_of_row, row_of, sparse_vector, vector_of
 from app.storage.postgres.statement import Condition, Statement
@@ -169,7 +169,7 @@ class ChunkTable:
         self._forget(gone)
 
     def copy_document(self, other: ChunkTable, document: str, name: str) -> None:
-        self.add(entry._replace(payload=moved(entry.payload, name)) for entry in other.entries(document))
+        self.add(entry._replace(chunk=entry.chunk.moved(name)) for entry in other.entries(document))
 
     def build_indexes(self, hnsw: Hnsw) -> None:
         """Build what searching needs, after everything was added."""
@@ -244,7 +244,7 @@ class ChunkTable:
                     for entry in page:
                         terms, counts = entry.terms
                         values = weights(counts, length=entry.terms.length, average_length=average)
-                        copy.write_row([entry.payload["id"], sparse_vector(terms, values)])
+                        copy.write_row([entry.chunk.id, sparse_vector(terms, values)])
             self._execute("UPDATE {table} t SET weights = r.weights FROM reweighed r WHERE r.id = t.id")
         self.average_length = average
 

@@ -15,6 +15,7 @@ from llama_index.core.vector_stores.types import (
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from app.storage.chunks import values_of
 from app.storage.postgres.rows import storable
 from app.storage.postgres.statement import Condition
 
@@ -62,7 +63,7 @@ def _condition(part: MetadataFilter, fields: Collection[str]) -> Condition:
 
 def _any_of(field: sql.Composable, value: Any) -> Condition:
     # What cannot be stored is equal to nothing that is.
-    wanted = [Jsonb(one) for one in _as_list(value) if storable(one) == one and _is_json(one)]
+    wanted = [Jsonb(one) for one in values_of(value) if storable(one) == one and _is_json(one)]
     return sql.SQL("({}) = ANY(%s::jsonb[])").format(field), [wanted]
 
 
@@ -76,7 +77,7 @@ def _is_json(value: Any) -> bool:
 
 
 def _all_of(field: sql.Composable, value: Any) -> Condition:
-    return joined(" AND ", [_any_of(field, one) for one in _as_list(value)])
+    return joined(" AND ", [_any_of(field, one) for one in values_of(value)])
 
 
 def _not(condition: Condition) -> Condition:
@@ -96,10 +97,6 @@ def _compared(operator: str) -> Callable[[sql.Composable, Any], Condition]:
 
 def _is_empty(field: sql.Composable, _: Any) -> Condition:
     return sql.SQL("coalesce({}, 'null') IN ('null', '[]')").format(field), []
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 _OPERATORS: dict[FilterOperator, Callable[[sql.Composable, Any], Condition]] = {

@@ -10,7 +10,7 @@ from pgvector import HalfVector, SparseVector
 from psycopg.types.json import Jsonb
 
 from app.domain.vectors import Vector
-from app.storage.payloads import Entry
+from app.storage.chunks import Entry, StoredChunk
 from app.text.bm25 import TermCounts, counts_of, weights
 
 # Of a `sparsevec`, at most. The tokenizer's ids of terms are numbers up to 2**32: of 200,000 terms, twenty
@@ -31,18 +31,8 @@ COLUMNS = {
     "terms": "int4[]",
     "weights": "sparsevec",
 }
-# Of `payload_of_row`, in this order.
-PAYLOAD = (
-    "id",
-    "ref_doc_id",
-    "text",
-    "start_char",
-    "end_char",
-    "metadata",
-    "text_hash",
-    "occurrence",
-    "length",
-)
+# The first of them, which are the fields of a `StoredChunk`.
+CHUNK_COLUMNS = tuple(COLUMNS)[: len(StoredChunk._fields)]
 
 _UNSTORABLE = {0: "\N{REPLACEMENT CHARACTER}"} | dict.fromkeys(
     range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}"
@@ -50,17 +40,17 @@ _UNSTORABLE = {0: "\N{REPLACEMENT CHARACTER}"} | dict.fromkeys(
 
 
 def row_of(entry: Entry, average_length: float) -> tuple[Any, ...]:
-    """In the order of `COLUMNS`."""
-    payload, vector, counted = entry
+    """Return the values of a row, in the order of `COLUMNS`."""
+    chunk, vector, counted = entry
     return (
-        storable(payload["id"]),
-        storable(payload["ref_doc_id"]),
-        storable(payload["text"]),
-        payload["start"],
-        payload["end"],
-        Jsonb(storable(payload["metadata"])),
-        payload["text_hash"],
-        payload["occurrence"],
+        storable(chunk.id),
+        storable(chunk.ref_doc_id),
+        storable(chunk.text),
+        chunk.start,
+        chunk.end,
+        Jsonb(storable(chunk.metadata)),
+        chunk.text_hash,
+        chunk.occurrence,
         counted.length,
         HalfVector(normalized(vector)),
         signed(counted.terms),
@@ -70,21 +60,19 @@ def row_of(entry: Entry, average_length: float) -> tuple[Any, ...]:
     )
 
 
-def payload_of_row(row: Sequence[Any]) -> dict[str, Any]:
-    """As `app.storage.payloads` makes it, from columns as in `PAYLOAD`."""
-    names = ("id", "ref_doc_id", "text", "start", "end", "metadata", "text_hash", "occurrence", "length")
-    return dict(zip(names, row, strict=True))
+def chunk_of_row(row: Sequence[Any]) -> StoredChunk:
+    """Return the chunk of a row with the columns `CHUNK_COLUMNS`."""
+    return StoredChunk._make(row)
 
 
 def entry_of_row(row: Sequence[Any], average_length: float) -> Entry:
-    """From columns as in `COLUMNS`."""
-    *columns, embedding, terms, sparse = row
-    payload = payload_of_row(columns)
+    """Return the entry of a row with the columns `COLUMNS`."""
+    *columns, length, embedding, terms, sparse = row
     ids = [term % 2**32 for term in terms]
     weight_of = dict(zip(sparse.indices(), sparse.values(), strict=True))
     found = [weight_of[place(term)] for term in ids]
-    counts = counts_of(found, length=payload["length"], average_length=average_length)
-    return Entry(payload, vector_of(embedding), TermCounts(ids, counts))
+    counts = counts_of(found, length=length, average_length=average_length)
+    return Entry(chunk_of_row(columns), vector_of(embedding), TermCounts(ids, counts))
 
 
 def vector_of(embedding: HalfVector) -> Vector:

@@ -14,9 +14,9 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 from pgvector import HalfVector
 from psycopg import sql
 
-from app.storage.payloads import FIELDS
+from app.storage.chunks import FIELDS
 from app.storage.postgres.filters import condition_of, joined
-from app.storage.postgres.rows import normalized, signed, sparse_vector, storable
+from app.storage.postgres.rows import CHUNK_COLUMNS, normalized, signed, sparse_vector, storable
 from app.storage.postgres.statement import Condition, Statement
 from app.text.bm25 import TermCounter, TermStatistics
 
@@ -40,10 +40,10 @@ FROM dense FULL JOIN lexical USING (id)
 CROSS JOIN (SELECT greatest(coalesce(min(score), 0), 0) AS score FROM dense) farthest
 ORDER BY score DESC, id LIMIT %s
 """
-_PAYLOADS = """
-SELECT c.id, ref_doc_id, text, start_char, end_char, metadata, text_hash, occurrence, length, score
-FROM {found} JOIN {table} c USING (id) ORDER BY score DESC, c.id
+_CHUNKS = """
+SELECT {columns}, score FROM {found} JOIN {table} c USING (id) ORDER BY score DESC, c.id
 """
+_COLUMNS = sql.SQL(", ").join([sql.Identifier("c", name) for name in CHUNK_COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Search:
     fields: Sequence[str] = FIELDS
 
     def statement(self, query: VectorStoreQuery) -> Statement:
-        """Gives columns as in `rows.PAYLOAD`, and the score; the modes are those of `EdgeVectorStore`.
+        """Return a statement that selects `rows.CHUNK_COLUMNS` and the score; see `ChunkStore` for modes.
 
         Raises:
             ValueError: for a filter on a field that there is not.
@@ -70,16 +70,16 @@ class Search:
         limit = query.hybrid_top_k or query.similarity_top_k
         wanted = self._wanted(query)
         if query.mode is VectorStoreQueryMode.DEFAULT:
-            return self._payloads([("found", self._dense(query, limit, wanted))])
+            return self._chunks([("found", self._dense(query, limit, wanted))])
         if query.mode in {VectorStoreQueryMode.SPARSE, VectorStoreQueryMode.TEXT_SEARCH}:
-            return self._payloads([("found", self._lexical(query, query.sparse_top_k or limit, wanted))])
+            return self._chunks([("found", self._lexical(query, query.sparse_top_k or limit, wanted))])
         if query.mode is not VectorStoreQueryMode.HYBRID:
             raise NotImplementedError(
                 f"query mode {query.mode.value}: this store does default, sparse and hybrid"
             )
         candidates = max(limit, _CANDIDATES)
         weight = self.dense_weight if query.alpha is None else query.alpha
-        return self._payloads(
+        return self._chunks(
             [
                 ("dense", self._dense(query, candidates, wanted)),
                 ("lexical", self._lexical(query, candidates, wanted)),
@@ -87,15 +87,16 @@ class Search:
             ]
         )
 
-    def _payloads(self, parts: list[tuple[str, Statement]]) -> Statement:
-        """Of what the last part finds."""
+    def _chunks(self, parts: list[tuple[str, Statement]]) -> Statement:
+        """Return the chunks that the last part finds."""
         steps = sql.SQL(", ").join(
             [
                 sql.SQL("{} AS MATERIALIZED ({})").format(sql.Identifier(name), part.text)
                 for name, part in parts
             ]
         )
-        last = sql.SQL(_PAYLOADS).format(found=sql.Identifier(parts[-1][0]), table=self.table)
+        found = sql.Identifier(parts[-1][0])
+        last = sql.SQL(_CHUNKS).format(columns=_COLUMNS, found=found, table=self.table)
         return Statement(
             sql.SQL("WITH {} {}").format(steps, last), [value for _, part in parts for value in part.values]
         )

@@ -11,9 +11,9 @@ import psycopg
 
 from app.domain.document import Document
 from app.domain.errors import SnapshotDamaged
+from app.storage.chunks import Entry
 from app.storage.contract import PreviousIndex, Recipe, ReusedChunks
 from app.storage.manifest import IndexSummary, Manifest
-from app.storage.payloads import Entry
 from app.storage.postgres import schema
 from app.storage.postgres.chunk_table import ChunkTable, Hnsw
 from app.storage.postgres.database import Database, database_errors

@@ -20,14 +20,14 @@ from llama_index.core.vector_stores.types import (
 from psycopg import sql
 from pydantic import PrivateAttr
 
-from app.storage.nodes import node_of, payload_of
-from app.storage.payloads import FIELDS, Entry, Hit
+from app.storage.chunks import FIELDS, Entry, Hit
+from app.storage.nodes import chunk_of, node_of
 from app.storage.postgres.chunk_table import ChunkTable, Hnsw
 from app.storage.postgres.database import Database
 from app.storage.postgres.filters import condition_of, joined
 from app.storage.postgres.generations import Generations
 from app.storage.postgres.replicas import Replicas
-from app.storage.postgres.rows import PAYLOAD, payload_of_row, storable
+from app.storage.postgres.rows import CHUNK_COLUMNS, chunk_of_row, storable
 from app.storage.postgres.schema import check, migrate
 from app.storage.postgres.search import Search
 from app.storage.postgres.statement import SEARCHING, Condition, Statement
@@ -139,13 +139,13 @@ class PostgresVectorStore(ChunkStore):
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
         rows = self._table.fetch(self._nodes(node_ids, filters))
-        return [node_of(payload_of_row(row)) for row in rows]
+        return [node_of(chunk_of_row(row)) for row in rows]
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
         rows = await self._fetch(self._nodes(node_ids, filters))
-        return [node_of(payload_of_row(row)) for row in rows]
+        return [node_of(chunk_of_row(row)) for row in rows]
 
     def find(self, query: VectorStoreQuery) -> list[Hit]:
         return _hits(self._table.fetch(self._search.statement(query)))
@@ -171,11 +171,11 @@ class PostgresVectorStore(ChunkStore):
 
     def _entry(self, node: BaseNode) -> Entry:
         counted = self._counter.count(node.get_content(MetadataMode.EMBED))
-        return Entry(payload_of(node), node.get_embedding(), counted)
+        return Entry(chunk_of(node), node.get_embedding(), counted)
 
     def _nodes(self, node_ids: list[str] | None, filters: MetadataFilters | None) -> Statement:
         wanted, values = self._selection(node_ids, filters)
-        columns = sql.SQL(", ").join(map(sql.Identifier, PAYLOAD))
+        columns = sql.SQL(", ").join(map(sql.Identifier, CHUNK_COLUMNS))
         text = sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY id").format(columns, self._table.name, wanted)
         return Statement(text, values)
 
@@ -187,12 +187,12 @@ class PostgresVectorStore(ChunkStore):
 
 
 def _hits(rows: list[tuple[Any, ...]]) -> list[Hit]:
-    return [Hit(row[-1], payload_of_row(row[:-1])) for row in rows]
+    return [Hit(row[-1], chunk_of_row(row[:-1])) for row in rows]
 
 
 def _result(hits: list[Hit]) -> VectorStoreQueryResult:
     return VectorStoreQueryResult(
-        nodes=[node_of(hit.payload) for hit in hits],
+        nodes=[node_of(hit.chunk) for hit in hits],
         similarities=[hit.score for hit in hits],
-        ids=[hit.payload["id"] for hit in hits],
+        ids=[hit.chunk.id for hit in hits],
     )

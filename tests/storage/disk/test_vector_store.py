@@ -14,7 +14,7 @@ import pytest
 import qdrant_edge as qdrant
 
 from app.embeddings.static_model import DIMENSIONS
-from app.storage.disk.labels import LABELS
+from app.storage.disk.payloads import LABELS
 from app.storage.disk.shard import ChunkShard
 from app.storage.disk.vector_store import EdgeVectorStore
 from tests.support.serving import ROOT
@@ -80,10 +80,8 @@ def test_a_store_of_layout_1_is_searched_and_read(
 
     shard = ChunkShard.open(tmp_path / "store")
     assert texts_of(EdgeVectorStore(shard), ask("leave", top_k=50, filters=wanted)) == expected
-    assert {each.payload["id"] for each in shard.entries("leave.pdf")} == {
-        each.payload["id"] for each in entries
-    }
-    hashes = {each.payload["text_hash"] for each in entries}
+    assert {each.chunk.id for each in shard.entries("leave.pdf")} == {each.chunk.id for each in entries}
+    hashes = {each.chunk.text_hash for each in entries}
     assert shard.vectors([*hashes, "no such"]).keys() == hashes
 
 

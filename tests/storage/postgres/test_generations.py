@@ -86,8 +86,8 @@ def assert_as_if_built_on_disk(settings: Settings) -> None:
     on_disk = with_values(settings, database_url=None)
     build(on_disk)
     other = stored(on_disk.index.dir)
-    for chunk_id, (payload, vector, counts) in other.chunks.items():
-        other.chunks[chunk_id] = payload, normalized(vector).tolist(), counts
+    for chunk_id, (chunk, vector, counts) in other.chunks.items():
+        other.chunks[chunk_id] = chunk, normalized(vector).tolist(), counts
     assert_same_index(stored_in_postgres(database_of(settings)), other, atol=TOLERANCE)
     assert_nothing_left_over(database_of(settings))
 

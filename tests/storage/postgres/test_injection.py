@@ -78,9 +78,7 @@ def store(postgres: PostgresServer) -> Iterator[PostgresVectorStore]:
 
 
 def documents_found(store: PostgresVectorStore, filters: MetadataFilters) -> set[str]:
-    found = {
-        hit.payload["metadata"]["document"] for hit in store.find(ask("leave", top_k=50, filters=filters))
-    }
+    found = {hit.chunk.metadata["document"] for hit in store.find(ask("leave", top_k=50, filters=filters))}
     assert found == {node.metadata["document"] for node in store.get_nodes(filters=filters)}
     return found
 

@@ -73,8 +73,8 @@ def _stored(before: PreviousIndex) -> Stored:
     return Stored(
         before.documents,
         {
-            each.payload["id"]: (
-                each.payload,
+            each.chunk.id: (
+                each.chunk,
                 list(each.vector),
                 dict(zip(each.terms.terms, each.terms.counts, strict=True)),
             )

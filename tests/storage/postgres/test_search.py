@@ -13,9 +13,9 @@ from llama_index.core.vector_stores.types import MetadataFilters
 
 from app.config.settings import Settings
 from app.embeddings.static_model import DIMENSIONS
+from app.storage.chunks import Entry, StoredChunk
 from app.storage.disk.vector_store import EdgeVectorStore
 from app.storage.fusion import Ranking, fuse
-from app.storage.payloads import Entry
 from app.storage.postgres.chunk_table import ChunkTable, Hnsw
 from app.storage.postgres.database import Database
 from app.storage.postgres.replica import Limits
@@ -71,7 +71,7 @@ def ranking(
     store: Store, question: str, mode: str, filters: MetadataFilters | None = None, top_k: int = _ALL
 ) -> Ranking:
     hits = store.find(ask(question, mode, top_k, filters=filters))
-    return [(hit.payload["id"], hit.score) for hit in hits]
+    return [(hit.chunk.id, hit.score) for hit in hits]
 
 
 def assert_agree(one: Ranking, other: Ranking) -> None:
@@ -112,8 +112,8 @@ def test_its_fused_scores_are_those_of_fuse(
     dense, words = (ranking(in_postgres, question, mode) for mode in ("default", "sparse"))
     hits = in_postgres.find(ask(question, "hybrid", _ALL, alpha=weight))
     fused = fuse(dense, words, dense_weight=weight, limit=_ALL)
-    assert {hit.payload["id"]: hit.score for hit in hits} == pytest.approx(dict(fused), abs=1e-6)
-    assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.payload["id"]))
+    assert {hit.chunk.id: hit.score for hit in hits} == pytest.approx(dict(fused), abs=1e-6)
+    assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.chunk.id))
 
 
 @pytest.mark.parametrize("question", ["zzzzqqq", "", "???", "\N{PILE OF POO}", "\x00"])
@@ -162,7 +162,7 @@ def test_a_filter_that_matches_little_is_searched_to_the_end(database: dict[str,
     assert "hnsw" in str(plan) or "embedding_idx" in str(plan)
     found = store.find(query)
     cosines = far @ question / np.linalg.norm(far, axis=1) / np.linalg.norm(question)
-    assert [hit.payload["id"] for hit in found] == [f"far-{place}" for place in np.argsort(-cosines)]
+    assert [hit.chunk.id for hit in found] == [f"far-{place}" for place in np.argsort(-cosines)]
     store.close()
 
 
@@ -183,7 +183,7 @@ def test_a_drift_of_the_average_length_is_made_good(database: dict[str, Any]) ->
     assert tables["drifted"].average_length == pytest.approx(right)
     assert tables["near"].average_length == pytest.approx(1.05 * right)
     for entry in entries:
-        name = entry.payload["ref_doc_id"]
+        name = str(entry.chunk.ref_doc_id)
         for table in tables.values():
             (stored,) = table.entries(name)
             assert dict(zip(*stored.terms, strict=True)) == dict(zip(*entry.terms, strict=True))
@@ -209,9 +209,6 @@ def some_entries(count: int) -> list[Entry]:
     made = []
     for number in range(count):
         text = f"word number {number} " + "word " * (number % 9)
-        payload = {
-            **{"id": f"chunk-{number}", "text": text, "ref_doc_id": f"{number}.txt", "start": 0, "end": 1},
-            **{"metadata": {}, "text_hash": f"{number:064x}", "occurrence": 1},
-        }
-        made.append(Entry(payload, [1.0, number, 1.0], counter.count(text)))
+        chunk = StoredChunk(f"chunk-{number}", f"{number}.txt", text, 0, 1, {}, f"{number:064x}", 1)
+        made.append(Entry(chunk, [1.0, number, 1.0], counter.count(text)))
     return made

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from app.storage.payloads import Entry
+from app.storage.chunks import Entry, StoredChunk
 from app.storage.postgres.chunk_table import ChunkTable, Hnsw
 from app.storage.postgres.database import Database
 from app.storage.postgres.schema import migrate
@@ -18,10 +18,9 @@ _WORDS = [f"word{number}" for number in range(17)]
 def _entries(number: int) -> list[Entry]:
     counter, generator = TermCounter(), np.random.default_rng(1)
     texts = [" ".join(generator.permutation(_WORDS * 4)) for _ in range(number)]
-    payload = {"start": 0, "end": 1, "metadata": {}, "occurrence": 0, "ref_doc_id": "a.md"}
     return [
         Entry(
-            {**payload, "id": str(place), "text": text, "text_hash": str(place)},
+            StoredChunk(str(place), "a.md", text, 0, 1, {}, str(place), 0),
             generator.standard_normal(64).astype(np.float32),
             counter.count(text),
         )
