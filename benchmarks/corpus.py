@@ -23,11 +23,11 @@ from app.domain.document import Document, DocumentStatus
 from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.static_model import DIMENSIONS, MODEL, StaticModel
-from app.storage.chunker import node_of
 from app.storage.chunks import Entry, StoredChunk
 from app.storage.disk.shard import ENGINE_VERSION, ChunkShard
 from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.manifest import Manifest
+from app.storage.nodes import node_of
 from app.text.bm25 import TermCounter
 from app.text.chunking import Chunking, cut
 from benchmarks import datasets
@@ -138,7 +138,7 @@ def _build_naive(folder: Path, size: int) -> None:
     chunks = list(islice(_chunks(), size))
     vectors = embedding.embed([chunk.embed_text for chunk in chunks]).tolist()
     nodes = [
-        node_of(chunk).model_copy(update={"embedding": vector})
+        node_of(StoredChunk.of(chunk)).model_copy(update={"embedding": vector})
         for chunk, vector in zip(chunks, vectors, strict=True)
     ]
     NaiveIndex.of_nodes(nodes, embedding).save(folder)

@@ -15,7 +15,8 @@ from app.documents.limits import ReadingLimits
 from app.documents.reader_pool import ReaderPool
 from app.domain.chunk import ChunkUnit
 from app.indexing.prepare import prepare
-from app.storage.chunker import node_of
+from app.storage.chunks import StoredChunk
+from app.storage.nodes import node_of
 from app.text.chunking import Chunking
 from benchmarks.datasets import ROOT
 from benchmarks.loadgen import Load, Result, Step, run_load
@@ -113,7 +114,7 @@ class Samples:
                 read=partial(prepare, chunking=chunking, embed=False),
             )
             nodes = [
-                node_of(prepared.chunk)
+                node_of(StoredChunk.of(prepared.chunk))
                 for document in reader.read_all(inspect(_DOCUMENTS, walk(_DOCUMENTS)))
                 if document.content
                 for prepared in document.content.chunks

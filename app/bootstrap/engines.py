@@ -13,8 +13,8 @@ from app.embeddings.openai import OpenAIEmbedding
 from app.embeddings.query_cache import QueryEmbedder
 from app.query.engine import RagQueryEngine, Retrieval
 from app.query.synthesis.contract import Synthesizer
-from app.storage.chunker import Chunker
 from app.storage.manifest import Manifest
+from app.storage.nodes import Chunker
 from app.storage.vector_store import ChunkStore
 from app.text.chunking import Chunking
 

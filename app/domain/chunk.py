@@ -35,10 +35,11 @@ class Chunk(NamedTuple):
     @property
     def embed_text(self) -> str:
         """What is embedded and searched. Not the document's name: renaming one embeds nothing again."""
-        return _embed_text(self.heading, self.text)
+        return embed_text(self.heading, self.text)
 
 
-def _embed_text(heading: str | None, text: str) -> str:
+def embed_text(heading: str | None, text: str) -> str:
+    """Return what is embedded and searched of a text below a heading path."""
     return f"{heading}\n{text}" if heading else text
 
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 from app.documents.pages import Heading, Page
-from app.domain.chunk import Chunk, ChunkUnit, _embed_text, text_hash
+from app.domain.chunk import Chunk, ChunkUnit, embed_text, text_hash
 from app.text.tokenizer import load_tokenizer
 
 HEADING_SEPARATOR = " > "
@@ -91,7 +91,7 @@ def cut(document: str, pages: Iterable[Page], chunking: Chunking) -> Iterator[Ch
                 text = headers.above(offset, part) + part
                 start = section.start + offset
                 end = start + len(text)
-                hashed = text_hash(_embed_text(heading, text))
+                hashed = text_hash(embed_text(heading, text))
                 seen[hashed] += 1
                 yield Chunk(document, page.number, heading, text, start, end, hashed, seen[hashed])
 

@@ -13,7 +13,7 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import FilterCondition, MetadataFilters
 
 from app.domain.chunk import ChunkUnit
-from app.storage.chunker import Chunker
+from app.storage.nodes import Chunker
 from app.storage.postgres.database import Database
 from app.text.chunking import Chunking
 from tests.support.stores import EMBEDDING, TEXTS, Store, Stores, ask, nodes, texts_of, where

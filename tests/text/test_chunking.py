@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from llama_index.core.schema import Document as LlamaDocument
-from llama_index.core.schema import MetadataMode
 
 from app.documents.pages import Page, markdown_headings
-from app.domain.chunk import Chunk, ChunkUnit, text_hash
-from app.storage.chunker import Chunker, node_of
-from app.storage.chunks import StoredChunk
-from app.storage.nodes import chunk_of
+from app.domain.chunk import Chunk, ChunkUnit
 from app.text.chunking import Chunking, cut
 from app.text.tokenizer import load_tokenizer
 
@@ -65,9 +60,7 @@ def test_offsets_find_the_text_in_its_page() -> None:
 def test_metadata_locates_a_chunk() -> None:
     """It names document, page and heading path."""
     (chunk,) = split(markdown("Text.", number=7))
-    node = node_of(chunk)
-    assert node.metadata == {"document": "folder/name.md", "format": "md", "page": 7, "heading": None}
-    assert node.ref_doc_id == "folder/name.md"
+    assert (chunk.document, chunk.page, chunk.heading) == ("folder/name.md", 7, None)
 
 
 def test_the_heading_path_continues_on_the_next_page() -> None:
@@ -87,18 +80,8 @@ def test_the_heading_path_is_embedded_with_the_text() -> None:
     assert chunks[2].embed_text == "Handbook > Leave > Parental\nSixteen weeks."
 
 
-def test_a_chunk_and_its_node_are_stored_alike() -> None:
-    """Both ways into a store embed, find and show the same."""
-    for chunk in split(markdown(HANDBOOK)):
-        node = node_of(chunk)
-        assert node.get_content(MetadataMode.EMBED).strip() == chunk.embed_text
-        stored = StoredChunk.of(chunk)
-        assert stored._replace(text_hash="") == chunk_of(node)._replace(text_hash="")
-        assert stored.text_hash == text_hash(chunk.embed_text)
-
-
-def test_a_heading_without_text_is_a_chunk() -> None:
-    """A slide with only a title can be found."""
+def test_a_heading_with_nothing_below_is_text() -> None:
+    """A slide with nothing but a title can be found."""
     chunks = split(markdown("# Deck\n\n## Thank you\n\n## Questions\n"))
     assert [(chunk.heading, chunk.text) for chunk in chunks] == [
         ("Deck", "## Thank you"),
@@ -171,10 +154,3 @@ def test_ids_are_stable_and_distinct() -> None:
     assert ids == [chunk.id for chunk in split(page)]
     moved = markdown("# New first\n\nText.\n\n" + page.text)
     assert ids == [chunk.id for chunk in split(moved)][1:]
-
-
-def test_the_chunker_is_a_llamaindex_transformation() -> None:
-    """An index that is extended by LlamaIndex's own means gets the same chunks."""
-    chunker = Chunker(chunking=Chunking(1000, 0, ChunkUnit.CHARACTERS))
-    nodes = chunker([LlamaDocument(text=HANDBOOK, id_="folder/name.md")])
-    assert [node.get_content() for node in nodes] == [chunk.text for chunk in split(markdown(HANDBOOK))]
