@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from llama_index.core import VectorStoreIndex
 
-from app.domain.errors import FingerprintMismatch
-from app.domain.fingerprint import Fingerprint
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.openai import OpenAIEmbedding
 from app.embeddings.query_cache import QueryEmbedder
 from app.query.engine import RagQueryEngine, Retrieval
 from app.query.synthesis.contract import Synthesizer
+from app.storage.contract import Recipe
 from app.storage.manifest import Manifest
 from app.storage.nodes import Chunker
 from app.storage.vector_store import ChunkStore
@@ -23,27 +22,16 @@ from app.text.chunking import Chunking
 class EngineMaker:
     """
     Attributes:
-        fingerprint: provider and model that an index must have been built with.
+        recipe: of the settings; its vectors must be those of an index that is opened.
     """
 
     embedding: LocalEmbedding | OpenAIEmbedding
     embedder: QueryEmbedder
-    fingerprint: tuple[str, str]
+    recipe: Recipe
     synthesizer: Synthesizer
     chunking: Chunking
     retrieval: Retrieval
     timeout_s: float
-
-    def check_fingerprint(self, fingerprint: Fingerprint) -> None:
-        """
-        Raises:
-            FingerprintMismatch: the index was built with another model than the settings name.
-        """
-        if (fingerprint.provider, fingerprint.model) != self.fingerprint:
-            raise FingerprintMismatch(
-                f"the index was built with {fingerprint.provider}/{fingerprint.model}, but the settings name "
-                f"{'/'.join(self.fingerprint)}: run make reindex, or set them back"
-            )
 
     def make(self, manifest: Manifest, store: ChunkStore) -> RagQueryEngine:
         index = VectorStoreIndex.from_vector_store(

@@ -18,7 +18,7 @@ def make_generation_loader(
     settings: Settings, maker: EngineMaker, observer: PoolObserver | None = None
 ) -> GenerationLoader:
     def open_index(generation: Generation, chunks: ChunkTable, servers: Replicas) -> ServedIndex:
-        maker.check_fingerprint(generation.manifest.embedding)
+        maker.recipe.check_vectors_of(generation.manifest)
         store = PostgresVectorStore(chunks, servers, dense_weight=maker.retrieval.dense_weight)
         return ServedIndex(generation, maker.make(generation.manifest, store), close=lambda: None)
 

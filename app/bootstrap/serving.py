@@ -9,7 +9,7 @@ import qdrant_edge as qdrant
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from app.bootstrap.engines import EngineMaker
-from app.bootstrap.indexing import embedding_provider, make_chunking, make_indexer, make_snapshots
+from app.bootstrap.indexing import make_chunking, make_indexer, make_recipe, make_snapshots
 from app.bootstrap.models import make_embedding_model
 from app.config.choices import DegradedAnswers
 from app.config.settings import Settings
@@ -103,7 +103,7 @@ def make_index_opener(
     maker = make_engine_maker(settings, provider)
 
     def open_index(snapshot: Snapshot) -> ServedIndex:
-        maker.check_fingerprint(snapshot.manifest.embedding)
+        maker.recipe.check_vectors_of(snapshot.manifest)
         with ExitStack() as stack:
             path = stack.enter_context(scratch.loadable(snapshot))
             with snapshot.times_kept():
@@ -121,7 +121,7 @@ def make_engine_maker(settings: Settings, provider: ProviderClient) -> EngineMak
     return EngineMaker(
         embedding=embedding,
         embedder=QueryEmbedder(embedding, remembered=remembered),
-        fingerprint=(embedding_provider(settings), embedding.model_name),
+        recipe=make_recipe(settings),
         synthesizer=make_synthesizer(settings, embedding, provider),
         chunking=make_chunking(settings),
         retrieval=Retrieval(

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event
 
 from app.documents.reader_pool import ReaderPool
-from app.domain.errors import FingerprintMismatch, NoDocuments, TooManyDocumentsLost
+from app.domain.errors import NoDocuments, TooManyDocumentsLost
 from app.domain.fingerprint import Fingerprint
 from app.indexing.changes import Changes
 from app.indexing.prepare import Prepared
@@ -127,14 +127,7 @@ class Indexer:
             FingerprintMismatch: the settings name another embedding model than its own.
             IndexingError: it does not work.
         """
-        return self._storage.roll_back(snapshot_id, self._check_fingerprint)
-
-    def _check_fingerprint(self, manifest: Manifest) -> None:
-        if not self._recipe.makes_vectors_of(manifest.embedding):
-            raise FingerprintMismatch(
-                f"{manifest.id} was built with {manifest.embedding}, but the settings name "
-                f"{self._recipe.provider}/{self._recipe.model}: set them back first"
-            )
+        return self._storage.roll_back(snapshot_id, self._recipe.check_vectors_of)
 
     @contextmanager
     def _cache(self, *, read_only: bool = False) -> Iterator[VectorCache | None]:

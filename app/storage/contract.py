@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Protocol
 
 from app.domain.document import Document
-from app.domain.fingerprint import Fingerprint
+from app.domain.errors import FingerprintMismatch
 from app.domain.vectors import Vector
 from app.storage.chunks import Entry
 from app.storage.manifest import IndexSummary, Manifest
@@ -18,7 +18,12 @@ from app.text.chunking import Chunking
 
 @dataclass(frozen=True)
 class Recipe:
-    """What, besides the documents, decides how an index comes out."""
+    """All that decides how an index comes out, besides the documents.
+
+    Attributes:
+        reader: see `Manifest`.
+        provider, model: of the embeddings.
+    """
 
     reader: str
     chunking: Chunking
@@ -27,18 +32,33 @@ class Recipe:
 
     @classmethod
     def of(cls, manifest: Manifest) -> Recipe:
-        """The one that an index was made by."""
+        """Return the recipe that an index was made by."""
         embedding = manifest.embedding
         return cls(manifest.reader, manifest.chunking, embedding.provider, embedding.model)
 
-    def makes_vectors_of(self, embedding: Fingerprint) -> bool:
+    def makes_vectors_of(self, manifest: Manifest) -> bool:
+        """Return whether the vectors of an index can be compared with those that this recipe makes."""
+        embedding = manifest.embedding
         return (embedding.provider, embedding.model) == (self.provider, self.model)
 
     def makes_chunks_of(self, manifest: Manifest) -> bool:
-        return (manifest.reader, manifest.chunking) == (
+        """Return whether the chunks of an index are those that this recipe makes, with their vectors."""
+        return self.makes_vectors_of(manifest) and (manifest.reader, manifest.chunking) == (
             self.reader,
             self.chunking,
-        ) and self.makes_vectors_of(manifest.embedding)
+        )
+
+    def check_vectors_of(self, manifest: Manifest) -> None:
+        """Refuse an index that cannot be asked with this recipe's vectors.
+
+        Raises:
+            FingerprintMismatch: names both models, and says what to do.
+        """
+        if not self.makes_vectors_of(manifest):
+            raise FingerprintMismatch(
+                f"the index {manifest.id} was built with {manifest.embedding}, but the settings name "
+                f"{self.provider}/{self.model}: set them back, or run make reindex"
+            )
 
 
 class Chunks(Protocol):

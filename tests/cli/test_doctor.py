@@ -150,7 +150,7 @@ def test_an_index_of_another_model(openai_settings: MakeSettings, settings: Make
     found = examine(openai_settings())["index"]
     assert found.state is State.FAIL
     assert "openai/text-embedding-3-small" in found.text
-    assert "make reindex" in found.advice
+    assert "make reindex" in found.text
 
 
 def test_a_damaged_index(served: Settings) -> None:

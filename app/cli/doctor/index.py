@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from app.bootstrap.indexing import make_recipe, make_snapshots
 from app.cli.doctor.finding import Finding, fail, ok, warn
 from app.config.settings import Settings
-from app.domain.errors import IndexingError, SnapshotDamaged
+from app.domain.errors import FingerprintMismatch, IndexingError, SnapshotDamaged
 from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.manifest import Manifest
 
@@ -39,13 +39,11 @@ def check_index_on_disk(settings: Settings, tell_bytes: Callable[[int], None]) -
 def describe(settings: Settings, manifest: Manifest) -> Iterator[Finding]:
     """An index that is whole."""
     recipe = make_recipe(settings)
-    if not recipe.makes_vectors_of(manifest.embedding):
-        yield fail(
-            "index",
-            f"{manifest.id} was built with {manifest.embedding}, and the settings name "
-            f"{recipe.provider}/{recipe.model}",
-            f"{_REINDEX}, or set them back",
-        )
+    try:
+        recipe.check_vectors_of(manifest)
+    except FingerprintMismatch as mismatch:
+        # Its text says what to do.
+        yield fail("index", str(mismatch))
         return
     text = f"{manifest.id} is whole: {manifest.documents:,} documents, {manifest.chunks:,} chunks, "
     yield ok("index", f"{text}{manifest.embedding}, built {_age(manifest.built_at)} ago")

@@ -51,7 +51,7 @@ class DiskStorage:
         manifest = snapshot.manifest
         recipe = recipe or Recipe.of(manifest)
         is_current = manifest.id == self._current_id()
-        if full or not recipe.makes_vectors_of(manifest.embedding):
+        if full or not recipe.makes_vectors_of(manifest):
             yield PreviousIndex(manifest, list(snapshot.documents()), is_current=is_current)
             return
         with ExitStack() as stack:

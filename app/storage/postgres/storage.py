@@ -191,7 +191,7 @@ def _previous(generations: Generations, recipe: Recipe | None, *, full: bool) ->
         return PreviousIndex()
     manifest = generation.manifest
     recipe = recipe or Recipe.of(manifest)
-    if full or not recipe.makes_vectors_of(manifest.embedding):
+    if full or not recipe.makes_vectors_of(manifest):
         return PreviousIndex(manifest, list(generation.documents()), is_current=True)
     return PreviousIndex(
         manifest,
