@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -18,12 +18,12 @@ from fastapi import FastAPI, Response
 
 from app.config.choices import EmbeddingProvider, LLMProvider
 from app.config.settings import Settings
-from app.domain.answer import Citation
-from app.domain.query import QueryRequest
+from app.domain.answer import Passage
+from app.domain.query import NO_CONVERSATION, Query
 from app.http.routes.dependencies import EngineDep
+from app.http.schemas import QueryRequest
 from app.main import create_app
 from app.query.engine import RagQueryEngine
-from app.query.synthesis.contract import NO_CONVERSATION
 from benchmarks.corpus import service_index
 from benchmarks.questions import all_questions
 from benchmarks.report import Report
@@ -62,7 +62,7 @@ async def _measure(report: Report, level: str, settings: Settings) -> None:
         assert state is not None
         engine = state["manager"].current.engine
         found = [await _passages(engine, question) for question in islice(new_questions, _QUESTIONS)]
-        steps: dict[str, Callable[[str, list[Citation]], Awaitable[object]]] = {
+        steps: dict[str, Callable[[str, Sequence[Passage]], Awaitable[object]]] = {
             "a request that does nothing": lambda question, _: _post(app, state, "/nothing", question),
             "embedding the question": lambda question, _: engine._embedder.embed(
                 question, engine._fingerprint
@@ -76,7 +76,7 @@ async def _measure(report: Report, level: str, settings: Settings) -> None:
             ),
             "a whole query": lambda question, _: _post(app, state, "/query", question),
         }
-        asked: list[tuple[str, list[Citation]]] = []
+        asked: list[tuple[str, Sequence[Passage]]] = []
         for name, step in steps.items():
             if "known" not in name:
                 asked = list(zip(islice(new_questions, _QUESTIONS), found, strict=True))
@@ -84,7 +84,7 @@ async def _measure(report: Report, level: str, settings: Settings) -> None:
 
 
 async def _cost_ms(
-    step: Callable[[str, list[Citation]], Awaitable[object]], asked: list[tuple[str, list[Citation]]]
+    step: Callable[[str, Sequence[Passage]], Awaitable[object]], asked: list[tuple[str, Sequence[Passage]]]
 ) -> float:
     """Measure the processor time of one step, with as many concurrent users as in `online`."""
     waiting = iter(asked)
@@ -98,8 +98,8 @@ async def _cost_ms(
     return (time.process_time() - started) * 1000 / len(asked)
 
 
-async def _passages(engine: RagQueryEngine, question: str) -> list[Citation]:
-    return (await engine.search(QueryRequest(query=question))).citations
+async def _passages(engine: RagQueryEngine, question: str) -> Sequence[Passage]:
+    return (await engine.search(Query(question))).passages
 
 
 async def _post(app: FastAPI, state: Mapping[str, Any], path: str, question: str) -> None:

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from app.bootstrap.models import make_provider
 from app.bootstrap.serving import make_index_manager
 from app.config.settings import Settings, load_settings
-from app.domain.query import QueryRequest
+from app.domain.query import Query
 from app.embeddings.local import LocalEmbedding
 from benchmarks.naive import NaiveIndex
 from benchmarks.service import keyless_environment
@@ -71,13 +71,13 @@ async def _probe_service(settings: Settings, questions: list[str]) -> Probe:
     started = time.perf_counter()
     await manager.start()
     engine = manager.current.engine
-    answered = (await engine.answer(QueryRequest(query=questions[0]))).response
+    answer = await engine.answer(Query(questions[0]))
     first = _since(started)
-    assert answered.citations, "the first question must be answered, not declined"
+    assert answer.passages, "the first question must be answered, not declined"
     times = []
     for question in questions[1:]:
         started = time.perf_counter()
-        await engine.search(QueryRequest(query=question))
+        await engine.search(Query(question))
         times.append(_since(started))
     return Probe(first, median(times), before, _memory())
 

@@ -1,16 +1,23 @@
-"""An answer and what it cites."""
+"""An answer, and the passages that it rests on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
-from pydantic import BaseModel, Field
 
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A chunk that was retrieved for a question.
 
-class Citation(BaseModel):
-    """A passage that was found; `[marker]` in the answer refers to it."""
+    Attributes:
+        marker: from 1; `[marker]` in an answer refers to this passage.
+        page: None where the format has none; the same goes for `heading`.
+        score: the relevance, between 0 and 1, rounded to four digits.
+    """
 
-    marker: int = Field(ge=1)
+    marker: int
     document: str
     page: int | None
     heading: str | None
@@ -24,40 +31,62 @@ class AnswerStatus(StrEnum):
     NO_CONTEXT = "no_context"
 
 
-class Usage(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a language model counted."""
+
     prompt_tokens: int
     completion_tokens: int
 
 
-class RetrievalTimings(BaseModel):
-    """Milliseconds."""
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds by stage; 0 for a stage that was not needed."""
 
-    embed: float
-    retrieve: float
-    total: float
-
-
-class Timings(BaseModel):
-    """Milliseconds."""
-
-    embed: float
-    retrieve: float
-    generate: float
-    total: float
+    embed: float = 0.0
+    retrieve: float = 0.0
+    generate: float = 0.0
+    total: float = 0.0
 
 
-class RetrieveResponse(BaseModel):
-    citations: list[Citation]
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The passages that were found for a question, the best first.
+
+    Attributes:
+        index: the id of the index that was searched.
+    """
+
+    passages: Sequence[Passage]
     index: str
-    timings_ms: RetrievalTimings
+    timings: Timings
 
 
-class QueryResponse(BaseModel):
-    answer: str
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer.
+
+    Attributes:
+        passages: those that the synthesizer was given, in the order of their markers.
+        model: the name of the model that wrote the text.
+        index: the id of the index that was searched.
+        usage: None where no language model was asked.
+    """
+
+    text: str
     status: AnswerStatus
-    sources: list[str]
-    citations: list[Citation]
+    passages: Sequence[Passage]
     model: str
     index: str
     usage: Usage | None
-    timings_ms: Timings
+    timings: Timings
+    finish_reason: str
+
+    @property
+    def sources(self) -> list[str]:
+        return sources_of(self.passages)
+
+
+def sources_of(passages: Sequence[Passage]) -> list[str]:
+    """Return the names of the passages' documents, each once, the best first."""
+    return list(dict.fromkeys(passage.document for passage in passages))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from typing import Any
 
 from starlette.types import Scope
@@ -50,7 +51,7 @@ class AccessLog:
         if context.first_token_ms is not None:
             fields["first_token_ms"] = context.first_token_ms
         if context.usage is not None:
-            fields |= context.usage.model_dump()
+            fields |= asdict(context.usage)
         if self._log_questions and context.question is not None:
             fields["question"] = context.question[:_MAX_QUESTION_CHARS]
         if context.client is not None:

@@ -19,8 +19,9 @@ from pydantic import (
     field_validator,
 )
 
-from app.domain.answer import Citation, Usage
-from app.domain.query import MAX_QUERY_CHARS, MAX_TOP_K, WHOLE, Filters, StrictModel, as_list
+from app.domain.answer import Usage
+from app.domain.query import Conversation, Query, Turn
+from app.http.schemas import MAX_QUERY_CHARS, MAX_TOP_K, WHOLE, Citation, Filters, StrictModel, as_list
 
 MODEL_ID = "rag-service"
 
@@ -175,8 +176,23 @@ class ChatRequest(StrictModel):
             )
         return messages
 
-    @property
-    def options(self) -> dict[str, Any]:
+    def to_domain(self) -> Query:
+        """Return the last user message as the question, and the rest of the chat as its conversation."""
+        last = max(place for place, message in enumerate(self.messages) if message.role == "user")
+        instructions = [message.text for message in self.messages if message.role in {"system", "developer"}]
+        history = tuple(
+            Turn(message.role, message.text)
+            for message in self.messages[:last]
+            if message.role in {"user", "assistant"} and message.text
+        )
+        return Query(
+            text=self.messages[last].text.strip(),
+            top_k=self.top_k,
+            filters=self.filters.to_domain() if self.filters else (),
+            conversation=Conversation(history, "\n".join(instructions).strip(), self._options()),
+        )
+
+    def _options(self) -> dict[str, Any]:
         given = self.model_dump(include=set(_OPTIONS), exclude_none=True)
         return {name: given[name] for name in _OPTIONS if name in given}
 

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from app.domain.answer import AnswerStatus, RetrievalTimings, Timings, Usage
+from app.domain.answer import AnswerStatus, Timings, Usage
 from app.observability.request_context import RequestContext, SpanAttributes
-
-_NO_TIME = {"embed": 0.0, "retrieve": 0.0, "generate": 0.0}
 
 
 class StageTimer:
@@ -45,10 +43,7 @@ class StageTimer:
             self._context.first_token_ms = _milliseconds(self._started)
 
     def timings(self) -> Timings:
-        return Timings(**_NO_TIME | self._context.stages, total=_milliseconds(self._started))
-
-    def retrieval_timings(self) -> RetrievalTimings:
-        return RetrievalTimings(**self._context.stages, total=_milliseconds(self._started))
+        return Timings(**self._context.stages, total=_milliseconds(self._started))
 
 
 def _milliseconds(started: float) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from llama_index.core import VectorStoreIndex
@@ -20,19 +20,17 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
-from app.domain.answer import AnswerStatus, Citation, QueryResponse, RetrieveResponse, Usage
+from app.domain.answer import Answer, AnswerStatus, Passage, SearchResult, Usage
 from app.domain.deadline import start_deadline
 from app.domain.errors import ModelTimeout, ModelUnavailable
 from app.domain.fingerprint import Fingerprint
-from app.domain.query import Filters, QueryRequest
+from app.domain.query import Filter, Query
 from app.embeddings.query_cache import QueryEmbedder
 from app.observability.request_context import SpanAttributes, current_context
 from app.observability.stage_timer import StageTimer
 from app.query.events import Answered, Found, Part
 from app.query.synthesis.contract import (
     NO_CONTEXT_ANSWER,
-    NO_CONVERSATION,
-    Conversation,
     Standalone,
     Synthesis,
     Synthesizer,
@@ -84,34 +82,34 @@ class RagQueryEngine(BaseQueryEngine):
         self._retrieval = retrieval
         self._timeout_s = timeout_s
 
-    async def answer(self, request: QueryRequest, conversation: Conversation = NO_CONVERSATION) -> Answered:
+    async def answer(self, query: Query) -> Answer:
         """Answer a question, or say that nothing was found."""
-        timer = self._begin(request)
-        question = await self._standalone(request.query, conversation, timer)
-        found = await self._find_relevant(request, question.text, timer)
+        timer = self._begin(query)
+        question = await self._standalone(query, timer)
+        found = await self._find_relevant(query, question.text, timer)
         synthesis = self._nothing_found()
-        if found.citations:
+        if found.passages:
             with self._generating(timer) as attributes:
-                synthesis = await self._synthesizer.synthesize(question.text, found.citations, conversation)
+                synthesis = await self._synthesizer.synthesize(
+                    question.text, found.passages, query.conversation
+                )
                 attributes.update(_span_attributes(synthesis))
-        return self._answered(found, synthesis, question, timer)
+        return self._answer(found, synthesis, question, timer)
 
-    async def stream(
-        self, request: QueryRequest, conversation: Conversation = NO_CONVERSATION
-    ) -> AsyncGenerator[Part]:
+    async def stream(self, query: Query) -> AsyncGenerator[Part]:
         """As `answer`: first what was found, then pieces of the text as they are made, then the whole.
 
         Closing it early ends what is being done for it, at the provider too.
         """
-        timer = self._begin(request)
-        question = await self._standalone(request.query, conversation, timer)
-        found = await self._find_relevant(request, question.text, timer)
+        timer = self._begin(query)
+        question = await self._standalone(query, timer)
+        found = await self._find_relevant(query, question.text, timer)
         yield found
         synthesis = self._nothing_found()
-        if not found.citations:
+        if not found.passages:
             yield synthesis.text
         else:
-            parts = self._synthesizer.stream(question.text, found.citations, conversation)
+            parts = self._synthesizer.stream(question.text, found.passages, query.conversation)
             with self._generating(timer) as attributes:
                 async with aclosing(parts):
                     async for part in parts:
@@ -121,25 +119,23 @@ class RagQueryEngine(BaseQueryEngine):
                         else:
                             timer.first_token()
                             yield part
-        yield self._answered(found, synthesis, question, timer)
+        yield Answered(self._answer(found, synthesis, question, timer))
 
-    async def search(self, request: QueryRequest) -> RetrieveResponse:
+    async def search(self, query: Query) -> SearchResult:
         """The passages for a question, however low they score."""
-        timer = self._begin(request)
-        passages = await self._find(request, request.query, timer)
-        return RetrieveResponse(
-            citations=passages, index=self._snapshot_id, timings_ms=timer.retrieval_timings()
-        )
+        timer = self._begin(query)
+        passages = await self._find(query, query.text, timer)
+        return SearchResult(passages, self._snapshot_id, timer.timings())
 
     def self_test(self) -> None:
         """Ask the store something; raises what it raises if the index cannot be searched."""
         probe = [1.0] * self._fingerprint.dimensions
-        self._store.find(self._store_query("test", probe, 1, None))
+        self._store.find(self._store_query("test", probe, 1, ()))
 
-    def _begin(self, request: QueryRequest) -> StageTimer:
+    def _begin(self, query: Query) -> StageTimer:
         start_deadline(self._timeout_s)
         context = current_context()
-        context.index, context.question = self._snapshot_id, request.query
+        context.index, context.question = self._snapshot_id, query.text
         return StageTimer(context)
 
     @contextmanager
@@ -152,32 +148,30 @@ class RagQueryEngine(BaseQueryEngine):
             detail = f"{error.detail}; retrieval works: POST /retrieve gives the passages"
             raise type(error)(detail) from error.__cause__
 
-    async def _standalone(self, question: str, conversation: Conversation, timer: StageTimer) -> Standalone:
-        if not conversation.history:
-            return Standalone(question)
+    async def _standalone(self, query: Query, timer: StageTimer) -> Standalone:
+        if not query.conversation.history:
+            return Standalone(query.text)
         with self._generating(timer) as attributes:
-            standalone = await self._synthesizer.standalone(question, conversation)
+            standalone = await self._synthesizer.standalone(query.text, query.conversation)
             attributes.update(_span_attributes(standalone))
             return standalone
 
-    async def _find_relevant(self, request: QueryRequest, question: str, timer: StageTimer) -> Found:
-        passages = await self._find(request, question, timer)
+    async def _find_relevant(self, query: Query, question: str, timer: StageTimer) -> Found:
+        passages = await self._find(query, question, timer)
         if not passages or passages[0].score < self._retrieval.min_score:
             passages = []
-        sources = list(dict.fromkeys(passage.document for passage in passages))
-        return Found(passages, sources, self._snapshot_id)
+        return Found(passages, self._snapshot_id)
 
-    async def _find(self, request: QueryRequest, question: str, timer: StageTimer) -> list[Citation]:
+    async def _find(self, query: Query, question: str, timer: StageTimer) -> list[Passage]:
         with timer.stage("embed", model=self._fingerprint.model, dimensions=self._fingerprint.dimensions):
             vector = await self._embedder.embed(question, self._fingerprint)
-        top_k = request.top_k or self._retrieval.top_k
+        top_k = query.top_k or self._retrieval.top_k
         with timer.stage("retrieve", index=self._snapshot_id, top_k=top_k):
-            query = self._store_query(question, vector, top_k, request.filters)
-            hits = await self._store.afind(query)
-            return [_citation(marker, hit) for marker, hit in enumerate(hits, start=1)]
+            hits = await self._store.afind(self._store_query(question, vector, top_k, query.filters))
+            return [_passage(marker, hit) for marker, hit in enumerate(hits, start=1)]
 
     def _store_query(
-        self, text: str, vector: list[float], top_k: int, filters: Filters | None
+        self, text: str, vector: list[float], top_k: int, filters: Sequence[Filter]
     ) -> VectorStoreQuery:
         return VectorStoreQuery(
             query_str=text,
@@ -191,35 +185,29 @@ class RagQueryEngine(BaseQueryEngine):
     def _nothing_found(self) -> Synthesis:
         return Synthesis(NO_CONTEXT_ANSWER, self._synthesizer.model)
 
-    def _answered(
-        self, found: Found, synthesis: Synthesis, question: Standalone, timer: StageTimer
-    ) -> Answered:
-        status = AnswerStatus.ANSWERED if found.citations else AnswerStatus.NO_CONTEXT
+    def _answer(self, found: Found, synthesis: Synthesis, question: Standalone, timer: StageTimer) -> Answer:
+        status = AnswerStatus.ANSWERED if found.passages else AnswerStatus.NO_CONTEXT
         usage = _sum(question.usage, synthesis.usage)
         timer.answered(status, usage)
-        response = QueryResponse(
-            answer=synthesis.text,
+        return Answer(
+            text=synthesis.text,
             status=status,
-            sources=found.sources,
-            citations=found.citations,
+            passages=found.passages,
             model=synthesis.model,
             index=self._snapshot_id,
             usage=usage,
-            timings_ms=timer.timings(),
+            timings=timer.timings(),
+            finish_reason=synthesis.finish_reason,
         )
-        return Answered(response, synthesis.finish_reason)
 
     async def _aquery(self, query_bundle: QueryBundle) -> Response:
         """LlamaIndex's way in: the same answer, as its `Response`."""
-        request = QueryRequest(query=query_bundle.query_str)
-        answered = (await self.answer(request)).response
+        answer = await self.answer(Query(query_bundle.query_str))
         nodes = [
-            NodeWithScore(node=(await self._store.aget_nodes([citation.chunk_id]))[0], score=citation.score)
-            for citation in answered.citations
+            NodeWithScore(node=(await self._store.aget_nodes([passage.chunk_id]))[0], score=passage.score)
+            for passage in answer.passages
         ]
-        return Response(
-            response=answered.answer, source_nodes=nodes, metadata=answered.model_dump(mode="json")
-        )
+        return Response(response=answer.text, source_nodes=nodes, metadata=_metadata(answer))
 
     def _query(self, query_bundle: QueryBundle) -> Response:
         response: Response = asyncio_run(self._aquery(query_bundle))
@@ -230,7 +218,7 @@ class RagQueryEngine(BaseQueryEngine):
 
 
 def _span_attributes(made: Synthesis | Standalone) -> SpanAttributes:
-    attributes = made.usage.model_dump() if made.usage else {}
+    attributes = asdict(made.usage) if made.usage else {}
     if isinstance(made, Synthesis):
         attributes |= {"made_by": made.model, "finish_reasons": [made.finish_reason]}
     return attributes
@@ -246,9 +234,9 @@ def _sum(*usages: Usage | None) -> Usage | None:
     )
 
 
-def _citation(marker: int, hit: Hit) -> Citation:
+def _passage(marker: int, hit: Hit) -> Passage:
     chunk, metadata = hit.chunk, hit.chunk.metadata
-    return Citation(
+    return Passage(
         marker=marker,
         document=metadata["document"],
         page=metadata["page"],
@@ -259,13 +247,24 @@ def _citation(marker: int, hit: Hit) -> Citation:
     )
 
 
-def _metadata_filters(filters: Filters | None) -> MetadataFilters | None:
-    if filters is None:
+def _metadata_filters(filters: Sequence[Filter]) -> MetadataFilters | None:
+    if not filters:
         return None
-    wanted = filters.model_dump(exclude_none=True)
     return MetadataFilters(
         filters=[
-            MetadataFilter(key=key, value=values, operator=FilterOperator.IN)
-            for key, values in wanted.items()
+            MetadataFilter(key=one.field, value=one.values, operator=FilterOperator.IN) for one in filters
         ]
     )
+
+
+def _metadata(answer: Answer) -> dict[str, Any]:
+    return {
+        "answer": answer.text,
+        "status": answer.status.value,
+        "sources": answer.sources,
+        "citations": [asdict(passage) for passage in answer.passages],
+        "model": answer.model,
+        "index": answer.index,
+        "usage": answer.usage and asdict(answer.usage),
+        "timings_ms": asdict(answer.timings),
+    }

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.domain.answer import Citation, QueryResponse
+from app.domain.answer import Answer, Passage, sources_of
 
 
 @dataclass(frozen=True)
 class Found:
     """What was retrieved for an answer: nothing, if it is not relevant."""
 
-    citations: list[Citation]
-    sources: list[str]
+    passages: Sequence[Passage]
     index: str
+
+    @property
+    def sources(self) -> list[str]:
+        return sources_of(self.passages)
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A whole answer.
+    """A whole answer."""
 
-    Attributes:
-        finish_reason: as OpenAI names it.
-    """
-
-    response: QueryResponse
-    finish_reason: str
+    answer: Answer
 
 
 # Of a streamed answer: what was found, then pieces of the text, then the whole.

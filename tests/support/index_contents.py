@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.bootstrap.models import make_provider
 from app.bootstrap.serving import make_index_manager
 from app.config.settings import Settings
-from app.domain.query import QueryRequest
+from app.domain.query import Query
 
 QUESTION = "How many weeks does parental leave last?"
 _ALL = 50
@@ -44,16 +44,16 @@ async def _read_index(settings: Settings) -> tuple[str, Contents]:
     health = manager.health()
     assert (health.index_ready, health.detail) == (True, None), health
     served = manager.current
-    answered = await served.engine.answer(QueryRequest(query=QUESTION))
-    found = await served.engine.search(QueryRequest(query=QUESTION, top_k=_ALL))
+    answer = await served.engine.answer(Query(QUESTION))
+    found = await served.engine.search(Query(QUESTION, top_k=_ALL))
     documents = list(served.stored.documents())
     manager.stop()
     served.close()
     await provider.close()
-    assert len(found.citations) == served.info.chunks < _ALL
+    assert len(found.passages) == served.info.chunks < _ALL
     contents = Contents(
         frozenset((each.name, each.sha256, each.status.value) for each in documents),
-        frozenset((each.chunk_id, each.document, each.heading, each.text) for each in found.citations),
-        answered.response.answer,
+        frozenset((each.chunk_id, each.document, each.heading, each.text) for each in found.passages),
+        answer.text,
     )
     return served.info.id, contents

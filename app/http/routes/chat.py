@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote
@@ -13,9 +13,8 @@ from urllib.parse import quote
 import orjson
 from fastapi import APIRouter, Response
 
-from app.domain.answer import Citation
+from app.domain.answer import Answer, Passage
 from app.domain.errors import ModelNotFound, RagError
-from app.domain.query import QueryRequest
 from app.http.openai_errors import openai_error_json
 from app.http.openai_schemas import (
     MODEL_ID,
@@ -30,10 +29,10 @@ from app.http.openai_schemas import (
     UrlCitation,
 )
 from app.http.routes.dependencies import EngineDep, openai_errors
+from app.http.schemas import citations_of
 from app.http.sse import DONE, EventStream, event
 from app.observability.logging import request_id
 from app.query.events import Answered, Found, Part
-from app.query.synthesis.contract import Conversation, Turn
 
 router = APIRouter(prefix="/v1", tags=["openai"], responses=openai_errors(401, 500))
 
@@ -65,11 +64,11 @@ async def model(model: str) -> ModelInfo:
 async def chat_completions(request: ChatRequest, engine: EngineDep) -> Response:
     """The last user message is the question; a model, where one is set, sees it with what came before."""
     _check_model(request.model)
-    question, conversation = _question(request), _conversation(request)
+    question = request.to_domain()
     if not request.stream:
-        answered = await engine.answer(question, conversation)
-        return Response(_completion(answered).model_dump_json(), media_type="application/json")
-    parts = engine.stream(question, conversation)
+        answer = await engine.answer(question)
+        return Response(_completion(answer).model_dump_json(), media_type="application/json")
+    parts = engine.stream(question)
     found = await anext(parts)
     return EventStream(_events(request, found, parts), _error_event)
 
@@ -79,63 +78,37 @@ def _check_model(name: str) -> None:
         raise ModelNotFound(f"the model {name!r} does not exist; this service has one: {MODEL_ID!r}")
 
 
-def _last_user_message(request: ChatRequest) -> int:
-    return max(place for place, message in enumerate(request.messages) if message.role == "user")
-
-
-def _question(request: ChatRequest) -> QueryRequest:
-    text = request.messages[_last_user_message(request)].text
-    return QueryRequest(query=text, top_k=request.top_k, filters=request.filters)
-
-
-def _conversation(request: ChatRequest) -> Conversation:
-    before = request.messages[: _last_user_message(request)]
-    instructions = [message.text for message in request.messages if message.role in {"system", "developer"}]
-    return Conversation(
-        history=tuple(
-            Turn(message.role, message.text)
-            for message in before
-            if message.role in {"user", "assistant"} and message.text
-        ),
-        instructions="\n".join(instructions).strip(),
-        options=request.options,
-    )
-
-
-def _completion(answered: Answered) -> ChatCompletion:
-    response = answered.response
-    message = ChatMessageOut(
-        content=response.answer, annotations=_annotations(response.answer, response.citations)
-    )
+def _completion(answer: Answer) -> ChatCompletion:
+    message = ChatMessageOut(content=answer.text, annotations=_annotations(answer.text, answer.passages))
     return ChatCompletion(
         id=_new_id(),
         created=int(time.time()),
         model=MODEL_ID,
-        choices=[ChatChoice(message=message, finish_reason=answered.finish_reason)],
-        usage=ChatUsage.of(response.usage),
-        system_fingerprint=response.model,
-        citations=response.citations,
+        choices=[ChatChoice(message=message, finish_reason=answer.finish_reason)],
+        usage=ChatUsage.of(answer.usage),
+        system_fingerprint=answer.model,
+        citations=citations_of(answer.passages),
     )
 
 
-def _annotations(answer: str, citations: list[Citation]) -> list[Annotation]:
-    passages = {citation.marker: citation for citation in citations}
+def _annotations(text: str, passages: Sequence[Passage]) -> list[Annotation]:
+    by_marker = {passage.marker: passage for passage in passages}
     return [
         Annotation(
             url_citation=UrlCitation(
                 start_index=match.start(),
                 end_index=match.end(),
-                title=passages[int(match[1])].document,
-                url=_url(passages[int(match[1])]),
+                title=by_marker[int(match[1])].document,
+                url=_url(by_marker[int(match[1])]),
             )
         )
-        for match in _MARKER.finditer(answer)
-        if int(match[1]) in passages
+        for match in _MARKER.finditer(text)
+        if int(match[1]) in by_marker
     ]
 
 
-def _url(citation: Citation) -> str:
-    return quote(citation.document) + ("" if citation.page is None else f"#page={citation.page}")
+def _url(passage: Passage) -> str:
+    return quote(passage.document) + ("" if passage.page is None else f"#page={passage.page}")
 
 
 def _new_id() -> str:
@@ -158,20 +131,19 @@ async def _events(request: ChatRequest, found: Part, parts: AsyncGenerator[Part]
 
     async with aclosing(parts):
         assert isinstance(found, Found)  # noqa: S101 - the engine's order
-        citations = [citation.model_dump() for citation in found.citations]
-        yield chunk({"role": "assistant", "content": ""}, citations=citations)
+        yield chunk({"role": "assistant", "content": ""}, citations=citations_of(found.passages))
         async for part in parts:
             if isinstance(part, str):
                 yield chunk({"content": part})
             elif isinstance(part, Answered):
-                annotations = _annotations(part.response.answer, found.citations)
+                annotations = _annotations(part.answer.text, found.passages)
                 yield chunk(
                     {"annotations": [each.model_dump() for each in annotations]},
-                    part.finish_reason,
-                    system_fingerprint=part.response.model,
+                    part.answer.finish_reason,
+                    system_fingerprint=part.answer.model,
                 )
                 if request.includes_usage:
-                    total = ChatUsage.of(part.response.usage).model_dump()
+                    total = ChatUsage.of(part.answer.usage).model_dump()
                     yield event(orjson.dumps({**head, "choices": [], "usage": total}))
         yield DONE
 

@@ -8,12 +8,18 @@ from contextlib import aclosing
 import orjson
 from fastapi import APIRouter, Response
 
-from app.domain.answer import QueryResponse, RetrieveResponse
 from app.domain.errors import RagError
-from app.domain.query import QueryRequest
 from app.http.problems import problem_json
 from app.http.routes.dependencies import EngineDep, problems
-from app.http.schemas import CitationsEvent
+from app.http.schemas import (
+    CitationsEvent,
+    QueryRequest,
+    QueryResponse,
+    RetrieveResponse,
+    citations_of,
+    encode_answer,
+    encode_search_result,
+)
 from app.http.sse import DONE, EventStream, event
 from app.query.events import Answered, Found, Part
 
@@ -38,15 +44,15 @@ _EVENT = {
 @router.post("/query", summary="Answer a question from the documents", response_model=QueryResponse)
 async def query(request: QueryRequest, engine: EngineDep) -> Response:
     """The answer cites its passages: `[1]` in it is the citation with marker 1."""
-    answered = await engine.answer(request)
-    return Response(answered.response.model_dump_json(), media_type="application/json")
+    answer = await engine.answer(request.to_domain())
+    return Response(encode_answer(answer), media_type="application/json")
 
 
 @router.post("/retrieve", summary="Find the passages for a question", response_model=RetrieveResponse)
 async def retrieve(request: QueryRequest, engine: EngineDep) -> Response:
     """The same passages that `/query` would use, without an answer. None is left out for a low score."""
-    found = await engine.search(request)
-    return Response(found.model_dump_json(), media_type="application/json")
+    result = await engine.search(request.to_domain())
+    return Response(encode_search_result(result), media_type="application/json")
 
 
 @router.post(
@@ -58,7 +64,7 @@ async def retrieve(request: QueryRequest, engine: EngineDep) -> Response:
 )
 async def stream(request: QueryRequest, engine: EngineDep) -> EventStream:
     """Server-sent events. What fails before the first is an ordinary error."""
-    parts = engine.stream(request)
+    parts = engine.stream(request.to_domain())
     found = await anext(parts)
     return EventStream(_events(found, parts), _error_event)
 
@@ -74,10 +80,12 @@ async def _events(found: Part, parts: AsyncGenerator[Part]) -> AsyncGenerator[by
 def _encoded(part: Part) -> bytes:
     match part:
         case Found():
-            data = CitationsEvent(citations=part.citations, sources=part.sources, index=part.index)
-            return event(data.model_dump_json().encode(), "citations")
+            data = CitationsEvent(
+                citations=citations_of(part.passages), sources=part.sources, index=part.index
+            )
+            return event(orjson.dumps(data), "citations")
         case Answered():
-            return event(part.response.model_dump_json().encode(), "answer")
+            return event(encode_answer(part.answer), "answer")
         case _:
             return event(orjson.dumps({"token": part}))
 

@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from app.domain.answer import Citation, Usage
+from app.domain.answer import Passage, Usage
+from app.domain.query import Conversation
 
 NO_CONTEXT_ANSWER = "I found nothing in the documents that answers this question."
-
-
-@dataclass(frozen=True)
-class Turn:
-    """Something that was said before the question."""
-
-    role: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """What a chat client sends around its question. A model uses it; a quotation has no use for it.
-
-    Attributes:
-        instructions: how to answer, in the client's words.
-        options: further parameters for the model, as its API names them.
-    """
-
-    history: tuple[Turn, ...] = ()
-    instructions: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-NO_CONVERSATION = Conversation()
 
 
 @dataclass(frozen=True)
@@ -72,13 +48,13 @@ class Synthesizer(Protocol):
         ...
 
     async def synthesize(
-        self, question: str, passages: Sequence[Citation], conversation: Conversation
+        self, question: str, passages: Sequence[Passage], conversation: Conversation
     ) -> Synthesis:
         """Answer from passages, of which there is at least one."""
         ...
 
     def stream(
-        self, question: str, passages: Sequence[Citation], conversation: Conversation
+        self, question: str, passages: Sequence[Passage], conversation: Conversation
     ) -> AsyncGenerator[str | Synthesis]:
         """As `synthesize`: pieces of its text as they are made, then the synthesis.
 

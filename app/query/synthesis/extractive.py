@@ -9,9 +9,10 @@ from collections.abc import AsyncGenerator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from app.domain.answer import Citation
+from app.domain.answer import Passage
+from app.domain.query import Conversation
 from app.embeddings.local import LocalEmbedding
-from app.query.synthesis.contract import Conversation, Standalone, Synthesis
+from app.query.synthesis.contract import Standalone, Synthesis
 from app.query.synthesis.sentence_analysis import SentenceAnalysis, SentenceAnalyzer
 from app.text.bm25 import TermCounter
 
@@ -56,20 +57,20 @@ class ExtractiveSynthesizer:
         return Standalone(question)
 
     async def synthesize(
-        self, question: str, passages: Sequence[Citation], conversation: Conversation
+        self, question: str, passages: Sequence[Passage], conversation: Conversation
     ) -> Synthesis:
         if len(question) + sum(len(passage.text) for passage in passages[:_PASSAGES]) <= _INLINE_CHARS:
             return Synthesis(self.quote(question, passages), self.model)
         return Synthesis(await asyncio.to_thread(self.quote, question, passages), self.model)
 
     async def stream(
-        self, question: str, passages: Sequence[Citation], conversation: Conversation
+        self, question: str, passages: Sequence[Passage], conversation: Conversation
     ) -> AsyncGenerator[str | Synthesis]:
         synthesis = await self.synthesize(question, passages, conversation)
         yield synthesis.text
         yield synthesis
 
-    def quote(self, question: str, passages: Sequence[Citation]) -> str:
+    def quote(self, question: str, passages: Sequence[Passage]) -> str:
         best = passages[:_PASSAGES]
         analyses = [self._analyzer.analyze(passage) for passage in best]
         found = SentenceAnalysis.joined(analyses).first(_MAX_SENTENCES)

@@ -6,9 +6,10 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from app.domain.answer import Citation
+from app.domain.answer import Passage
 from app.domain.errors import ModelTimeout, ModelUnavailable
-from app.query.synthesis.contract import Conversation, Standalone, Synthesis, Synthesizer
+from app.domain.query import Conversation
+from app.query.synthesis.contract import Standalone, Synthesis, Synthesizer
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class FallbackSynthesizer:
             return await self._fallback.standalone(question, conversation)
 
     async def synthesize(
-        self, question: str, passages: Sequence[Citation], conversation: Conversation
+        self, question: str, passages: Sequence[Passage], conversation: Conversation
     ) -> Synthesis:
         try:
             return await self._preferred.synthesize(question, passages, conversation)
@@ -42,7 +43,7 @@ class FallbackSynthesizer:
             return await self._fallback.synthesize(question, passages, conversation)
 
     async def stream(
-        self, question: str, passages: Sequence[Citation], conversation: Conversation
+        self, question: str, passages: Sequence[Passage], conversation: Conversation
     ) -> AsyncGenerator[str | Synthesis]:
         """Only before the first piece: nobody wants half of one answer and then another."""
         begun = False

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from app.domain.answer import Citation
+from app.domain.answer import Passage
 from app.domain.errors import ModelUnavailable
+from app.domain.query import Conversation
 from app.llms.openai import Completion, Messages, OpenAIChat
-from app.query.synthesis.contract import Conversation, Standalone, Synthesis
+from app.query.synthesis.contract import Standalone, Synthesis
 from app.query.synthesis.markers import MarkerFilter, resolve_markers
 
 _SYSTEM_PROMPT = """\
@@ -45,7 +46,7 @@ class LLMSynthesizer:
         return Standalone(completion.text.strip()[:_MAX_QUESTION_CHARS] or question, completion.usage)
 
     async def synthesize(
-        self, question: str, passages: Sequence[Citation], conversation: Conversation
+        self, question: str, passages: Sequence[Passage], conversation: Conversation
     ) -> Synthesis:
         completion = await self._llm.create(
             _prompt(question, passages, conversation), dict(conversation.options)
@@ -53,7 +54,7 @@ class LLMSynthesizer:
         return self._synthesis(resolve_markers(completion.text, passages), completion)
 
     async def stream(
-        self, question: str, passages: Sequence[Citation], conversation: Conversation
+        self, question: str, passages: Sequence[Passage], conversation: Conversation
     ) -> AsyncGenerator[str | Synthesis]:
         markers = MarkerFilter(passages)
         shown: list[str] = []
@@ -73,7 +74,7 @@ class LLMSynthesizer:
         return Synthesis(text, self.model, completion.usage, completion.finish_reason)
 
 
-def _prompt(question: str, passages: Sequence[Citation], conversation: Conversation) -> Messages:
+def _prompt(question: str, passages: Sequence[Passage], conversation: Conversation) -> Messages:
     listed = "\n\n".join(_passage(passage) for passage in passages)
     system = _SYSTEM_PROMPT
     if conversation.instructions:
@@ -85,7 +86,7 @@ def _messages(system: str, user: str) -> Messages:
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
-def _passage(passage: Citation) -> str:
+def _passage(passage: Passage) -> str:
     where = [passage.document]
     if passage.page is not None:
         where.append(f"page {passage.page}")

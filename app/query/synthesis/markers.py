@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from app.domain.answer import Citation
+from app.domain.answer import Passage
 
 # Every repetition is bounded: a model may send thousands of blanks or digits.
 _NUMBERS = r"\d{1,9}(?:\s{0,3},\s{0,3}\d{1,9}){0,50}"
@@ -20,7 +20,7 @@ class MarkerFilter:
     What might be the beginning of a marker is held back until it is clear.
     """
 
-    def __init__(self, passages: Iterable[Citation]) -> None:
+    def __init__(self, passages: Iterable[Passage]) -> None:
         self._known = {passage.marker for passage in passages}
         self._held = ""
 
@@ -48,7 +48,7 @@ class MarkerFilter:
         return space + "".join(f"[{number}]" for number in kept)
 
 
-def resolve_markers(answer: str, passages: Iterable[Citation]) -> str:
+def resolve_markers(answer: str, passages: Iterable[Passage]) -> str:
     """The whole answer with only such markers as name a passage."""
     markers = MarkerFilter(passages)
     return markers.feed(answer) + markers.end()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.domain.answer import Citation
+from app.domain.answer import Passage
 from app.domain.vectors import Vectors
 from app.embeddings.local import LocalEmbedding
 from app.query.synthesis.sentences import split_sentences
@@ -82,7 +82,7 @@ class SentenceAnalyzer:
         self._remembered: OrderedDict[_Key, SentenceAnalysis] = OrderedDict()
         self._lock = Lock()
 
-    def analyze(self, passage: Citation) -> SentenceAnalysis:
+    def analyze(self, passage: Passage) -> SentenceAnalysis:
         """The first `max_sentences` of a passage."""
         key = (passage.text, passage.heading, not passage.document.lower().endswith(_PLAIN_SUFFIXES))
         with self._lock:

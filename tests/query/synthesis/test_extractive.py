@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from app.domain.answer import Citation
+from app.domain.answer import Passage
 from app.embeddings.local import LocalEmbedding
 from app.query.synthesis.extractive import ExtractiveSynthesizer
 
 SYNTHESIZER = ExtractiveSynthesizer(LocalEmbedding())
 
 
-def passage(text: str, document: str = "a.md", marker: int = 1) -> Citation:
-    return Citation(
+def passage(text: str, document: str = "a.md", marker: int = 1) -> Passage:
+    return Passage(
         marker=marker, document=document, page=None, heading=None, text=text, score=0.5, chunk_id=str(marker)
     )
 
 
-def quote(question: str, *passages: Citation) -> str:
+def quote(question: str, *passages: Passage) -> str:
     return SYNTHESIZER.quote(question, passages)
 
 

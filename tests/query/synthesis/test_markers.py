@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.answer import Citation
+from app.domain.answer import Passage
 from app.query.synthesis.markers import MarkerFilter, resolve_markers
 
 PASSAGES = [
-    Citation(marker=marker, document="a", page=None, heading=None, text="t", score=1, chunk_id="1")
+    Passage(marker=marker, document="a", page=None, heading=None, text="t", score=1, chunk_id="1")
     for marker in (1, 2)
 ]
 

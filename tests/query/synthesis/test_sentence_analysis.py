@@ -10,7 +10,7 @@ import tracemalloc
 
 import numpy as np
 
-from app.domain.answer import Citation
+from app.domain.answer import Passage
 from app.embeddings.local import LocalEmbedding
 from app.query.synthesis.sentence_analysis import SentenceAnalysis, SentenceAnalyzer
 from app.text.bm25 import TermCounter
@@ -24,13 +24,13 @@ def analyzer(remembered_bytes: int = 1_000_000) -> SentenceAnalyzer:
     return SentenceAnalyzer(EMBEDDING, ENCODER, max_sentences=400, remembered_bytes=remembered_bytes)
 
 
-def passage(text: str, document: str = "a.md", heading: str | None = None) -> Citation:
-    return Citation(
+def passage(text: str, document: str = "a.md", heading: str | None = None) -> Passage:
+    return Passage(
         marker=1, document=document, page=None, heading=heading, text=text, score=0.5, chunk_id="same"
     )
 
 
-def long_passage(number: int) -> Citation:
+def long_passage(number: int) -> Passage:
     return passage(f"Number {number}. " + "Leave lasts for a number of weeks. " * 20)
 
 
