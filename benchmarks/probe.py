@@ -73,7 +73,7 @@ async def _probe_service(settings: Settings, questions: list[str]) -> Probe:
     engine = manager.current.engine
     answer = await engine.answer(Query(questions[0]))
     first = _since(started)
-    assert answer.passages, "the first question must be answered, not declined"
+    assert answer.retrieved.passages, "the first question must be answered, not declined"
     times = []
     for question in questions[1:]:
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""An answer, and the passages that it rests on."""
+"""An answer, the passages that it rests on, and the events of which a streamed one consists."""
 
 from __future__ import annotations
 
@@ -63,30 +63,62 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer.
+class Retrieved:
+    """The event before the first token: the passages for the answer; none if nothing relevant was found.
 
     Attributes:
-        passages: those that the synthesizer was given, in the order of their markers.
-        model: the name of the model that wrote the text.
+        passages: in the order of their markers.
         index: the id of the index that was searched.
-        usage: None where no language model was asked.
     """
 
-    text: str
-    status: AnswerStatus
     passages: Sequence[Passage]
-    model: str
     index: str
-    usage: Usage | None
-    timings: Timings
-    finish_reason: str
 
     @property
     def sources(self) -> list[str]:
-        return sources_of(self.passages)
+        """The names of the passages' documents, each once, the best first."""
+        return list(dict.fromkeys(passage.document for passage in self.passages))
 
 
-def sources_of(passages: Sequence[Passage]) -> list[str]:
-    """Return the names of the passages' documents, each once, the best first."""
-    return list(dict.fromkeys(passage.document for passage in passages))
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The event of a further piece of an answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The event that ends an answer.
+
+    Attributes:
+        text: all of the answer.
+        model: the name of the model that wrote it.
+        usage: None where no language model was asked.
+        finish_reason: by OpenAI's names: `stop`, or `length` for a text that was cut off.
+        timings: set by the engine, which alone knows all stages.
+    """
+
+    text: str
+    model: str
+    usage: Usage | None = None
+    finish_reason: str = "stop"
+    timings: Timings = Timings()
+
+
+# A streamed answer is one Retrieved, any number of Tokens and one Completed, in this order. Models and
+# synthesizers, which are given the passages, begin with the tokens.
+Event = Retrieved | Token | Completed
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer."""
+
+    retrieved: Retrieved
+    completed: Completed
+
+    @property
+    def status(self) -> AnswerStatus:
+        """`no_context` if there was nothing to answer from."""
+        return AnswerStatus.ANSWERED if self.retrieved.passages else AnswerStatus.NO_CONTEXT

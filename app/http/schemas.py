@@ -25,7 +25,7 @@ from pydantic import (
 # Pydantic takes no TypedDict of Python's own before Python 3.12.
 from typing_extensions import TypedDict
 
-from app.domain.answer import Answer, AnswerStatus, Passage, SearchResult
+from app.domain.answer import Answer, AnswerStatus, Passage, Retrieved, SearchResult, Token
 from app.domain.document import Document, DocumentStatus
 from app.domain.index import Health, HealthStatus
 from app.domain.query import Filter, Query
@@ -205,6 +205,12 @@ class CitationsEvent(TypedDict):
     index: str
 
 
+class TokenEvent(TypedDict):
+    """A further piece of a streamed answer."""
+
+    token: str
+
+
 def citations_of(passages: Sequence[Passage]) -> list[Citation]:
     """Return the passages as the API shows them."""
     return [
@@ -232,16 +238,30 @@ def encode_search_result(result: SearchResult) -> bytes:
     return orjson.dumps(response)
 
 
+def encode_retrieved(retrieved: Retrieved) -> bytes:
+    """Return the JSON of `CitationsEvent`."""
+    event = CitationsEvent(
+        citations=citations_of(retrieved.passages), sources=retrieved.sources, index=retrieved.index
+    )
+    return orjson.dumps(event)
+
+
+def encode_token(token: Token) -> bytes:
+    """Return the JSON of `TokenEvent`."""
+    return orjson.dumps(TokenEvent(token=token.text))
+
+
 def encode_answer(answer: Answer) -> bytes:
     """Return the JSON of `QueryResponse`."""
-    usage, timings = answer.usage, answer.timings
+    retrieved, completed = answer.retrieved, answer.completed
+    usage, timings = completed.usage, completed.timings
     response = QueryResponse(
-        answer=answer.text,
+        answer=completed.text,
         status=answer.status,
-        sources=answer.sources,
-        citations=citations_of(answer.passages),
-        model=answer.model,
-        index=answer.index,
+        sources=retrieved.sources,
+        citations=citations_of(retrieved.passages),
+        model=completed.model,
+        index=retrieved.index,
         usage=Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
         if usage
         else None,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Protocol, Self
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.domain.answer import Event
 from app.domain.errors import IndexNotReady, RagError
 from app.http.problems import as_internal_error, log_error
 from app.observability.request_context import CLIENT_GONE, current_context
@@ -17,7 +19,7 @@ KEEPALIVE_S = 15.0
 # A client that takes nothing for so long is given up.
 STALLED_S = 60.0
 
-DONE = b"data: [DONE]\n\n"
+_DONE = b"data: [DONE]\n\n"
 _COMMENT = b": keep-alive\n\n"
 # Proxies such as nginx would collect events otherwise.
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -30,28 +32,46 @@ class ClientStalled(Exception):
     """It keeps the connection and takes nothing more."""
 
 
-def event(data: bytes, name: str = "") -> bytes:
-    """An event of one line of data, which JSON is."""
+def encode_event(data: bytes, name: str = "") -> bytes:
+    """Return an event with one line of data, which JSON is."""
     return b"event: %s\ndata: %s\n\n" % (name.encode(), data) if name else b"data: %s\n\n" % data
 
 
+class EventEncoder(Protocol):
+    """Encodes the events of one answer, in their order, as one kind of client reads them."""
+
+    def encode(self, event: Event) -> bytes:
+        """Return one or more server-sent events."""
+        ...
+
+    def encode_error(self, error: RagError) -> bytes:
+        """Return the event that ends the stream in place of `[DONE]`."""
+        ...
+
+
 class EventStream(Response):
-    """Sends events as they come, and something now and then while none comes.
+    """Sends the events of an answer as they come, and something now and then while none comes.
 
     Args:
-        events: encoded, the last one being `DONE`; closed when the stream ends, however it does.
-        failed: encodes the error that ends the stream instead of `DONE`.
+        first: the first of the events, which has come already.
+        events: the others; closed when the stream ends, however it does.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes], failed: Callable[[RagError], bytes]) -> None:
+    def __init__(self, first: Event, events: AsyncGenerator[Event], encoder: EventEncoder) -> None:
         super().__init__(headers=_HEADERS)
         # The length is not known. Starlette has set that of an empty body.
         del self.headers["content-length"]
+        self._first = first
         self._events = events
-        self._failed = failed
+        self._encoder = encoder
         self._sent_at = 0.0
+
+    @classmethod
+    async def begin(cls, events: AsyncGenerator[Event], encoder: EventEncoder) -> Self:
+        """Wait for the first event, so that what fails before it is an ordinary HTTP error."""
+        return cls(await anext(events), events, encoder)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_body(body: bytes) -> None:
@@ -75,23 +95,25 @@ class EventStream(Response):
 
     async def _send_events(self, send_body: SendBody) -> None:
         try:
-            async for part in self._events:
-                await send_body(part)
+            await send_body(self._encoder.encode(self._first))
+            async for event in self._events:
+                await send_body(self._encoder.encode(event))
+            await send_body(_DONE)
         except RagError as error:
             log_error(error)
-            await send_body(self._encode(error))
+            await send_body(self._encode_end(error))
         except asyncio.CancelledError:
             # The client is gone, and this goes nowhere; or the server stops, and it has to be told.
-            await send_body(self._encode(IndexNotReady("the server is stopping")))
+            await send_body(self._encode_end(IndexNotReady("the server is stopping")))
             raise
         except ClientStalled:
             raise
         except Exception as error:  # noqa: BLE001 - the request's boundary: no status can be sent any more
-            await send_body(self._encode(as_internal_error(error)))
+            await send_body(self._encode_end(as_internal_error(error)))
 
-    def _encode(self, error: RagError) -> bytes:
+    def _encode_end(self, error: RagError) -> bytes:
         current_context().outcome = error.code
-        return self._failed(error)
+        return self._encoder.encode_error(error)
 
     @asynccontextmanager
     async def _kept_alive(self, send_body: SendBody) -> AsyncIterator[None]:

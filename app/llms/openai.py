@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from llama_index.core.base.llms.generic_utils import (
@@ -28,7 +27,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms.llm import LLM
 from pydantic import PrivateAttr
 
-from app.domain.answer import Usage
+from app.domain.answer import Completed, Event, Token
 from app.llms.openai_stream import ChatStream, parse_text, parse_usage
 from app.provider.client import Endpoint
 from app.provider.failures import ProviderFailure
@@ -42,15 +41,6 @@ _CONTEXT_WINDOW = 128_000
 _MAX_BYTES = 16 * 1024 * 1024
 # OpenAI's reasoning models refuse both of what others take.
 _REASONING = re.compile(r"(?:.*/)?(?:o\d|gpt-5)")
-
-
-@dataclass(frozen=True)
-class Completion:
-    """An answer; of a streamed one, what is known at its end, and `text` is all of it."""
-
-    text: str
-    finish_reason: str
-    usage: Usage | None
 
 
 class OpenAIChat(LLM):
@@ -78,7 +68,7 @@ class OpenAIChat(LLM):
     def metadata(self) -> LLMMetadata:
         return LLMMetadata(context_window=_CONTEXT_WINDOW, is_chat_model=True, model_name=self.model)
 
-    async def create(self, messages: Messages, options: Options) -> Completion:
+    async def create(self, messages: Messages, options: Options) -> Completed:
         """Answer at once.
 
         Args:
@@ -88,29 +78,29 @@ class OpenAIChat(LLM):
             ModelUnavailable, ModelTimeout
         """
         body = self._body(messages, options)
-        return await self._endpoint.post(body, _parse_completion, max_bytes=_MAX_BYTES)
+        return await self._endpoint.post(body, self._parse, max_bytes=_MAX_BYTES)
 
-    async def create_stream(self, messages: Messages, options: Options) -> AsyncGenerator[str | Completion]:
-        """Answer as it is made: pieces of text, then the completion. Closing it ends the request.
+    @asynccontextmanager
+    async def create_stream(
+        self, messages: Messages, options: Options
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """Open a stream of tokens that ends with the completion; leaving the context ends the request.
 
         Raises:
-            ModelUnavailable, ModelTimeout: also in the middle.
+            ModelUnavailable, ModelTimeout: on entering the context, once the first token is there or fails to
+                come; and in the middle of the stream.
         """
         body = self._body(messages, options) | {"stream": True, "stream_options": {"include_usage": True}}
         with self._endpoint.call():
             stream = await self._endpoint.attempts(lambda: self._begin(body))
             try:
-                pieces = []
-                async for piece in stream:
-                    pieces.append(piece)
-                    yield piece
-                yield Completion("".join(pieces), stream.finish_reason or "stop", stream.usage)
+                yield stream
             finally:
                 stream.close()
 
     async def _begin(self, body: dict[str, Any]) -> ChatStream:
         response = await self._endpoint.open(body)
-        stream = ChatStream(response, self._stream_idle_s)
+        stream = ChatStream(response, self.model, self._stream_idle_s)
         try:
             await stream.begin()
         except BaseException:  # whatever ended it, a cancellation too, the connection has to go
@@ -126,18 +116,29 @@ class OpenAIChat(LLM):
                 body.setdefault("max_completion_tokens", body.pop("max_tokens"))
         return body
 
+    def _parse(self, answer: Any) -> Completed:
+        if error := answer.get("error"):  # some servers send it with the status 200
+            raise ProviderFailure("sent an error", error)
+        choice = answer["choices"][0]
+        text = parse_text(choice["message"]["content"])
+        if not text:
+            raise ProviderFailure("sent an empty answer")
+        usage = parse_usage(answer.get("usage"))
+        return Completed(text, self.model, usage, choice.get("finish_reason") or "stop")
+
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        completion = await self.create(_plain(messages), kwargs)
-        return _response(completion.text)
+        completed = await self.create(_plain(messages), kwargs)
+        return _response(completed.text)
 
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         async def responses() -> AsyncGenerator[ChatResponse]:
             text = ""
-            async with aclosing(self.create_stream(_plain(messages), kwargs)) as parts:
-                async for part in parts:
-                    if isinstance(part, str):
-                        text += part
-                        yield _response(text, delta=part)
+            async with self.create_stream(_plain(messages), kwargs) as events:
+                async for event in events:
+                    match event:
+                        case Token():
+                            text += event.text
+                            yield _response(text, delta=event.text)
 
         return responses()
 
@@ -165,16 +166,6 @@ class OpenAIChat(LLM):
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         return stream_chat_to_completion_decorator(self.stream_chat)(prompt, **kwargs)
-
-
-def _parse_completion(answer: Any) -> Completion:
-    if error := answer.get("error"):  # some servers send it with the status 200
-        raise ProviderFailure("sent an error", error)
-    choice = answer["choices"][0]
-    text = parse_text(choice["message"]["content"])
-    if not text:
-        raise ProviderFailure("sent an empty answer")
-    return Completion(text, choice.get("finish_reason") or "stop", parse_usage(answer.get("usage")))
 
 
 def _plain(messages: Sequence[ChatMessage]) -> Messages:

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from app.domain.answer import Usage
+from app.domain.answer import Completed, Event, Token, Usage
 from app.domain.deadline import remaining_s, until_deadline
 from app.provider.client import transport_failures
 from app.provider.failures import ProviderFailure, ProviderTimeout, as_malformed_response
@@ -23,24 +23,28 @@ _END_S = 0.05
 
 
 class ChatStream:
-    """Iterates over the answer's pieces; afterwards `usage` and `finish_reason` are known.
+    """An iterator over the tokens of an answer, and then its completion.
 
     Args:
-        idle_s: how long a piece may keep us waiting for it, after the first.
+        model: the name of the model that answers.
+        idle_s: the longest wait for a token after the first.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, idle_s: float) -> None:
-        self.usage: Usage | None = None
-        self.finish_reason: str | None = None
+    def __init__(self, response: aiohttp.ClientResponse, model: str, idle_s: float) -> None:
         self._response = response
+        self._model = model
         self._idle_s = idle_s
+        self._usage: Usage | None = None
+        self._finish_reason: str | None = None
         self._pieces: deque[str] = deque()
+        self._text: list[str] = []
+        self._completed = False
         self._rest = b""
         self._received = 0
         self._done = False
 
     async def begin(self) -> None:
-        """Wait for the first piece.
+        """Wait for the first token.
 
         Raises:
             ProviderFailure: there is none.
@@ -52,8 +56,10 @@ class ChatStream:
     def __aiter__(self) -> ChatStream:
         return self
 
-    async def __anext__(self) -> str:
-        if not self._pieces and self.finish_reason is None:
+    async def __anext__(self) -> Event:
+        if self._completed:
+            raise StopAsyncIteration
+        if not self._pieces and self._finish_reason is None:
             try:
                 async with until_deadline(self._idle_s):
                     await self._receive()
@@ -63,9 +69,12 @@ class ChatStream:
                     raise ProviderTimeout("did not finish within REQUEST_TIMEOUT_S", is_down=None) from error
                 raise ProviderTimeout("stopped in the middle of its answer") from error
         if self._pieces:
-            return self._pieces.popleft()
+            piece = self._pieces.popleft()
+            self._text.append(piece)
+            return Token(piece)
         await self._read_tail()
-        raise StopAsyncIteration
+        self._completed = True
+        return Completed("".join(self._text), self._model, self._usage, self._finish_reason or "stop")
 
     def close(self) -> None:
         """Give the connection back; one that the answer has not fully come through is closed."""
@@ -77,7 +86,7 @@ class ChatStream:
         Raises:
             ProviderFailure: it breaks off, makes no sense, or is too long.
         """
-        while not self._pieces and self.finish_reason is None:
+        while not self._pieces and self._finish_reason is None:
             if not await self._read():
                 raise ProviderFailure("ended its answer without a finish reason", is_transient=True)
 
@@ -118,11 +127,11 @@ class ChatStream:
             self._take_event(event)
 
     def _take_event(self, event: dict[str, Any]) -> None:
-        self.usage = parse_usage(event.get("usage")) or self.usage
+        self._usage = parse_usage(event.get("usage")) or self._usage
         for choice in event["choices"][:1]:
             if piece := parse_text(choice["delta"].get("content")):
                 self._pieces.append(piece)
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            self._finish_reason = choice.get("finish_reason") or self._finish_reason
 
 
 def parse_text(content: Any) -> str:

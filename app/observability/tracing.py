@@ -39,7 +39,7 @@ _ATTRIBUTES = {
     "dimensions": "gen_ai.embeddings.dimension.count",
     "index": "gen_ai.data_source.id",
     "top_k": "gen_ai.request.top_k",
-    "made_by": "gen_ai.response.model",
+    "response_model": "gen_ai.response.model",
     "prompt_tokens": "gen_ai.usage.input_tokens",
     "completion_tokens": "gen_ai.usage.output_tokens",
     "finish_reasons": "gen_ai.response.finish_reasons",

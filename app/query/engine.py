@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from llama_index.core import VectorStoreIndex
@@ -20,7 +20,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
-from app.domain.answer import Answer, AnswerStatus, Passage, SearchResult, Usage
+from app.domain.answer import Answer, Completed, Event, Passage, Retrieved, SearchResult, Token, Usage
 from app.domain.deadline import start_deadline
 from app.domain.errors import ModelTimeout, ModelUnavailable
 from app.domain.fingerprint import Fingerprint
@@ -28,13 +28,7 @@ from app.domain.query import Filter, Query
 from app.embeddings.query_cache import QueryEmbedder
 from app.observability.request_context import SpanAttributes, current_context
 from app.observability.stage_timer import StageTimer
-from app.query.events import Answered, Found, Part
-from app.query.synthesis.contract import (
-    NO_CONTEXT_ANSWER,
-    Standalone,
-    Synthesis,
-    Synthesizer,
-)
+from app.query.synthesis.contract import NO_CONTEXT_ANSWER, CondensedQuestion, Synthesizer
 from app.storage.chunks import Hit
 from app.storage.vector_store import ChunkStore
 
@@ -85,41 +79,42 @@ class RagQueryEngine(BaseQueryEngine):
     async def answer(self, query: Query) -> Answer:
         """Answer a question, or say that nothing was found."""
         timer = self._begin(query)
-        question = await self._standalone(query, timer)
-        found = await self._find_relevant(query, question.text, timer)
-        synthesis = self._nothing_found()
-        if found.passages:
+        question = await self._condense(query, timer)
+        retrieved = await self._retrieve(query, question, timer)
+        completed = self._nothing_found()
+        if retrieved.passages:
             with self._generating(timer) as attributes:
-                synthesis = await self._synthesizer.synthesize(
-                    question.text, found.passages, query.conversation
+                completed = await self._synthesizer.synthesize(
+                    question.text, retrieved.passages, query.conversation
                 )
-                attributes.update(_span_attributes(synthesis))
-        return self._answer(found, synthesis, question, timer)
+                attributes.update(_span_attributes(completed))
+        return self._finish(retrieved, completed, question, timer)
 
-    async def stream(self, query: Query) -> AsyncGenerator[Part]:
-        """As `answer`: first what was found, then pieces of the text as they are made, then the whole.
+    async def stream(self, query: Query) -> AsyncGenerator[Event]:
+        """Answer a question in events, as `Event` orders them.
 
-        Closing it early ends what is being done for it, at the provider too.
+        Closing the generator early ends the work, at the provider too.
         """
         timer = self._begin(query)
-        question = await self._standalone(query, timer)
-        found = await self._find_relevant(query, question.text, timer)
-        yield found
-        synthesis = self._nothing_found()
-        if not found.passages:
-            yield synthesis.text
+        question = await self._condense(query, timer)
+        retrieved = await self._retrieve(query, question, timer)
+        yield retrieved
+        completed = self._nothing_found()
+        if not retrieved.passages:
+            yield Token(completed.text)
         else:
-            parts = self._synthesizer.stream(question.text, found.passages, query.conversation)
+            events = self._synthesizer.stream(question.text, retrieved.passages, query.conversation)
             with self._generating(timer) as attributes:
-                async with aclosing(parts):
-                    async for part in parts:
-                        if isinstance(part, Synthesis):
-                            synthesis = part
-                            attributes.update(_span_attributes(synthesis))
-                        else:
-                            timer.first_token()
-                            yield part
-        yield Answered(self._answer(found, synthesis, question, timer))
+                async with aclosing(events):
+                    async for event in events:
+                        match event:
+                            case Completed():
+                                completed = event
+                                attributes.update(_span_attributes(completed))
+                            case _:
+                                timer.first_token()
+                                yield event
+        yield self._finish(retrieved, completed, question, timer).completed
 
     async def search(self, query: Query) -> SearchResult:
         """The passages for a question, however low they score."""
@@ -148,19 +143,19 @@ class RagQueryEngine(BaseQueryEngine):
             detail = f"{error.detail}; retrieval works: POST /retrieve gives the passages"
             raise type(error)(detail) from error.__cause__
 
-    async def _standalone(self, query: Query, timer: StageTimer) -> Standalone:
+    async def _condense(self, query: Query, timer: StageTimer) -> CondensedQuestion:
         if not query.conversation.history:
-            return Standalone(query.text)
+            return CondensedQuestion(query.text)
         with self._generating(timer) as attributes:
-            standalone = await self._synthesizer.standalone(query.text, query.conversation)
-            attributes.update(_span_attributes(standalone))
-            return standalone
+            question = await self._synthesizer.condense(query.text, query.conversation)
+            attributes.update(_usage_attributes(question.usage))
+            return question
 
-    async def _find_relevant(self, query: Query, question: str, timer: StageTimer) -> Found:
-        passages = await self._find(query, question, timer)
+    async def _retrieve(self, query: Query, question: CondensedQuestion, timer: StageTimer) -> Retrieved:
+        passages = await self._find(query, question.text, timer)
         if not passages or passages[0].score < self._retrieval.min_score:
             passages = []
-        return Found(passages, self._snapshot_id)
+        return Retrieved(passages, self._snapshot_id)
 
     async def _find(self, query: Query, question: str, timer: StageTimer) -> list[Passage]:
         with timer.stage("embed", model=self._fingerprint.model, dimensions=self._fingerprint.dimensions):
@@ -182,32 +177,25 @@ class RagQueryEngine(BaseQueryEngine):
             filters=_metadata_filters(filters),
         )
 
-    def _nothing_found(self) -> Synthesis:
-        return Synthesis(NO_CONTEXT_ANSWER, self._synthesizer.model)
+    def _nothing_found(self) -> Completed:
+        return Completed(NO_CONTEXT_ANSWER, self._synthesizer.model)
 
-    def _answer(self, found: Found, synthesis: Synthesis, question: Standalone, timer: StageTimer) -> Answer:
-        status = AnswerStatus.ANSWERED if found.passages else AnswerStatus.NO_CONTEXT
-        usage = _sum(question.usage, synthesis.usage)
-        timer.answered(status, usage)
-        return Answer(
-            text=synthesis.text,
-            status=status,
-            passages=found.passages,
-            model=synthesis.model,
-            index=self._snapshot_id,
-            usage=usage,
-            timings=timer.timings(),
-            finish_reason=synthesis.finish_reason,
-        )
+    def _finish(
+        self, retrieved: Retrieved, completed: Completed, question: CondensedQuestion, timer: StageTimer
+    ) -> Answer:
+        usage = _sum(question.usage, completed.usage)
+        answer = Answer(retrieved, replace(completed, usage=usage, timings=timer.timings()))
+        timer.answered(answer.status, usage)
+        return answer
 
     async def _aquery(self, query_bundle: QueryBundle) -> Response:
         """LlamaIndex's way in: the same answer, as its `Response`."""
         answer = await self.answer(Query(query_bundle.query_str))
         nodes = [
             NodeWithScore(node=(await self._store.aget_nodes([passage.chunk_id]))[0], score=passage.score)
-            for passage in answer.passages
+            for passage in answer.retrieved.passages
         ]
-        return Response(response=answer.text, source_nodes=nodes, metadata=_metadata(answer))
+        return Response(response=answer.completed.text, source_nodes=nodes, metadata=_metadata(answer))
 
     def _query(self, query_bundle: QueryBundle) -> Response:
         response: Response = asyncio_run(self._aquery(query_bundle))
@@ -217,11 +205,15 @@ class RagQueryEngine(BaseQueryEngine):
         return {}
 
 
-def _span_attributes(made: Synthesis | Standalone) -> SpanAttributes:
-    attributes = asdict(made.usage) if made.usage else {}
-    if isinstance(made, Synthesis):
-        attributes |= {"made_by": made.model, "finish_reasons": [made.finish_reason]}
-    return attributes
+def _span_attributes(completed: Completed) -> SpanAttributes:
+    return _usage_attributes(completed.usage) | {
+        "response_model": completed.model,
+        "finish_reasons": [completed.finish_reason],
+    }
+
+
+def _usage_attributes(usage: Usage | None) -> SpanAttributes:
+    return asdict(usage) if usage else {}
 
 
 def _sum(*usages: Usage | None) -> Usage | None:
@@ -258,13 +250,14 @@ def _metadata_filters(filters: Sequence[Filter]) -> MetadataFilters | None:
 
 
 def _metadata(answer: Answer) -> dict[str, Any]:
+    retrieved, completed = answer.retrieved, answer.completed
     return {
-        "answer": answer.text,
+        "answer": completed.text,
         "status": answer.status.value,
-        "sources": answer.sources,
-        "citations": [asdict(passage) for passage in answer.passages],
-        "model": answer.model,
-        "index": answer.index,
-        "usage": answer.usage and asdict(answer.usage),
-        "timings_ms": asdict(answer.timings),
+        "sources": retrieved.sources,
+        "citations": [asdict(passage) for passage in retrieved.passages],
+        "model": completed.model,
+        "index": retrieved.index,
+        "usage": completed.usage and asdict(completed.usage),
+        "timings_ms": asdict(completed.timings),
     }

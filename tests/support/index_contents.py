@@ -54,6 +54,6 @@ async def _read_index(settings: Settings) -> tuple[str, Contents]:
     contents = Contents(
         frozenset((each.name, each.sha256, each.status.value) for each in documents),
         frozenset((each.chunk_id, each.document, each.heading, each.text) for each in found.passages),
-        answer.text,
+        answer.completed.text,
     )
     return served.info.id, contents

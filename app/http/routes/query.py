@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-
-import orjson
 from fastapi import APIRouter, Response
 
-from app.domain.errors import RagError
-from app.http.problems import problem_json
+from app.http.query_events import QueryEventEncoder
 from app.http.routes.dependencies import EngineDep, problems
 from app.http.schemas import (
-    CitationsEvent,
     QueryRequest,
     QueryResponse,
     RetrieveResponse,
-    citations_of,
     encode_answer,
     encode_search_result,
 )
-from app.http.sse import DONE, EventStream, event
-from app.query.events import Answered, Found, Part
+from app.http.sse import EventStream
 
 _EVENTS = """\
 1. `event: citations` with `citations`, `sources` and `index`;
@@ -64,31 +56,4 @@ async def retrieve(request: QueryRequest, engine: EngineDep) -> Response:
 )
 async def stream(request: QueryRequest, engine: EngineDep) -> EventStream:
     """Server-sent events. What fails before the first is an ordinary error."""
-    parts = engine.stream(request.to_domain())
-    found = await anext(parts)
-    return EventStream(_events(found, parts), _error_event)
-
-
-async def _events(found: Part, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
-    async with aclosing(parts):
-        yield _encoded(found)
-        async for part in parts:
-            yield _encoded(part)
-        yield DONE
-
-
-def _encoded(part: Part) -> bytes:
-    match part:
-        case Found():
-            data = CitationsEvent(
-                citations=citations_of(part.passages), sources=part.sources, index=part.index
-            )
-            return event(orjson.dumps(data), "citations")
-        case Answered():
-            return event(encode_answer(part.answer), "answer")
-        case _:
-            return event(orjson.dumps({"token": part}))
-
-
-def _error_event(error: RagError) -> bytes:
-    return event(problem_json(error), "error")
+    return await EventStream.begin(engine.stream(request.to_domain()), QueryEventEncoder())

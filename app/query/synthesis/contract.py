@@ -1,4 +1,4 @@
-"""What a synthesizer is."""
+"""The contract of a synthesizer, which makes an answer from passages."""
 
 from __future__ import annotations
 
@@ -6,58 +6,47 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.domain.answer import Passage, Usage
+from app.domain.answer import Completed, Event, Passage, Usage
 from app.domain.query import Conversation
 
 NO_CONTEXT_ANSWER = "I found nothing in the documents that answers this question."
 
 
-@dataclass(frozen=True)
-class Standalone:
-    """A question that can be understood, and searched for, without what was said before it."""
-
-    text: str
-    usage: Usage | None = None
-
-
-@dataclass(frozen=True)
-class Synthesis:
-    """An answer, whose markers all name a passage.
+@dataclass(frozen=True, slots=True)
+class CondensedQuestion:
+    """A question that can be understood, and searched for, without the conversation before it.
 
     Attributes:
-        model: which made it.
-        finish_reason: as OpenAI names it: `stop`, or `length` for an answer that was cut off.
+        usage: None where no language model was asked.
     """
 
     text: str
-    model: str
     usage: Usage | None = None
-    finish_reason: str = "stop"
 
 
 class Synthesizer(Protocol):
-    """Raises ModelUnavailable or ModelTimeout where a model provider failed."""
+    """Makes answers from passages, of which there is at least one."""
 
     @property
     def model(self) -> str:
-        """What `model` says in a response."""
+        """The name of the model that is asked first."""
         ...
 
-    async def standalone(self, question: str, conversation: Conversation) -> Standalone:
-        """Make a question independent of what was said before, of which there is something."""
+    async def condense(self, question: str, conversation: Conversation) -> CondensedQuestion:
+        """Rewrite a question so that it stands alone; the conversation has at least one turn."""
         ...
 
     async def synthesize(
         self, question: str, passages: Sequence[Passage], conversation: Conversation
-    ) -> Synthesis:
-        """Answer from passages, of which there is at least one."""
+    ) -> Completed:
+        """Answer at once; every marker in the text names a passage."""
         ...
 
     def stream(
         self, question: str, passages: Sequence[Passage], conversation: Conversation
-    ) -> AsyncGenerator[str | Synthesis]:
-        """As `synthesize`: pieces of its text as they are made, then the synthesis.
+    ) -> AsyncGenerator[Event]:
+        """Yield the tokens of an answer as they are made, and then its completion.
 
-        Closing it early ends what is being done for it.
+        Closing the generator early ends the work, at the provider too.
         """
         ...

@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from app.domain.answer import Passage
+from app.domain.answer import Completed, Event, Passage, Token
 from app.domain.query import Conversation
 from app.embeddings.local import LocalEmbedding
-from app.query.synthesis.contract import Standalone, Synthesis
+from app.query.synthesis.contract import CondensedQuestion
 from app.query.synthesis.sentence_analysis import SentenceAnalysis, SentenceAnalyzer
 from app.text.bm25 import TermCounter
 
@@ -52,23 +52,25 @@ class ExtractiveSynthesizer:
         self._counter = TermCounter()
         self._analyzer = SentenceAnalyzer(embedding, self._counter, max_sentences=_MAX_SENTENCES)
 
-    async def standalone(self, question: str, conversation: Conversation) -> Standalone:
-        """The question as it is: what it refers to, only a language model could tell."""
-        return Standalone(question)
+    async def condense(self, question: str, conversation: Conversation) -> CondensedQuestion:
+        """Return the question as it is: only a language model could tell what it refers to."""
+        return CondensedQuestion(question)
 
     async def synthesize(
         self, question: str, passages: Sequence[Passage], conversation: Conversation
-    ) -> Synthesis:
+    ) -> Completed:
+        """Quote the best sentences of the passages."""
         if len(question) + sum(len(passage.text) for passage in passages[:_PASSAGES]) <= _INLINE_CHARS:
-            return Synthesis(self.quote(question, passages), self.model)
-        return Synthesis(await asyncio.to_thread(self.quote, question, passages), self.model)
+            return Completed(self.quote(question, passages), self.model)
+        return Completed(await asyncio.to_thread(self.quote, question, passages), self.model)
 
     async def stream(
         self, question: str, passages: Sequence[Passage], conversation: Conversation
-    ) -> AsyncGenerator[str | Synthesis]:
-        synthesis = await self.synthesize(question, passages, conversation)
-        yield synthesis.text
-        yield synthesis
+    ) -> AsyncGenerator[Event]:
+        """Yield the whole quotation as one token."""
+        completed = await self.synthesize(question, passages, conversation)
+        yield Token(completed.text)
+        yield completed
 
     def quote(self, question: str, passages: Sequence[Passage]) -> str:
         best = passages[:_PASSAGES]

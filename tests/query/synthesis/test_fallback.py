@@ -50,13 +50,13 @@ def test_on_wish_the_passages_are_quoted_instead(
     """`model` tells; once the model works again, it answers again."""
     client = serve(openai_settings(degraded_answers="extractive"))
     provider.chat.fault = faults.status(400)
-    degraded = client.post("/query", json=QUESTION).json()
+    fallback = client.post("/query", json=QUESTION).json()
     provider.chat.fault = None
     recovered = client.post("/query", json=QUESTION).json()
 
-    assert (degraded["status"], degraded["model"]) == ("answered", "extractive")
-    assert "Parental leave lasts 16 weeks. [1]" in degraded["answer"]
-    assert degraded["usage"] is None
+    assert (fallback["status"], fallback["model"]) == ("answered", "extractive")
+    assert "Parental leave lasts 16 weeks. [1]" in fallback["answer"]
+    assert fallback["usage"] is None
     assert recovered["model"] == "gpt-4o-mini"
 
 
@@ -66,9 +66,9 @@ def test_a_stream_is_quoted_instead_only_before_its_first_token(
     """Half of one answer and then another would be neither."""
     client = serve(openai_settings(degraded_answers="extractive"))
     provider.chat.fault = faults.status(400)
-    degraded = client.post("/query/stream", json=QUESTION).text
-    assert '"model":"extractive"' in degraded
-    assert degraded.endswith("data: [DONE]\n\n")
+    fallback = client.post("/query/stream", json=QUESTION).text
+    assert '"model":"extractive"' in fallback
+    assert fallback.endswith("data: [DONE]\n\n")
 
     provider.chat.fault = faults.after(3, faults.cut)
     broken = client.post("/query/stream", json=QUESTION).text
