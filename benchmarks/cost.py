@@ -64,14 +64,12 @@ async def _measure(report: Report, level: str, settings: Settings) -> None:
         found = [await _passages(engine, question) for question in islice(new_questions, _QUESTIONS)]
         steps: dict[str, Callable[[str, Sequence[Passage]], Awaitable[object]]] = {
             "a request that does nothing": lambda question, _: _post(app, state, "/nothing", question),
-            "embedding the question": lambda question, _: engine._embedder.embed(
-                question, engine._fingerprint
-            ),
+            "embedding the question": lambda question, _: engine.retriever.embed(question),
             "retrieval, the embedding known": lambda question, _: _passages(engine, question),
-            "the answer from its passages": lambda question, passages: engine._synthesizer.synthesize(
+            "the answer from its passages": lambda question, passages: engine.synthesizer.synthesize(
                 question, passages, NO_CONVERSATION
             ),
-            "the same once more": lambda question, passages: engine._synthesizer.synthesize(
+            "the same once more": lambda question, passages: engine.synthesizer.synthesize(
                 question, passages, NO_CONVERSATION
             ),
             "a whole query": lambda question, _: _post(app, state, "/query", question),

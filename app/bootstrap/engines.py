@@ -9,7 +9,8 @@ from llama_index.core import VectorStoreIndex
 from app.embeddings.local import LocalEmbedding
 from app.embeddings.openai import OpenAIEmbedding
 from app.embeddings.query_cache import QueryEmbedder
-from app.query.engine import RagQueryEngine, Retrieval
+from app.query.engine import RagQueryEngine
+from app.query.retriever import Retrieval, Retriever
 from app.query.synthesis.contract import Synthesizer
 from app.storage.contract import Recipe
 from app.storage.manifest import Manifest
@@ -40,13 +41,17 @@ class EngineMaker:
             # Given so that LlamaIndex does not make its default, which needs nltk's data.
             transformations=[Chunker(chunking=self.chunking)],
         )
-        return RagQueryEngine(
-            snapshot_id=manifest.id,
-            index=index,
+        retriever = Retriever(
+            index_id=manifest.id,
             store=store,
             embedder=self.embedder,
             fingerprint=manifest.embedding,
-            synthesizer=self.synthesizer,
             retrieval=self.retrieval,
+        )
+        return RagQueryEngine(
+            index_id=manifest.id,
+            index=index,
+            retriever=retriever,
+            synthesizer=self.synthesizer,
             timeout_s=self.timeout_s,
         )

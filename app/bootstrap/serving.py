@@ -19,7 +19,7 @@ from app.embeddings.query_cache import QueryEmbedder
 from app.llms.openai import OpenAIChat
 from app.observability.metrics import Metrics, PoolMetrics
 from app.provider.client import Endpoint, ProviderClient
-from app.query.engine import Retrieval
+from app.query.retriever import Retrieval
 from app.query.synthesis.contract import Synthesizer
 from app.query.synthesis.extractive import ExtractiveSynthesizer
 from app.query.synthesis.fallback import FallbackSynthesizer
