@@ -7,8 +7,7 @@ memory are a few documents and a few batches. Until the last step, the served in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -129,13 +128,8 @@ class Indexer:
         """
         return self._storage.roll_back(snapshot_id, self._recipe.check_vectors_of)
 
-    @contextmanager
-    def _cache(self, *, read_only: bool = False) -> Iterator[VectorCache | None]:
-        if self._embedder.model is None:
-            yield None
-            return
-        with self._storage.cache(read_only=read_only) as cache:
-            yield cache
+    def _cache(self, *, read_only: bool = False) -> AbstractContextManager[VectorCache | None]:
+        return nullcontext() if self._embedder.model is None else self._storage.cache(read_only=read_only)
 
     def _write(
         self, staging: Staging, previous: PreviousIndex, changes: Changes, run: Run, cache: VectorCache | None

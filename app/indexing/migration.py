@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from threading import Event
 
 from app.domain.document import Document
@@ -61,7 +62,8 @@ def migrate(source: Storage, target: Storage, on_progress: OnProgress, cancelled
     with source.previous_index(None) as previous:
         manifest, chunks = _to_copy(previous)
         with target.writer(), target.stage(previous) as staging:
-            for batch in _batches(chunks, previous.documents, on_progress):
+            entries = _entries(chunks, previous.documents, on_progress)
+            while batch := list(islice(entries, _BATCH)):
                 stop_if(cancelled)
                 staging.add(batch)
             on_progress(Progress(Stage.SAVE))
@@ -83,20 +85,14 @@ def _to_copy(previous: PreviousIndex) -> tuple[Manifest, Chunks]:
     return previous.manifest, previous.chunks
 
 
-def _batches(chunks: Chunks, documents: Sequence[Document], on_progress: OnProgress) -> Iterator[list[Entry]]:
-    """All chunks, document by document."""
-    batch: list[Entry] = []
+def _entries(chunks: Chunks, documents: Sequence[Document], on_progress: OnProgress) -> Iterator[Entry]:
+    """Yield all chunks, document by document."""
     copied = 0
     for done, record in enumerate(documents, start=1):
         if record.chunks:
-            batch += chunks.entries(record.name)
-        while len(batch) >= _BATCH:
-            yield batch[:_BATCH]
-            del batch[:_BATCH]
+            yield from chunks.entries(record.name)
         copied += record.chunks
         on_progress(Progress(Stage.COPY, done, len(documents), copied))
-    if batch:
-        yield batch
 
 
 def _manifest_of_copy(manifest: Manifest, staging: Staging, engine: str) -> Manifest:

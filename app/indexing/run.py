@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from threading import Event
 
@@ -84,15 +85,9 @@ class Run:
             IndexingCancelled
         """
         self._to_read = len(files)
-        chunks: list[PreparedChunk] = []
-        for document in reader.read_all(files, idle):
-            stop_if(self.cancelled)
-            chunks += self._note(document)
-            while len(chunks) >= size:
-                yield chunks[:size]
-                del chunks[:size]
-        if chunks:
-            yield chunks
+        chunks = chain.from_iterable(map(self._note, reader.read_all(files, idle)))
+        while group := list(islice(chunks, size)):
+            yield group
 
     def embedded(self, chunks: int) -> None:
         self._chunks += chunks
@@ -102,6 +97,7 @@ class Run:
         self._on_progress(Progress(Stage.SAVE))
 
     def _note(self, document: ReadFile[Prepared]) -> list[PreparedChunk]:
+        stop_if(self.cancelled)
         prepared = document.content
         self._records[document.name] = Document(
             name=document.name,

@@ -8,7 +8,7 @@ from pathlib import Path
 from app.domain.chunk import ChunkUnit
 from app.domain.document import Document, DocumentStatus
 from app.domain.fingerprint import Fingerprint
-from app.storage.disk.snapshot_store import SnapshotStore, Staging
+from app.storage.disk.snapshot_store import SnapshotStore, StagedSnapshot
 from app.storage.manifest import Manifest
 from app.text.chunking import Chunking
 
@@ -23,7 +23,7 @@ RECORD = Document(
 )
 
 
-def manifest_of(staging: Staging) -> Manifest:
+def manifest_of(staging: StagedSnapshot) -> Manifest:
     return Manifest(
         id=staging.id,
         built_at=staging.built_at,
@@ -37,7 +37,7 @@ def manifest_of(staging: Staging) -> Manifest:
     )
 
 
-def fill(staging: Staging, content: str = "content") -> None:
+def fill(staging: StagedSnapshot, content: str = "content") -> None:
     (staging.path / "engine" / "segment").mkdir(parents=True)
     (staging.path / "engine" / "segment" / "data").write_text(content)
     with (staging.path / "engine" / "sparse").open("wb") as sparse:

@@ -28,7 +28,7 @@ _REMOVING = ".removing-"
 Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
-class Staging:
+class StagedSnapshot:
     """A snapshot that is being written; nobody reads it before `SnapshotStore.publish`."""
 
     def __init__(self, snapshot_id: str, path: Path) -> None:
@@ -59,7 +59,8 @@ class SnapshotStore:
         """
         return self._current.read()
 
-    def _current_if_any(self) -> str | None:
+    def current_if_any(self) -> str | None:
+        """Return the same; None where `CURRENT` is damaged, too."""
         try:
             return self.current_id()
         except SnapshotDamaged:
@@ -73,7 +74,7 @@ class SnapshotStore:
 
     def candidates(self) -> list[str]:
         """The ids in the order in which they stand in for each other when one is damaged."""
-        return candidates(self.ids(), self._current_if_any())
+        return candidates(self.ids(), self.current_if_any())
 
     def open(self, snapshot_id: str) -> Snapshot:
         """Find a snapshot; the manifest is right and every file has its size, but none is read.
@@ -96,7 +97,7 @@ class SnapshotStore:
 
     def summaries(self) -> list[IndexSummary]:
         """All snapshots, newest first."""
-        current = self._current_if_any()
+        current = self.current_if_any()
         return [self._summary(snapshot_id, current) for snapshot_id in reversed(self.ids())]
 
     def _summary(self, snapshot_id: str, current: str | None) -> IndexSummary:
@@ -154,17 +155,17 @@ class SnapshotStore:
             yield
 
     @contextmanager
-    def stage(self) -> Iterator[Staging]:
+    def stage(self) -> Iterator[StagedSnapshot]:
         """A directory to write a snapshot into; removed unless it gets published. For the writer only."""
         snapshot_id = next_id(self.ids())
         path = self._snapshots / f"{_STAGING}{snapshot_id}"
         path.mkdir()
         try:
-            yield Staging(snapshot_id, path)
+            yield StagedSnapshot(snapshot_id, path)
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def seal(self, staging: Staging, manifest: Manifest) -> Snapshot:
+    def seal(self, staging: StagedSnapshot, manifest: Manifest) -> Snapshot:
         """Bring a finished snapshot to the disk, hash it, and write its manifest.
 
         What is returned can be loaded and asked before it is published, not after.
@@ -179,7 +180,7 @@ class SnapshotStore:
         write_manifest(staging.path, manifest)
         return Snapshot(staging.path, manifest)
 
-    def publish(self, staging: Staging) -> None:
+    def publish(self, staging: StagedSnapshot) -> None:
         """Make a sealed snapshot the one that is served, and remove those that are too old to keep.
 
         What was never served, or was gone back from, goes first.

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 
-from app.domain.document import Document
 from app.domain.errors import SnapshotDamaged
-from app.storage.chunks import Entry
-from app.storage.contract import PreviousIndex, Recipe, ReusedChunks
+from app.storage.contract import PreviousIndex, Recipe
 from app.storage.disk.embedding_cache import EmbeddingCache
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.self_test import check_answers
 from app.storage.disk.shard import ENGINE_VERSION, ChunkShard
-from app.storage.disk.shard_writer import ShardWriter
 from app.storage.disk.snapshot import Snapshot
-from app.storage.disk.snapshot_store import SnapshotStore, Staging
+from app.storage.disk.snapshot_store import SnapshotStore
+from app.storage.disk.staging import DiskStaging
 from app.storage.manifest import IndexSummary, Manifest
 
 
@@ -36,10 +34,8 @@ class DiskStorage:
         self._cache_path = cache_path
         self.engine = engine
 
-    @contextmanager
-    def writer(self) -> Iterator[None]:
-        with self._snapshots.writer():
-            yield
+    def writer(self) -> AbstractContextManager[None]:
+        return self._snapshots.writer()
 
     @contextmanager
     def previous_index(self, recipe: Recipe | None, *, full: bool = False) -> Iterator[PreviousIndex]:
@@ -50,7 +46,7 @@ class DiskStorage:
             return
         manifest = snapshot.manifest
         recipe = recipe or Recipe.of(manifest)
-        is_current = manifest.id == self._current_id()
+        is_current = manifest.id == self._snapshots.current_if_any()
         if full or not recipe.makes_vectors_of(manifest):
             yield PreviousIndex(manifest, list(snapshot.documents()), is_current=is_current)
             return
@@ -65,19 +61,15 @@ class DiskStorage:
 
     @contextmanager
     def stage(self, previous: PreviousIndex) -> Iterator[DiskStaging]:
-        with self._snapshots.stage() as staging:
-            target = ShardWriter(
-                staging.path, average_length=previous.chunks.average_length if previous.chunks else None
-            )
-            try:
-                yield DiskStaging(self._snapshots, staging, target)
-            finally:
-                target.close()
+        average_length = previous.chunks.average_length if previous.chunks else None
+        with (
+            self._snapshots.stage() as staged,
+            closing(DiskStaging(self._snapshots, staged, average_length=average_length)) as staging,
+        ):
+            yield staging
 
-    @contextmanager
-    def cache(self, *, read_only: bool) -> Iterator[EmbeddingCache]:
-        with EmbeddingCache(self._cache_path, read_only=read_only) as cache:
-            yield cache
+    def cache(self, *, read_only: bool) -> AbstractContextManager[EmbeddingCache]:
+        return EmbeddingCache(self._cache_path, read_only=read_only)
 
     def prune(self) -> None:
         self._snapshots.prune()
@@ -104,12 +96,6 @@ class DiskStorage:
             return snapshot
         return None
 
-    def _current_id(self) -> str | None:
-        try:
-            return self._snapshots.current_id()
-        except SnapshotDamaged:
-            return None
-
     def _open_chunks(self, snapshot: Snapshot, stack: ExitStack) -> ChunkShard | None:
         path = stack.enter_context(self._scratch.loadable(snapshot))
         stack.enter_context(snapshot.times_kept())
@@ -121,40 +107,3 @@ class DiskStorage:
             return None  # written by another version of the engine: what it holds is made again
         stack.callback(shard.close)
         return shard
-
-
-class DiskStaging:
-    """See `app.storage.contract.Staging`."""
-
-    def __init__(self, snapshots: SnapshotStore, staging: Staging, target: ShardWriter) -> None:
-        self._snapshots = snapshots
-        self._staging = staging
-        self._target = target
-
-    @property
-    def id(self) -> str:
-        return self._staging.id
-
-    @property
-    def built_at(self) -> str:
-        return self._staging.built_at
-
-    def reuse(self, previous: PreviousIndex, reused: ReusedChunks) -> None:
-        assert previous.manifest is not None  # noqa: S101 - there is something to take over
-        assert isinstance(previous.chunks, ChunkShard)  # noqa: S101 - a storage is given what it gave
-        self._target.reuse(self._snapshots.open(previous.manifest.id), previous.chunks, reused)
-
-    def add(self, entries: Sequence[Entry]) -> None:
-        self._target.add(entries)
-
-    def save(self) -> int:
-        return self._target.save()
-
-    def publish(self, manifest: Manifest, documents: list[Document]) -> None:
-        # The gate opens the shard again.
-        self._target.close()
-        self._staging.write_documents(documents)
-        sealed = self._snapshots.seal(self._staging, manifest)
-        with sealed.times_kept():
-            check_answers(self._staging.path, chunks=manifest.chunks)
-        self._snapshots.publish(self._staging)
