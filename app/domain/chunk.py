@@ -11,11 +11,13 @@ _CHUNK_NAMESPACE = uuid.UUID("6f1c1f0e-1d1b-5c0a-9b57-3c1b6f2d7a10")
 
 
 class Chunk(NamedTuple):
-    """A part of a document's text.
+    """A part of a document's text, as it is cut.
 
     Attributes:
-        start: where in its page's text it stands; `end`, too.
-        text_hash: of `embed_text`.
+        page: None where the format has none.
+        heading: path of the headings above it; None where there is none.
+        start, end: its place in its page's text, in characters.
+        text_hash: hash of `embed_text`.
         occurrence: 1 for the first chunk of this heading and text in its document, 2 for the second.
     """
 
@@ -34,7 +36,7 @@ class Chunk(NamedTuple):
 
     @property
     def embed_text(self) -> str:
-        """What is embedded and searched. Not the document's name: renaming one embeds nothing again."""
+        """The text that is embedded and searched: without the document's name, so renaming embeds nothing."""
         return embed_text(self.heading, self.text)
 
 
@@ -44,15 +46,17 @@ def embed_text(heading: str | None, text: str) -> str:
 
 
 def text_hash(text: str) -> str:
-    """32 hexadecimal digits: equal for texts that have the same embedding."""
+    """Return 32 hexadecimal digits, equal for texts that have the same embedding."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def chunk_id(document: str, text_hash: str, occurrence: int) -> str:
-    """The same for the same text in the same document, wherever it stands there."""
+    """Return an id that is the same for the same text in the same document, wherever it stands there."""
     return str(uuid.uuid5(_CHUNK_NAMESPACE, f"{document}\0{text_hash}\0{occurrence}"))
 
 
 class ChunkUnit(StrEnum):
+    """The unit in which the size of chunks is given."""
+
     CHARACTERS = "characters"
     TOKENS = "tokens"

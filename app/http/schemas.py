@@ -285,6 +285,8 @@ class DocumentRecord(BaseModel):
 
 
 class DocumentsResponse(BaseModel):
+    """The documents of the served index."""
+
     index: str
     documents: list[DocumentRecord]
 
@@ -344,10 +346,14 @@ class HealthResponse(BaseModel):
 
 
 class LivenessResponse(BaseModel):
+    """The answer of a server that runs."""
+
     status: str = "ok"
 
 
 class FieldProblem(BaseModel):
+    """A field of a request, and what is wrong with it."""
+
     field: str
     message: str
 

@@ -1,4 +1,4 @@
-"""What a run has to do: the documents' folder, compared with the index before."""
+"""The work of a run: the documents' folder, compared with the previous index."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.documents.discovery import SourceFile
 from app.domain.document import Document, DocumentStatus
 from app.storage.contract import ReusedChunks
 
-# Reading the same file again gives the same. What else may become of one could be an accident, or a limit's.
+# Reading the same file again gives the same. Other statuses may come from an accident, or from a limit.
 _FINAL = frozenset(
     {
         DocumentStatus.INDEXED,
@@ -25,12 +25,12 @@ _FINAL = frozenset(
 
 @dataclass(frozen=True)
 class Changes:
-    """Names, and what has to be done for them.
+    """Documents by what became of them, and by what has to be done for them.
 
     Attributes:
         renamed: old name and new name.
         kept: documents that stay as they are.
-        copied: documents with the content of one in the index before: that one's name, and the file.
+        copied: name of a document of the previous index, and a file with the same content.
         to_read: all other files.
     """
 
@@ -49,15 +49,15 @@ class Changes:
         )
 
     def __bool__(self) -> bool:
-        """Whether any document came, went or changed."""
+        """Return whether any document came, went or changed."""
         return bool(self.added or self.changed or self.renamed or self.removed)
 
 
 def compare(files: Sequence[SourceFile], previous: Sequence[Document], *, reusable: bool) -> Changes:
-    """Compare by content: time stamps say nothing.
+    """Compare files with the documents of the previous index by content: time stamps say nothing.
 
     Args:
-        reusable: whether the chunks of the index before are as they would be made again.
+        reusable: whether the chunks of the previous index are as they would be made again.
     """
     known = {record.name: record for record in previous}
     here = {file.name for file in files}
@@ -95,5 +95,5 @@ def _is_same(file: SourceFile, record: Document) -> bool:
 
 
 def _content(document: SourceFile | Document) -> tuple[str | None, str]:
-    """What decides about a document's chunks: its bytes, and the ending, which says how to read them."""
+    """Return all that decides about a document's chunks: its bytes, and its ending, by which it is read."""
     return document.sha256, splitext(document.name)[1].lower()

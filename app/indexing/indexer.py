@@ -1,8 +1,8 @@
 """Building an index: documents -> chunks -> vectors -> storage -> served.
 
-A run starts from the index before: what it has of unchanged documents is taken over, and of changed ones
-the vectors of texts that stayed. Reader processes, the embedding model and the engine work side by side; in
-memory are a few documents and a few batches. Until the last step, the served index stays as it was.
+A run starts from the previous index: of unchanged documents it reuses the chunks, and of changed ones the
+vectors of texts that stayed. Reader processes, the embedding model and the engine work side by side; a few
+documents and a few batches are in memory at a time. Until the last step, the served index stays as it was.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from app.storage.manifest import Manifest
 
 
 class Indexer:
-    """Plans and builds snapshots. Synchronous: a server runs it in a thread."""
+    """Plans and builds indexes; synchronously, so a server runs it in a thread."""
 
     def __init__(
         self,
@@ -49,10 +49,11 @@ class Indexer:
     def plan(
         self, on_progress: OnProgress, cancelled: Event, *, full: bool = False, force: bool = False
     ) -> Report:
-        """What `build` would do; nothing is written.
+        """Return what `build` would do; nothing is written.
 
         Raises:
-            NoDocuments, IndexingCancelled
+            NoDocuments: there is nothing to index.
+            IndexingCancelled: `cancelled` was set.
         """
         run = Run(on_progress, cancelled)
         with (
@@ -78,17 +79,17 @@ class Indexer:
     def build(
         self, on_progress: OnProgress, cancelled: Event, *, full: bool = False, force: bool = False
     ) -> Report:
-        """Build the next snapshot and publish it, unless nothing has changed.
+        """Build the next index and publish it, unless nothing has changed.
 
         Args:
-            full: take nothing over from the index before.
-            force: even if more than MAX_SHRINK of its documents would be gone.
+            full: reuse nothing of the previous index.
+            force: publish it even if more than MAX_SHRINK of the documents would be gone.
 
         Raises:
             NoDocuments: there is nothing to index.
             IndexLocked: somebody else is writing.
             IndexingCancelled: `cancelled` was set.
-            TooManyDocumentsLost
+            TooManyDocumentsLost: more than MAX_SHRINK of the documents would be gone.
             IndexingError: the embedding model failed, or the index does not work.
             OSError: such as a full disk.
         """
@@ -119,10 +120,12 @@ class Indexer:
             )
 
     def roll_back(self, snapshot_id: str | None = None) -> str:
-        """Serve an older snapshot again, by default the newest before the served one; gives its id.
+        """Serve an older index again, by default the newest before the served one; return its id.
 
         Raises:
-            SnapshotNotFound, SnapshotDamaged, IndexLocked
+            SnapshotNotFound: there is none such.
+            SnapshotDamaged: it is not what was written.
+            IndexLocked: somebody else is writing.
             FingerprintMismatch: the settings name another embedding model than its own.
             IndexingError: it does not work.
         """
@@ -134,7 +137,7 @@ class Indexer:
     def _write(
         self, staging: Staging, previous: PreviousIndex, changes: Changes, run: Run, cache: VectorCache | None
     ) -> tuple[VectorSource, int]:
-        """Fill it; also gives how many chunks there are."""
+        """Write all chunks; return where their vectors came from, and how many chunks there are."""
         known = KnownVectors(previous.chunks, cache, self._embedder.scope)
         with self._reader.started(len(changes.to_read)) as idle, self._embedder.session() as submit:
             if previous.has_chunks and previous.chunks:

@@ -1,8 +1,8 @@
 """Copying the served index from one storage to another; nothing is read or embedded again.
 
-Chunks go over with their vectors and terms, in batches; the target builds its own search structures of them,
-is asked by its own gate, and publishes the copy as it does any other index. A copy has the recipe of its
-source in its manifest, so that the next run on the target takes it over as it is.
+Chunks are copied with their vectors and terms, in batches; the target builds its own search structures of
+them, runs its own self-test, and publishes the copy as it does any other index. A copy has the recipe of its
+source in its manifest, so that the next run on the target reuses all of it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from app.storage.chunks import Entry
 from app.storage.contract import Chunks, PreviousIndex, Staging, Storage
 from app.storage.manifest import Manifest
 
-# In memory are so many chunks, and those of one document.
+# So many chunks are in memory, and those of one document.
 _BATCH = 1000
 
 
 @dataclass(frozen=True)
 class Migrated:
-    """
+    """The outcome of a migration.
+
     Attributes:
         source: the index that was copied.
         index: its copy, which the target serves.
@@ -96,5 +97,5 @@ def _entries(chunks: Chunks, documents: Sequence[Document], on_progress: OnProgr
 
 
 def _manifest_of_copy(manifest: Manifest, staging: Staging, engine: str) -> Manifest:
-    """What the documents were made into stays; where and when it was written does not."""
+    """Return the manifest of a copy: the same recipe and counts, written elsewhere and at another time."""
     return replace(manifest, id=staging.id, built_at=staging.built_at, engine=engine, files={})

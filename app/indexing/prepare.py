@@ -1,4 +1,4 @@
-"""What a reader process makes of a file: its chunks, the words in them, and what a bundled model adds."""
+"""The work of a reader process: a file's chunks, their terms, and with a bundled model their vectors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from app.text.tokenizer import StaticTokens
 
 
 class PreparedChunk(NamedTuple):
-    """
+    """A chunk on its way from a reader process to the index.
+
     Attributes:
         tokens: how many are embedded, about: models differ a little.
         vector: None where a provider has to be asked for it.
@@ -31,7 +32,8 @@ class PreparedChunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """
+    """A file that was read and cut.
+
     Attributes:
         pages: None where the format has none.
     """
@@ -49,7 +51,7 @@ def prepare(path: Path, name: str, chunking: Chunking, *, embed: bool) -> Prepar
     """Read a file and cut it.
 
     Args:
-        embed: with the bundled model, here: so that the reader processes share the work.
+        embed: embed the chunks with the bundled model, so that the reader processes share that work.
 
     Raises:
         UnreadableError: nothing of it can be indexed.

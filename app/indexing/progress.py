@@ -1,4 +1,4 @@
-"""How far a run is."""
+"""Progress of a run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
+    """A part of a run, in the order in which they come."""
+
     COMPARE = "compare"
     READ = "read"
     COPY = "copy"
@@ -16,7 +18,8 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """
+    """The state of a run at a moment.
+
     Attributes:
         done, total: documents; 0 in the last stage, of which nobody knows how far it is.
         chunks: read and embedded, or copied, so far.

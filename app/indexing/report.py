@@ -1,4 +1,4 @@
-"""What a run did, or would do."""
+"""The report of a run, or of what one would do."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Report:
-    """
+    """All that a run did, or would do.
+
     Attributes:
-        index: the snapshot that is served after the run; None where there is none yet.
-        planned: nothing was written: what is said of texts is what would be.
-        published: the run made this index; else the one before stayed, since nothing has changed.
+        index: the index that is served after the run; None where there is none yet.
+        planned: nothing was written: the other figures say what would be done.
+        published: the run made this index; else the previous one stayed, since nothing has changed.
         chunks: in the whole index.
         embedded: texts that were sent to the embedding model, each once; chunks of the same text share a
             vector, and known texts keep theirs.
@@ -45,6 +46,7 @@ class Report:
         return [record for record in self.documents if record.status is not DocumentStatus.INDEXED]
 
     def as_json(self) -> str:
+        """Return a JSON object, for programs."""
         changes = self.changes
         fields: dict[str, Any] = {
             "index": self.index,
@@ -66,6 +68,7 @@ class Report:
         return json.dumps(fields)
 
     def as_text(self) -> str:
+        """Return a few lines, for people."""
         lines = [self._headline(), *self._change_lines(), *self._failed_lines()]
         if self.planned or self.published:
             lines.append(self._embedded_line())

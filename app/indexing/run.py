@@ -20,16 +20,17 @@ from app.storage.contract import PreviousIndex
 
 
 def stop_if(cancelled: Event) -> None:
-    """
+    """Stop a run that was cancelled.
+
     Raises:
-        IndexingCancelled
+        IndexingCancelled: `cancelled` is set.
     """
     if cancelled.is_set():
         raise IndexingCancelled("cancelled; nothing was changed")
 
 
 class Run:
-    """Collects what becomes of each document, and tells how far it is."""
+    """Collects what becomes of each document, and reports the progress."""
 
     def __init__(self, on_progress: OnProgress, cancelled: Event) -> None:
         self.cancelled = cancelled
@@ -44,7 +45,7 @@ class Run:
 
     @property
     def documents(self) -> list[Document]:
-        """By name."""
+        """All documents that were read, kept or copied, by name."""
         return [self._records[name] for name in sorted(self._records)]
 
     @property
@@ -52,7 +53,7 @@ class Run:
         return {name for name, record in self._records.items() if record.status is DocumentStatus.INDEXED}
 
     def compare(self, folder: Path, previous: PreviousIndex) -> Changes:
-        """Find out what is to be done; what is taken over counts as done.
+        """Find out what is to be done; what is reused counts as done.
 
         Raises:
             NoDocuments: there are none at all.
@@ -79,10 +80,10 @@ class Run:
         size: int,
         idle: list[ReaderProcess[Prepared]] | None = None,
     ) -> Iterator[list[PreparedChunk]]:
-        """Read files, and give their chunks in groups of `size`; see `Reader.read_all`.
+        """Read files, and yield their chunks in groups of `size`; see `ReaderPool.read_all`.
 
         Raises:
-            IndexingCancelled
+            IndexingCancelled: the run was cancelled.
         """
         self._to_read = len(files)
         chunks = chain.from_iterable(map(self._note, reader.read_all(files, idle)))

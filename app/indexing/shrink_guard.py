@@ -1,4 +1,4 @@
-"""What has to hold before an index is served."""
+"""The guard against an index that loses many documents."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ def check_shrink(
 
     Args:
         indexed: names of documents that the next index has, or may have.
+        max_shrink: share of the indexed documents that may go, from 0 to 1.
 
     Raises:
-        TooManyDocumentsLost
+        TooManyDocumentsLost: more than this share of the documents would be gone.
     """
     new_names = dict(changes.renamed)
     had = [record.name for record in previous if record.status is DocumentStatus.INDEXED]

@@ -28,7 +28,7 @@ class Embedder:
     """The embedding model, as a run uses it.
 
     Attributes:
-        model: None where chunks come with their vectors, and only the index before is asked for others.
+        model: None where chunks come with their vectors, and only the previous index is asked for others.
         scope: whose vectors those in the cache have to be.
         concurrency: batches that are embedded at the same time.
         price: US dollars for a million tokens; None where it is not known.
@@ -44,7 +44,7 @@ class Embedder:
 
     @classmethod
     def of_readers(cls, *, batch_size: int) -> Embedder:
-        """Where the processes that read documents embed them, too."""
+        """Return the embedder of a bundled model, which the reader processes run."""
         return cls(None, scope="", batch_size=batch_size, concurrency=1, price=0.0, cache_bytes=0)
 
     def session(self) -> AbstractContextManager[Submit | None]:
@@ -52,7 +52,7 @@ class Embedder:
 
 
 class KnownVectors:
-    """From the index before, and from runs that did not come to an end.
+    """Vectors of the previous index, and of runs that did not come to an end.
 
     Args:
         scope: whose vectors those in the cache have to be.
@@ -64,7 +64,7 @@ class KnownVectors:
         self._scope = scope
 
     def get(self, hashes: Sequence[str]) -> dict[str, Vector]:
-        """By the texts' hashes."""
+        """Return those vectors that are known, by the hash of the text."""
         found = self._previous.vectors(hashes) if self._previous else {}
         missing = [bytes.fromhex(each) for each in hashes if each not in found]
         if self._cache and missing:
@@ -73,7 +73,7 @@ class KnownVectors:
         return found
 
     def missing(self, hashes: Sequence[str]) -> set[str]:
-        """Those of the texts' hashes that have no vector."""
+        """Return those of the hashes whose texts have no vector."""
         missing = set(hashes) - (self._previous.known(hashes) if self._previous else set())
         if self._cache and missing:
             missing -= {each.hex() for each in self._cache.known(self._scope, map(bytes.fromhex, missing))}
@@ -111,7 +111,7 @@ class _Group:
 
 
 class VectorSource:
-    """Gives each chunk its vector. A text that is known, or was sent already, is not sent.
+    """Finds the vector of each chunk; a text that is known, or was sent already, is not sent.
 
     Attributes:
         dimensions: of all vectors; 0 while that is not known.
@@ -145,7 +145,7 @@ class VectorSource:
         """Yield the groups in order, each chunk with its vector.
 
         Raises:
-            IndexingCancelled
+            IndexingCancelled: the run was cancelled.
             IndexingError: the model failed. What it gave until then is kept for the next run.
         """
         try:
@@ -209,7 +209,7 @@ class VectorSource:
                 )
 
     def _keep_last_answers(self) -> None:
-        """What was asked for is paid for."""
+        """Keep the vectors that were asked for before the run failed: they are paid for."""
         open_answers = [group.answer for group in self._waiting if group.answer is not None]
         wait(open_answers, _LAST_ANSWERS_S)
         for group in self._waiting:

@@ -44,7 +44,7 @@ class ServedIndex:
 
     @property
     def info(self) -> IndexInfo:
-        """The description that `GET /health` shows."""
+        """Facts about the index, for operators."""
         manifest = self.stored.manifest
         return IndexInfo(
             id=manifest.id,

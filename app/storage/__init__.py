@@ -1,1 +1,1 @@
-"""Where indexes are kept: the contract, and what both kinds of storage share."""
+"""Storage of indexes: the contract, and what disk and PostgreSQL share."""

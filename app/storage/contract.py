@@ -1,4 +1,4 @@
-"""Where indexes are kept, as far as a run has to know: on disk, or in PostgreSQL."""
+"""The contract of a storage, as far as a run has to know it: indexes are on disk, or in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -62,25 +62,25 @@ class Recipe:
 
 
 class Chunks(Protocol):
-    """Those of an index, as they were added.
+    """The chunks of an index, as they were added.
 
     Attributes:
-        average_length: in tokens, as it is part of their weights.
+        average_length: the corpus's, in tokens, as it is part of the chunks' weights.
     """
 
     @property
     def average_length(self) -> float: ...
 
     def entries(self, document: str) -> list[Entry]:
-        """A document's."""
+        """Return a document's chunks."""
         ...
 
     def vectors(self, text_hashes: Sequence[str]) -> dict[str, Vector]:
-        """Of those texts that it has, at length 1."""
+        """Return the vectors of those texts that it has, by their hashes, at length 1."""
         ...
 
     def known(self, text_hashes: Sequence[str]) -> set[str]:
-        """Those of the hashes whose texts it has."""
+        """Return those of the hashes whose texts it has."""
         ...
 
 
@@ -104,9 +104,9 @@ class PreviousIndex:
 
     Attributes:
         manifest: None where there is no intact one.
-        has_chunks: what it has of unchanged documents can be taken over as it is.
+        has_chunks: its chunks of unchanged documents can be reused.
         is_current: it is the one that is to be served.
-        open_chunks: gives its chunks, if vectors of the same texts can be taken over.
+        open_chunks: opens its chunks, if their vectors can be reused.
     """
 
     manifest: Manifest | None = None
@@ -117,22 +117,22 @@ class PreviousIndex:
 
     @cached_property
     def chunks(self) -> Chunks | None:
-        """Opened when it is first asked for: where nothing has changed, a fifth of the time is saved."""
+        """The chunks, opened at first use: where nothing has changed, that saves a fifth of the time."""
         return self.open_chunks()
 
     @property
     def dimensions(self) -> int:
-        """Of the vectors that can be taken over; 0 if there are none."""
+        """Dimensions of the vectors that can be reused; 0 if there are none."""
         return self.manifest.embedding.dimensions if self.manifest and self.chunks else 0
 
 
 @dataclass(frozen=True)
 class ReusedChunks:
-    """What the next index takes over from the one before.
+    """Chunks of the previous index that the next one reuses.
 
     Attributes:
         kept: names of documents whose chunks stay as they are.
-        copied: a document of the index before, and the name of one of the next with the same content.
+        copied: name of a document of the previous index, and of one of the next with the same content.
     """
 
     kept: list[str]
@@ -142,7 +142,7 @@ class ReusedChunks:
 class Staging(Protocol):
     """An index that is being written; nobody asks it before it is published.
 
-    What is raised is OSError or IndexingError; then there is nothing of it.
+    It raises OSError or IndexingError; then nothing of it is left.
     """
 
     @property
@@ -152,28 +152,30 @@ class Staging(Protocol):
     def built_at(self) -> str: ...
 
     def reuse(self, previous: PreviousIndex, reused: ReusedChunks) -> None:
-        """Begin with those chunks of the index before that are reused."""
+        """Begin with those chunks of the previous index that are reused."""
         ...
 
     def add(self, entries: Sequence[Entry]) -> None: ...
 
     def save(self) -> int:
-        """Build what searching needs; how many chunks there are."""
+        """Build what searching needs; return how many chunks there are."""
         ...
 
     def publish(self, manifest: Manifest, documents: list[Document]) -> None:
-        """Ask it for some of its chunks, as a server does, and have it served; remove what is too old."""
+        """Test the index by asking for some of its chunks, have it served, and remove what is too old."""
         ...
 
 
 class Storage(Protocol):
+    """A place where indexes are written, kept and served from."""
+
     @property
     def engine(self) -> str:
-        """What has written an index, as its manifest names it; another version may not understand it."""
+        """Name and version of what writes an index; another version may not understand it."""
         ...
 
     def writer(self) -> AbstractContextManager[None]:
-        """Be the only writer; what a writer that was killed left over is removed.
+        """Be the only writer, and remove what a writer that was killed left over.
 
         Raises:
             IndexLocked: somebody else is; says who.
@@ -183,20 +185,20 @@ class Storage(Protocol):
     def previous_index(
         self, recipe: Recipe | None, *, full: bool = False
     ) -> AbstractContextManager[PreviousIndex]:
-        """The newest intact index.
+        """Open the newest intact index.
 
         Args:
             recipe: of the next index; None for this one's own, whatever the settings say.
-            full: nothing is to be taken over from it.
+            full: nothing of it is to be reused.
         """
         ...
 
     def stage(self, previous: PreviousIndex) -> AbstractContextManager[Staging]:
-        """A new index; removed unless it gets published. For the writer only."""
+        """Begin a new index, which is removed unless it gets published. For the writer only."""
         ...
 
     def cache(self, *, read_only: bool) -> AbstractContextManager[VectorCache]:
-        """Vectors that a provider was paid for by runs that did not come to an end."""
+        """Open the vectors that a provider was paid for by runs that did not come to an end."""
         ...
 
     def prune(self) -> None:
@@ -204,17 +206,19 @@ class Storage(Protocol):
         ...
 
     def roll_back(self, index_id: str | None, check: Callable[[Manifest], None]) -> str:
-        """Serve an older index again, by default the newest before the served one; gives its id.
+        """Serve an older index again, by default the newest before the served one; return its id.
 
         Args:
-            check: raises what there is against serving it.
+            check: raises if the index is not to be served.
 
         Raises:
-            SnapshotNotFound, SnapshotDamaged, IndexLocked
+            SnapshotNotFound: there is none such.
+            SnapshotDamaged: it is not what was written.
+            IndexLocked: somebody else is writing.
             IndexingError: it does not work.
         """
         ...
 
     def summaries(self) -> list[IndexSummary]:
-        """All indexes, newest first."""
+        """Describe all indexes, newest first."""
         ...

@@ -10,7 +10,7 @@ Ranking = list[tuple[Any, float]]
 
 
 def fuse(dense: Ranking, lexical: Ranking, *, dense_weight: float, limit: int) -> Ranking:
-    """The weighted mean of both scores, the best `limit`, best first; equal scores in the order of their ids.
+    """Return the best `limit` by the weighted mean of both scores; equal scores in the order of their ids.
 
     A convex combination keeps how far apart scores are, which rank fusion throws away. With a weight of 0.3,
     local embeddings and BM25 over its bound, nDCG@10 on SciFact is 0.704 and hit@1 on XQuAD in Chinese 0.924;
@@ -19,7 +19,8 @@ def fuse(dense: Ranking, lexical: Ranking, *, dense_weight: float, limit: int) -
 
     Args:
         dense: ids with cosines, best first.
-        words: ids with scores from 0 to 1, best first.
+        lexical: ids with scores from 0 to 1, best first.
+        dense_weight: from 0 to 1; the rest is the lexical ranking's.
     """
     # What only BM25 found is at most as near as the last of the dense candidates.
     farthest = max(dense[-1][1], 0.0) if dense else 0.0

@@ -15,7 +15,7 @@ _TIME = "%Y%m%dT%H%M%SZ"
 
 
 def next_id(ids: Sequence[str]) -> str:
-    """Later than all others, also within a second or after the clock was set back.
+    """Return an id later than all others, also within a second or after the clock was set back.
 
     Args:
         ids: oldest first.
@@ -28,17 +28,18 @@ def next_id(ids: Sequence[str]) -> str:
 
 
 def candidates(ids: Sequence[str], current: str | None) -> list[str]:
-    """The ids in the order in which they stand in for each other.
+    """Return the ids in the order in which they stand in for each other.
 
-    What is to be served, then older ones, newest first; those that are newer come last, because an operator
-    who rolls back has refused them.
+    The one to be served comes first, then older ones, newest first; those that are newer come last, because
+    an operator who rolls back has refused them.
     """
     newest_first = sorted({*ids, *filter(None, [current])}, reverse=True)
     return sorted(newest_first, key=lambda index_id: current is not None and index_id > current)
 
 
 def rollback_target(wanted: str | None, ids: Sequence[str], current: str | None) -> str:
-    """
+    """Return the id of the index to go back to.
+
     Args:
         wanted: by default the newest that is older than the current one.
         ids: oldest first.

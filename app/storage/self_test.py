@@ -1,4 +1,4 @@
-"""What an index must find of its own chunks before it is served."""
+"""The share of its own chunks that an index must find before it is served."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ _MUST_BE_FOUND = 0.9
 
 
 def judge(count: int, chunks: int, *, asked: int, found: int) -> None:
-    """
+    """Judge an index by its count, and by what it found of its own chunks.
+
     Args:
         count: of the chunks in the index; `chunks` have to be there.
-        asked: for how many of its chunks it was asked, and how many of them it has found.
+        asked: how many of its chunks it was asked for; it has found `found` of them.
 
     Raises:
         IndexingError: it is not good enough.

@@ -1,4 +1,4 @@
-"""What the query engine asks of a store, besides LlamaIndex's contract."""
+"""The contract of a store that the query engine asks, besides LlamaIndex's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.storage.chunks import Hit
 
 
 class ChunkStore(BasePydanticVectorStore):
-    """Does dense and BM25 retrieval and fuses them.
+    """A store that does dense and BM25 retrieval, and fuses them.
 
     `query` knows the modes DEFAULT (dense; similarities are cosines), SPARSE and TEXT_SEARCH (BM25 over its
     bound), and HYBRID, which weighs both by `alpha`.
@@ -21,8 +21,8 @@ class ChunkStore(BasePydanticVectorStore):
 
     @abstractmethod
     def find(self, query: VectorStoreQuery) -> list[Hit]:
-        """As `query`, without LlamaIndex's nodes: making five takes 0.4 ms, half as long as the search."""
+        """Return what `query` finds, without making nodes: five take 0.4 ms, half as long as the search."""
 
     @abstractmethod
     async def afind(self, query: VectorStoreQuery) -> list[Hit]:
-        """As `find`."""
+        """Return what `find` does, for the event loop."""

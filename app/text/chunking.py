@@ -31,7 +31,11 @@ class _Splitter(Protocol):
 
 @dataclass(frozen=True)
 class Chunking:
-    """How documents are cut: sizes in `unit`, which an index's manifest names."""
+    """Rules by which documents are cut, as an index's manifest names them.
+
+    Attributes:
+        size, overlap: of chunks, in `unit`.
+    """
 
     size: int
     overlap: int
@@ -39,7 +43,7 @@ class Chunking:
 
     @property
     def block(self) -> int:
-        """How many characters at most are cut in one go: many chunks, whatever their unit."""
+        """The most characters that are cut in one go: many chunks, whatever their unit."""
         return max(_MIN_BLOCK_CHARS, 20 * self.size)
 
     @cached_property
@@ -79,7 +83,7 @@ class HeadingPath:
 
 
 def cut(document: str, pages: Iterable[Page], chunking: Chunking) -> Iterator[Chunk]:
-    """Cut at headings, then to size: a chunk has one heading path and one page, so a citation is exact."""
+    """Cut pages at headings, then to size: a chunk has one heading path and one page, for exact citations."""
     path = HeadingPath()
     seen: Counter[str] = Counter()
     for page in pages:
@@ -97,7 +101,7 @@ def cut(document: str, pages: Iterable[Page], chunking: Chunking) -> Iterator[Ch
 
 
 def _cut(text: str, splitter: _Splitter, *, block: int) -> Iterator[tuple[int, str]]:
-    """The chunks with their offsets.
+    """Yield the chunks with their offsets.
 
     Long texts go to the splitter in blocks: its time grows with the square of an unbroken text's length, to
     5 s for a line of 800 KB.
@@ -111,7 +115,7 @@ def _cut(text: str, splitter: _Splitter, *, block: int) -> Iterator[tuple[int, s
 
 
 def _block_end(text: str, start: int, block: int) -> int:
-    """A place to cut a block of a long text: between paragraphs, lines or words if there is one."""
+    """Return a place to cut a block of a long text: between paragraphs, lines or words if there is one."""
     limit = start + block
     if limit >= len(text):
         return len(text)
@@ -148,7 +152,7 @@ class _TableHeaders:
             offset += len(line)
 
     def above(self, start: int, text: str) -> str:
-        """What belongs above a chunk that begins at `start`: a header, if it begins with a row of a table."""
+        """Return what belongs above a chunk from `start`: a header, if it begins with a row of a table."""
         place = bisect.bisect_left(self._starts, start)
         if text.startswith("|") and place < len(self._starts) and self._starts[place] == start:
             return self._headers[place]
@@ -156,7 +160,7 @@ class _TableHeaders:
 
 
 def _sections(page: Page, path: HeadingPath) -> Iterator[_Section]:
-    """The text between headings. A heading with nothing below it, not even a deeper one, is text itself."""
+    """Yield the text between headings; a heading with nothing below it, not even a deeper one, is text."""
     bounds = [*page.headings, None]
     first = page.headings[0].start if page.headings else len(page.text)
     if page.text[:first].strip():

@@ -12,5 +12,5 @@ router = APIRouter(tags=["documents"], responses=problems(401, 500, 503))
 
 @router.get("/documents", summary="List the documents of the served index", response_model=DocumentsResponse)
 async def documents(manager: ManagerDep) -> Response:
-    """Also those that could not be read, with the reason."""
+    """Return all documents, also those that could not be read, with the reason."""
     return Response(await manager.current.listing(encode_documents), media_type="application/json")

@@ -17,6 +17,7 @@ router = APIRouter(tags=["health"])
     responses={503: {"description": "No; `status` and `detail` say why", "model": HealthResponse}},
 )
 async def health(manager: ManagerDep, response: Response) -> HealthResponse:
+    """Answer 200 when a query would be answered, and else 503 with the reason."""
     health = HealthResponse.of(manager.health())
     response.status_code = 200 if health.index_ready else 503
     return health
@@ -24,4 +25,5 @@ async def health(manager: ManagerDep, response: Response) -> HealthResponse:
 
 @router.get("/health/live", summary="Liveness: does the event loop run?")
 async def live() -> LivenessResponse:
+    """Answer 200, which only a running event loop does."""
     return LivenessResponse()

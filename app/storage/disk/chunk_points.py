@@ -1,4 +1,4 @@
-"""Which chunks are a document's, and which have a text: what a reindex asks for, and no search."""
+"""Lookup of chunks by document and by text: a reindex asks for it, and no search does."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ChunkPoints:
         np.save(path, self._merged(), allow_pickle=False)
 
     def add(self, document: str | None, text_hash: str, point: int) -> None:
-        """One that it does not have."""
+        """Add a chunk that it does not have."""
         self._added.extend((number_of(document or ""), number_of(text_hash), point))
 
     def remove(self, points: Sequence[int]) -> None:
@@ -74,5 +74,5 @@ class ChunkPoints:
 
 
 def number_of(text: str) -> int:
-    """64 bits of its hash: the engine's ids are numbers or UUIDs, LlamaIndex's any text."""
+    """Return 64 bits of a text's hash: the engine's ids are numbers or UUIDs, LlamaIndex's any text."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

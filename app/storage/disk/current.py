@@ -12,7 +12,7 @@ from app.storage.ids import ID
 
 
 class Current:
-    """Replaced as a whole: a reader finds the old id or the new one, also after a crash."""
+    """The file, replaced as a whole: a reader finds the old id or the new one, also after a crash."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -20,7 +20,7 @@ class Current:
         self._next = folder / "CURRENT.next"
 
     def read(self) -> str | None:
-        """The id; None where none was ever published.
+        """Return the id; None where none was ever published.
 
         Raises:
             SnapshotDamaged: the file cannot be read, or does not hold an id.
@@ -33,7 +33,7 @@ class Current:
         return snapshot_id
 
     def prepare(self, snapshot_id: str) -> None:
-        """All that needs room on the disk. What `replace` does only changes names."""
+        """Do all that needs room on the disk: `replace` only changes names."""
         if self._path.is_dir() and not self._path.is_symlink():
             self._remove_empty_folder()
         write_synced(self._next, f"{snapshot_id}\n".encode())
@@ -46,7 +46,7 @@ class Current:
         self._next.unlink(missing_ok=True)
 
     def _remove_empty_folder(self) -> None:
-        """Containers leave one where they were to mount a file that was not there."""
+        """Remove a folder that a container left where it was to mount a file that was not there."""
         try:
             self._path.rmdir()
         except OSError as error:

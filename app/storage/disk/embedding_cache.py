@@ -45,13 +45,13 @@ logger = logging.getLogger(__name__)
 
 
 def cache_scope(provider: str, model: str, base_url: str) -> str:
-    """Whose vectors they are. Of an address nothing but server and path, since its query may hold a key."""
+    """Return whose vectors they are; of an address only server and path, since its query may hold a key."""
     address = urlsplit(base_url)
     return f"{provider}/{model}@{address.scheme}://{address.netloc}{address.path.rstrip('/')}"
 
 
 class EmbeddingCache:
-    """Vectors by scope and hash of the text. For the thread that made it.
+    """Vectors by scope and hash of the text, for the thread that opened them.
 
     A file that is damaged, or none of ours, is replaced by an empty one.
 
@@ -82,13 +82,13 @@ class EmbeddingCache:
         self._connection.close()
 
     def known(self, scope: str, hashes: Iterable[bytes]) -> set[bytes]:
-        """Which of the texts have a vector."""
+        """Return the hashes of those texts that have a vector."""
         wanted = set(hashes)
         # In a damaged file, there may be others.
         return wanted.intersection(hash_ for (hash_,) in self._select("hash", scope, wanted))
 
     def get(self, scope: str, hashes: Iterable[bytes]) -> dict[bytes, Vector]:
-        """The vectors of those texts that have one; read-only arrays."""
+        """Return the vectors of those texts that have one, as read-only arrays."""
         wanted = set(hashes)
         return {
             hash_: np.frombuffer(vector, dtype="<f4")
@@ -186,7 +186,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _open_read_only(path: Path) -> sqlite3.Connection:
-    """As a file that nobody changes: anything else would write, if only a lock."""
+    """Open the file as one that nobody changes: anything else would write, if only a lock."""
     if not path.exists():
         return _open_empty()
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)

@@ -43,13 +43,19 @@ T = TypeVar("T")
 
 
 def in_threads(work: Callable[[S], T], items: Iterable[S]) -> list[T]:
-    """The results in order; the first error ends it."""
+    """Return the results of work done in threads, in order; the first error ends it."""
     with ThreadPoolExecutor(_THREADS) as threads:
         return list(threads.map(work, items))
 
 
 @contextmanager
 def damage_if_unreadable(path: Path | str) -> Iterator[None]:
+    """Take it for damage that a file of a snapshot cannot be read.
+
+    Raises:
+        SnapshotDamaged: it is missing, or this process may not read it, or its disk fails.
+        OSError: anything else, such as too many open files.
+    """
     try:
         yield
     except FileNotFoundError:
@@ -66,12 +72,17 @@ def status_of(path: str) -> os.stat_result:
 
 
 def read_all(path: Path) -> bytes:
+    """Read a file of a snapshot.
+
+    Raises:
+        SnapshotDamaged: it cannot be read.
+    """
     with damage_if_unreadable(path):
         return path.read_bytes()
 
 
 def verified_blocks(path: Path, digest: str) -> Iterator[tuple[int, bytes]]:
-    """The blocks of a file that are not zero, with their offsets; after the last, an error if one is changed.
+    """Yield the blocks of a file that are not zero, with their offsets, and check them at the end.
 
     Raises:
         SnapshotDamaged: the file has another digest, or cannot be read.
@@ -102,7 +113,7 @@ def copy_verified(source: Path, digest: str, target: Path) -> None:
 
 
 def flush_and_digest(path: Path) -> tuple[os.stat_result, str]:
-    """Bring a file to the disk; what it is then, and the digest of its content."""
+    """Bring a file to the disk; return its status then, and the digest of its content."""
     digest = blake3()
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
@@ -133,6 +144,7 @@ def _data_blocks(stream: BufferedReader) -> Iterator[tuple[int, bytes]]:
 
 
 def write_synced(path: Path, content: bytes) -> None:
+    """Write a file, and wait until its content is on the disk."""
     with path.open("wb") as stream:
         stream.write(content)
         stream.flush()
@@ -140,6 +152,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -148,7 +161,7 @@ def sync_folder(path: Path) -> None:
 
 
 def put_back_time(path: str, mtime_ns: int) -> None:
-    """Where that is not allowed, the file is hashed at the next load."""
+    """Set a file's time; where that is not allowed, the file is hashed at the next load."""
     with suppress(OSError):
         status = status_of(path)
         if status.st_mtime_ns != mtime_ns:

@@ -20,7 +20,7 @@ _Build = Callable[[str, Any, Collection[str]], qdrant.Filter]
 
 
 def payload_filter(filters: MetadataFilters | None, labeled: Collection[str]) -> qdrant.Filter | None:
-    """A filter over `metadata.*`; None where there is nothing to filter.
+    """Return a filter over `metadata.*`; None where there is nothing to filter.
 
     Args:
         labeled: the fields that are in the chunks' labels.
@@ -93,7 +93,7 @@ def _path(field: str) -> str:
 
 
 def _nothing(value: Any) -> list[Any]:
-    """Of an empty list, nothing is any: without this, no condition would mean everything."""
+    """Return a condition that nothing meets, for an empty list: no condition would mean everything."""
     return [] if values_of(value) else [qdrant.HasIdCondition(set())]
 
 

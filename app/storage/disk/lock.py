@@ -16,8 +16,8 @@ from app.domain.errors import IndexingError, IndexLocked
 def writer_lock(folder: Path) -> Iterator[None]:
     """Be the only writer in a folder.
 
-    The guard is held for a moment, by who takes the lock until its name is in it, and by who was refused
-    while reading that name. Without it, one could read the name of the holder before, or none.
+    The guard is held for a moment: by whoever takes the lock until its name is in it, and by whoever was
+    refused while it reads that name. Without it, one could read the name of an earlier holder, or none.
 
     Raises:
         IndexLocked: somebody else is; says who.

@@ -19,17 +19,17 @@ _CHECKSUM = "manifest.sha256"
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """The manifest is written last: a snapshot without one was never finished."""
+    """Write the manifest, which comes last: a snapshot without one was never finished."""
     content = ManifestForm.of(manifest).model_dump_json(indent=2).encode()
     write_synced(folder / _CHECKSUM, f"{_digest(content)}  {_MANIFEST}\n".encode())
     write_synced(folder / _MANIFEST, content)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a snapshot, exactly as it was written.
+    """Read the manifest of a snapshot.
 
     Raises:
-        SnapshotDamaged: it is not, or it is one of another version of this service.
+        SnapshotDamaged: it is not as it was written, or it is one of another version of this service.
     """
     path = folder / _MANIFEST
     content = read_all(path)

@@ -1,4 +1,4 @@
-"""What the engine has mapped into memory, given back to the kernel."""
+"""Release of the memory that the engine has mapped."""
 
 from __future__ import annotations
 

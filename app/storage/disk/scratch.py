@@ -1,4 +1,4 @@
-"""Where an index that must not be written to is loaded from: a copy of what the engine needs."""
+"""Copies of snapshots that must not be written to, from which the engine can load them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Scratch:
 
     @contextmanager
     def loadable(self, snapshot: Snapshot) -> Iterator[Path]:
-        """A directory with a checked snapshot that the engine can load: its own, or a copy.
+        """Give a directory with a checked snapshot that the engine can load: its own, or a copy.
 
         A copy is made where nothing can be written, also for want of room. It is removed at the end, at the
         latest with the process.
@@ -90,7 +90,7 @@ class Scratch:
 
 
 def _lock(path: Path) -> int | None:
-    """The descriptor of a folder that is this process's alone; None where it is in use or gone."""
+    """Lock a folder for this process; return its descriptor, or None where it is in use or gone."""
     with suppress(FileNotFoundError), ExitStack() as opened:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         opened.callback(os.close, descriptor)

@@ -36,7 +36,7 @@ def check_answers(folder: Path, *, chunks: int) -> None:
 
 
 def _sample(shard: ChunkShard) -> list[dict[str, Any]]:
-    """Vectors of chunks with something to find. The first will do: ids are hashes."""
+    """Return vectors of chunks with something to find. The first will do: ids are hashes."""
     records, _ = shard.engine.scroll(
         qdrant.ScrollRequest(limit=10 * _QUESTIONS, with_payload=[LENGTH], with_vector=[DENSE, BM25])
     )
@@ -45,7 +45,7 @@ def _sample(shard: ChunkShard) -> list[dict[str, Any]]:
 
 
 def _finds(shard: ChunkShard, vectors: dict[str, Any]) -> bool:
-    """Whether the nearest is as near as the chunk itself, by meaning, and there is any, by words."""
+    """Return whether the dense search finds a chunk as near as this one, and the lexical search any."""
     searches = [
         qdrant.QueryRequest(limit=1, query=qdrant.Query.Nearest(vectors[name], using=name))
         for name in (DENSE, BM25)

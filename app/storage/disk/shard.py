@@ -22,8 +22,8 @@ from app.storage.disk.mapped_pages import release_mapped_pages
 from app.storage.disk.payloads import DOCUMENT, LABELS, LENGTH, TEXT_HASH, from_payload, to_payload
 from app.text.bm25 import TermCounts, TermStatistics, counts_of, has_drifted, weights
 
-# Of its files' format, to which the package is pinned, and of what is written into them: layout 1, which is
-# not told, had indexes of the engine's for each field, for documents' names and for texts.
+# The format of its files, to which the package is pinned, and of what is written into them. Layout 1, which
+# manifests do not name, had a payload index for each field, for documents' names and for texts.
 ENGINE_VERSION = f"qdrant-edge-py {version('qdrant-edge-py')}, layout 2"
 
 DENSE = "dense"
@@ -38,12 +38,12 @@ _STORE_FILE = "store.json"
 # 40 ms instead of 400, and searches are as fast (0.04 ms with a filter).
 _ON_DISK = qdrant.Memory.Cold
 _PAGE = 1000
-# So many chunks take 2.5 kB each of memory-mapped files, until their pages are let go of.
-_LET_GO_AFTER = 5000
+# So many chunks take 2.5 kB each of memory-mapped files, until their pages are released.
+_RELEASE_AFTER = 5000
 
 
 class ChunkShard:
-    """Reading is safe from many threads; writing is for one.
+    """A shard; reading is safe from many threads, writing is for one.
 
     Attributes:
         average_length: of the corpus, in tokens, as it is part of every chunk's weights.
@@ -66,11 +66,11 @@ class ChunkShard:
         self.labeled = labeled
         self._path = path
         self._tokens = tokens
-        self._since_let_go = 0
+        self._since_release = 0
 
     @classmethod
     def create(cls, path: Path, *, dimensions: int, average_length: float) -> ChunkShard:
-        """A new, empty one in the directory `path`.
+        """Make a new, empty one in the directory `path`.
 
         Raises:
             OSError: the disk is full.
@@ -97,7 +97,7 @@ class ChunkShard:
 
     @classmethod
     def open(cls, path: Path) -> ChunkShard:
-        """The one that was saved in `path`; every file there keeps its content until something is written.
+        """Open the one that was saved in `path`; its files keep their content until something is written.
 
         Raises:
             OSError: the disk is full, for the engine writes some of its files again; or one is missing.
@@ -143,7 +143,7 @@ class ChunkShard:
 
     @cached_property
     def points(self) -> ChunkPoints:
-        """Read when it is asked for: to serve an index takes none."""
+        """The lookup of chunks, read at first use: to serve an index takes none."""
         path = self._path / _POINTS_FILE
         if path.exists():
             return ChunkPoints.load(path)
@@ -170,10 +170,10 @@ class ChunkShard:
             chunk = entry.chunk
             points.add(chunk.ref_doc_id, chunk.text_hash, number_of(chunk.id))
             self._tokens += entry.terms.length
-        self._since_let_go += len(entries)
-        if self._since_let_go >= _LET_GO_AFTER:
+        self._since_release += len(entries)
+        if self._since_release >= _RELEASE_AFTER:
             release_mapped_pages(self._path)
-            self._since_let_go = 0
+            self._since_release = 0
 
     def delete(self, wanted: qdrant.Filter) -> None:
         self._delete(list(self.scroll(wanted, *_COUNTED)))
@@ -184,27 +184,28 @@ class ChunkShard:
             self._delete(list(self._retrieve(points[start : start + _PAGE], *_COUNTED)))
 
     def entries(self, document: str) -> list[Entry]:
-        """A document's chunks, as they were added."""
+        """Return a document's chunks, as they were added."""
         return [
             Entry(from_payload(payload_of(record)), vectors_of(record)[DENSE], self._counts(record))
             for record in self._retrieve(self.points.of_documents([document]), True, True)
         ]
 
     def vectors(self, text_hashes: Sequence[str]) -> dict[str, Vector]:
-        """Of those texts that it has, at length 1."""
+        """Return the vectors of those texts that it has, by their hashes, at length 1."""
         return {
             payload_of(record)[TEXT_HASH]: np.array(vectors_of(record)[DENSE], dtype=np.float32)
             for record in self._retrieve(self.points.of_texts(text_hashes), [TEXT_HASH], [DENSE])
         }
 
     def known(self, text_hashes: Sequence[str]) -> set[str]:
-        """Those of the hashes whose texts it has."""
+        """Return those of the hashes whose texts it has."""
         found = self._retrieve(self.points.of_texts(text_hashes), [TEXT_HASH], False)
         return {payload_of(record)[TEXT_HASH] for record in found}
 
     def scroll(
         self, wanted: qdrant.Filter, with_payload: bool | list[str], with_vector: bool | list[str]
     ) -> Iterator[qdrant.Record]:
+        """Yield the points that match a filter, page by page, with what is asked for of each."""
         offset = None
         while True:
             request = qdrant.ScrollRequest(offset, _PAGE, wanted, with_payload, with_vector)
@@ -274,13 +275,14 @@ def payload_of(record: qdrant.Record) -> dict[str, Any]:
 
 
 def vectors_of(record: qdrant.Record) -> dict[str, Any]:
+    """Return the vectors of a record that was asked for with some, by their names."""
     assert isinstance(record.vector, dict)  # noqa: S101 - an index has two kinds, which come by their names
     return record.vector
 
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """The engine's errors as such that can be named.
+    """Raise the engine's errors as such that can be named.
 
     It raises plain `Exception`, and panics on some damaged files, with what would pass every handler.
 

@@ -1,4 +1,4 @@
-"""One snapshot: whether it is what was written, and what is to be had from it."""
+"""A snapshot: checks that it is what was written, and ways to read it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class Snapshot:
 
     @classmethod
     def open(cls, path: Path, snapshot_id: str) -> Snapshot:
-        """
+        """Open the snapshot in a directory.
+
         Raises:
             SnapshotDamaged: a file is missing or has another size, or the manifest is wrong.
         """
@@ -79,14 +80,14 @@ class Snapshot:
 
     @property
     def writable(self) -> bool:
-        """May this process write to the store's files? The engine opens them for that when it loads them."""
+        """True if this process may write to the store's files: the engine opens them for that."""
         names = self.store_files
         folders = {name.rpartition("/")[0] for name in names}
         return all(os.access(f"{self.path}/{name}", os.W_OK) for name in [*names, *folders])
 
     @property
     def bytes_on_disk(self) -> int:
-        """Less than the sum of the sizes: many files are mostly holes."""
+        """Bytes taken on the disk: less than the sum of the sizes, as many files are mostly holes."""
         return sum(status_of(f"{self.path}/{name}").st_blocks for name in self.manifest.files) * 512
 
     def check(self) -> None:

@@ -45,6 +45,12 @@ class StagedSnapshot:
 
 
 class SnapshotStore:
+    """The snapshots below an index's directory.
+
+    Args:
+        keep: how many of the newest are kept.
+    """
+
     def __init__(self, root: Path, *, keep: int) -> None:
         self._root = root
         self._snapshots = root / "snapshots"
@@ -52,7 +58,7 @@ class SnapshotStore:
         self._keep = keep
 
     def current_id(self) -> str | None:
-        """The snapshot that is to be served; None where none was ever published.
+        """Return the snapshot that is to be served; None where none was ever published.
 
         Raises:
             SnapshotDamaged: `CURRENT` cannot be read, or does not hold an id.
@@ -60,24 +66,24 @@ class SnapshotStore:
         return self._current.read()
 
     def current_if_any(self) -> str | None:
-        """Return the same; None where `CURRENT` is damaged, too."""
+        """Return the snapshot that is to be served; None also where `CURRENT` is damaged."""
         try:
             return self.current_id()
         except SnapshotDamaged:
             return None
 
     def ids(self) -> list[str]:
-        """Of all snapshots that are there, damaged or not, oldest first."""
+        """Return the ids of all snapshots that are there, damaged or not, oldest first."""
         if not self._snapshots.is_dir():
             return []
         return sorted(path.name for path in self._snapshots.iterdir() if ID.fullmatch(path.name))
 
     def candidates(self) -> list[str]:
-        """The ids in the order in which they stand in for each other when one is damaged."""
+        """Return the ids in the order in which they stand in for each other when one is damaged."""
         return candidates(self.ids(), self.current_if_any())
 
     def open(self, snapshot_id: str) -> Snapshot:
-        """Find a snapshot; the manifest is right and every file has its size, but none is read.
+        """Open a snapshot whose manifest is right and whose files have their sizes; none of them is read.
 
         Raises:
             SnapshotDamaged: it is not so.
@@ -86,7 +92,7 @@ class SnapshotStore:
         return Snapshot.open((self._snapshots / snapshot_id).resolve(), snapshot_id)
 
     def intact(self) -> Iterator[Snapshot]:
-        """The candidates that pass `Snapshot.check`, opened one by one."""
+        """Yield the candidates that pass `Snapshot.check`, opened one by one."""
         for snapshot_id in self.candidates():
             try:
                 snapshot = self.open(snapshot_id)
@@ -96,7 +102,7 @@ class SnapshotStore:
             yield snapshot
 
     def summaries(self) -> list[IndexSummary]:
-        """All snapshots, newest first."""
+        """Describe all snapshots, newest first."""
         current = self.current_if_any()
         return [self._summary(snapshot_id, current) for snapshot_id in reversed(self.ids())]
 
@@ -114,7 +120,7 @@ class SnapshotStore:
         return summary
 
     def signature(self, snapshot_id: str) -> Signature:
-        """Changes whenever anything of a snapshot does; empty where there is none."""
+        """Return what changes whenever anything of a snapshot does; empty where there is none."""
         folder = self._snapshots / snapshot_id
         found = []
         for parent, _, names in os.walk(folder):
@@ -128,9 +134,10 @@ class SnapshotStore:
         return tuple(sorted(found))
 
     def check_writable(self) -> None:
-        """
+        """Make sure that an index can be built here.
+
         Raises:
-            IndexReadOnly: an index cannot be built here.
+            IndexReadOnly: it cannot.
         """
         for folder in (self._snapshots, self._root, *self._root.absolute().parents):
             if folder.exists():
@@ -144,7 +151,7 @@ class SnapshotStore:
 
     @contextmanager
     def writer(self) -> Iterator[None]:
-        """Be the only writer; what a writer that was killed left over is removed.
+        """Be the only writer, and remove what a writer that was killed left over.
 
         Raises:
             IndexLocked: somebody else is; says who.
@@ -156,7 +163,7 @@ class SnapshotStore:
 
     @contextmanager
     def stage(self) -> Iterator[StagedSnapshot]:
-        """A directory to write a snapshot into; removed unless it gets published. For the writer only."""
+        """Make a directory for a new snapshot; it is removed unless that gets published. For the writer."""
         snapshot_id = next_id(self.ids())
         path = self._snapshots / f"{_STAGING}{snapshot_id}"
         path.mkdir()
@@ -168,7 +175,7 @@ class SnapshotStore:
     def seal(self, staging: StagedSnapshot, manifest: Manifest) -> Snapshot:
         """Bring a finished snapshot to the disk, hash it, and write its manifest.
 
-        What is returned can be loaded and asked before it is published, not after.
+        The snapshot can be loaded and asked before it is published, not after.
         """
         files = {
             path.relative_to(staging.path).as_posix(): path
@@ -183,7 +190,7 @@ class SnapshotStore:
     def publish(self, staging: StagedSnapshot) -> None:
         """Make a sealed snapshot the one that is served, and remove those that are too old to keep.
 
-        What was never served, or was gone back from, goes first.
+        Those that were never served, or that were rolled back, go first.
         """
         kept = [staging.id, *self.candidates()]
         in_threads(sync_folder, staging.folders())
@@ -198,7 +205,7 @@ class SnapshotStore:
         self._keep_only(self.candidates())
 
     def find_for_rollback(self, snapshot_id: str | None = None) -> Snapshot:
-        """The snapshot to go back to, every file of it verified. For the writer only.
+        """Open the snapshot to go back to, every file of it verified. For the writer only.
 
         Args:
             snapshot_id: by default the newest that is older than the served one.

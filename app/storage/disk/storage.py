@@ -19,11 +19,11 @@ from app.storage.manifest import IndexSummary, Manifest
 
 
 class DiskStorage:
-    """See `Storage`.
+    """Snapshots on the disk; see `Storage`.
 
     Args:
-        scratch: from where indexes are read that must not be written to.
-        engine: which writes what is stored; chunks that another wrote are not reused.
+        scratch: makes copies of indexes that must not be written to.
+        engine: the engine and its version; chunks that another one wrote are not reused.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class DiskStorage:
 
     @contextmanager
     def previous_index(self, recipe: Recipe | None, *, full: bool = False) -> Iterator[PreviousIndex]:
-        """Every file of it is read and checked: what is damaged must not be handed on."""
+        """Open the newest intact index; every file is read, for damage must not be handed on."""
         snapshot = self._newest_verified()
         if snapshot is None:
             yield PreviousIndex()

@@ -1,4 +1,4 @@
-"""The embedded store by LlamaIndex's contract: Qdrant Edge, in-process, below one directory.
+"""The embedded store with LlamaIndex's contract: Qdrant Edge, in-process, below one directory.
 
 At 20,000 chunks it loads and queries more than 50 times faster than LlamaIndex's default store, which keeps
 everything in one JSON file and scores in Python (benchmarks/README.md).
@@ -37,7 +37,7 @@ _HNSW_EF = 256
 
 
 class EdgeVectorStore(ChunkStore):
-    """A `ChunkShard` that can be searched. Reading is safe from many threads; writing is for one."""
+    """A `ChunkShard` that can be searched; reading is safe from many threads, writing is for one."""
 
     _shard: ChunkShard = PrivateAttr()
     _counter: TermCounter = PrivateAttr(default_factory=TermCounter)
@@ -50,12 +50,12 @@ class EdgeVectorStore(ChunkStore):
     def create(
         cls, path: Path, *, dimensions: int, average_length: float = DEFAULT_AVERAGE_LENGTH, **fields: Any
     ) -> EdgeVectorStore:
-        """A new, empty store in the directory `path`; see `ChunkShard.create`."""
+        """Make a new, empty store in the directory `path`; see `ChunkShard.create`."""
         return cls(ChunkShard.create(path, dimensions=dimensions, average_length=average_length), **fields)
 
     @classmethod
     def open(cls, path: Path, **fields: Any) -> EdgeVectorStore:
-        """The store that was saved in `path`; see `ChunkShard.open`."""
+        """Open the store that was saved in `path`; see `ChunkShard.open`."""
         return cls(ChunkShard.open(path), **fields)
 
     def save(self) -> None:
@@ -77,7 +77,7 @@ class EdgeVectorStore(ChunkStore):
         return self._shard.chunk_count
 
     def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
-        """Add nodes, which carry their embeddings; one whose id is known is replaced."""
+        """Add nodes with their embeddings; one whose id is known is replaced."""
         self._shard.add(
             [
                 Entry(
@@ -124,7 +124,7 @@ class EdgeVectorStore(ChunkStore):
         return [Hit(score, chunks[point]) for point, score in ranked]
 
     async def afind(self, query: VectorStoreQuery) -> list[Hit]:
-        """As `find`, and in the same thread.
+        """Return what `find` does, in the same thread.
 
         The engine keeps Python's lock while it computes, so that from another thread it would stop this one
         all the same; with 32 questions at once, threads answer 20 % fewer.
@@ -160,7 +160,7 @@ class EdgeVectorStore(ChunkStore):
     def _rankings(
         self, query: VectorStoreQuery, limit: int, *, dense: bool = False, lexical: bool = False
     ) -> list[Ranking]:
-        """The dense ranking (cosines) and BM25's (over its bound), as asked for, in one engine call."""
+        """Make the dense ranking (cosines) and BM25's (over its bound), as asked for, in one engine call."""
         wanted = self._wanted(query)
         searches = []
         scales = []

@@ -68,14 +68,14 @@ ON CONFLICT (id) DO UPDATE SET (chunks, terms, average_length, tokens)
 
 @dataclass(frozen=True)
 class Hnsw:
-    """pgvector's parameters: more of either is slower to build, and finds more."""
+    """Parameters of pgvector's HNSW index: more of either is slower to build, and finds more."""
 
     m: int = 16
     ef_construction: int = 64
 
 
 class ChunkTable:
-    """Reads and writes by one connection, which understands vectors (`schema.check`).
+    """A table of chunks, by one connection, which understands vectors (`schema.check`).
 
     Attributes:
         average_length: of the corpus, in tokens, as it is part of every chunk's weights.
@@ -108,7 +108,7 @@ class ChunkTable:
         dimensions: int,
         average_length: float,
     ) -> ChunkTable:
-        """A new, empty one, without any database index; there are statistics of it from now on."""
+        """Make a new, empty one, without any database index; there are statistics of it from now on."""
         table = cls(connection, database, index_id, TermStatistics(), average_length, tokens=0)
         with connection.transaction():
             connection.execute(sql.SQL(_TABLE).format(table=table.name, dimensions=dimensions))
@@ -117,7 +117,8 @@ class ChunkTable:
 
     @classmethod
     def open(cls, connection: psycopg.Connection, database: Database, index_id: str) -> ChunkTable:
-        """
+        """Open the table of an index.
+
         Raises:
             SnapshotDamaged: there is none.
         """
@@ -189,29 +190,29 @@ class ChunkTable:
         return self.connection.execute(statement.text, statement.values, binary=True).fetchall()
 
     def count(self) -> int:
-        """Of the rows that there are, whatever the statistics say."""
+        """Count the rows that there are, whatever the statistics say."""
         row = self._execute("SELECT count(*) FROM {table}").fetchone()
         return int(row[0]) if row else 0
 
     def entries(self, document: str) -> list[Entry]:
-        """A document's chunks, as they were added."""
+        """Return a document's chunks, as they were added."""
         rows = self._execute(f"{_SELECT} WHERE ref_doc_id = %s", [document])
         return [entry_of_row(row, self.average_length) for row in rows]
 
     def vectors(self, text_hashes: Sequence[str]) -> dict[str, Vector]:
-        """Of those texts that it has, at length 1."""
+        """Return the vectors of those texts that it has, by their hashes, at length 1."""
         rows = self._execute(
             "SELECT text_hash, embedding FROM {table} WHERE text_hash = ANY(%s)", [list(text_hashes)]
         )
         return {text_hash: vector_of(embedding) for text_hash, embedding in rows}
 
     def known(self, text_hashes: Sequence[str]) -> set[str]:
-        """Those of the hashes whose texts it has."""
+        """Return those of the hashes whose texts it has."""
         rows = self._execute("SELECT text_hash FROM {table} WHERE text_hash = ANY(%s)", [list(text_hashes)])
         return {text_hash for (text_hash,) in rows}
 
     def sample(self, size: int) -> list[tuple[HalfVector, SparseVector, list[int]]]:
-        """Vectors, weights and terms of chunks with something to find. The first will do: ids are hashes."""
+        """Return vectors, weights and terms of the first chunks with something to find: ids are hashes."""
         return self._execute(
             "SELECT embedding, weights, terms FROM {table} WHERE length > 0 AND l2_norm(embedding) > 0 "
             "ORDER BY id LIMIT %s",
@@ -219,7 +220,7 @@ class ChunkTable:
         ).fetchall()
 
     def finds(self, vector: HalfVector, weights: SparseVector, terms: list[int]) -> bool:
-        """Whether the nearest is as near as the chunk itself, by meaning, and there is any, by words."""
+        """Return whether the dense search finds a chunk as near as this one, and the lexical search any."""
         row = self._execute(
             "SELECT -(embedding <#> %s), (SELECT max(-(weights <#> %s)) FROM {table} "
             "WHERE terms && %s::int4[]) FROM {table} ORDER BY embedding <#> %s LIMIT 1",

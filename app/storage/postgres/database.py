@@ -81,7 +81,7 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
 
 @dataclass(frozen=True)
 class Database:
-    """Where indexes are.
+    """A database that holds indexes.
 
     Attributes:
         url: libpq's connection string; never shown, since it may hold a password.
@@ -98,7 +98,7 @@ class Database:
         return self.table(f"chunks_{index_id}")
 
     def arguments(self, purpose: str) -> dict[str, Any]:
-        """Of `psycopg.connect`, besides the address."""
+        """Return the arguments of `psycopg.connect`, besides the address."""
         return {
             "autocommit": True,
             "connect_timeout": _CONNECT_TIMEOUT_S,
@@ -154,7 +154,7 @@ def _why_refused(said: str) -> str:
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """psycopg's errors as ours, whose texts hold nothing of what the database said.
+    """Raise psycopg's errors as ours, whose texts hold nothing of what the database said.
 
     Raises:
         DatabaseUnavailable: it cannot be reached, or has gone away.
@@ -167,6 +167,7 @@ def database_errors() -> Iterator[None]:
 
 
 def as_indexing_error(error: psycopg.Error) -> DatabaseError:
+    """Return the error that tells an operator what to do about one of psycopg's."""
     for kind, advice in _ADVICE.items():
         if isinstance(error, kind):
             return DatabaseError(advice)

@@ -23,7 +23,8 @@ WHERE (s.scope, s.text_hash) = (e.scope, e.text_hash) AND size > %s
 
 
 class PostgresEmbeddingCache:
-    """
+    """Vectors by scope and hash of the text.
+
     Args:
         connection: None where there are no tables yet: then nothing is known.
     """
@@ -33,14 +34,14 @@ class PostgresEmbeddingCache:
         self._table = table
 
     def known(self, scope: str, hashes: Iterable[bytes]) -> set[bytes]:
-        """Which of the texts have a vector."""
+        """Return the hashes of those texts that have a vector."""
         rows = self._execute(
             "SELECT text_hash FROM {} WHERE scope = %s AND text_hash = ANY(%s)", [scope, list(hashes)]
         )
         return {hashed for (hashed,) in rows}
 
     def get(self, scope: str, hashes: Iterable[bytes]) -> dict[bytes, Vector]:
-        """The vectors of those texts that have one; read-only arrays."""
+        """Return the vectors of those texts that have one, as read-only arrays."""
         rows = self._execute(
             "SELECT text_hash, vector FROM {} WHERE scope = %s AND text_hash = ANY(%s)",
             [scope, list(hashes)],
@@ -64,7 +65,7 @@ class PostgresEmbeddingCache:
         self._execute("DELETE FROM {} WHERE scope = %s", [scope])
 
     def trim(self, max_bytes: int) -> None:
-        """Keep no more than that, about; the newest."""
+        """Keep about so many bytes, of the newest vectors."""
         self._execute(_TRIM, [_OVERHEAD, max_bytes])
 
     def _execute(self, statement: str, values: list[Any]) -> list[tuple[Any, ...]]:

@@ -21,7 +21,7 @@ from app.storage.postgres.statement import Condition
 
 
 def condition_of(filters: MetadataFilters | None, fields: Collection[str]) -> Condition:
-    """True of the rows that are wanted; of all, where there is nothing to filter.
+    """Return a condition on the rows that are wanted: all of them, where there is nothing to filter.
 
     Args:
         fields: which there are.
@@ -44,7 +44,7 @@ def condition_of(filters: MetadataFilters | None, fields: Collection[str]) -> Co
 
 
 def joined(operator: str, parts: list[Condition]) -> Condition:
-    """Several conditions as one."""
+    """Join several conditions to one."""
     values = [value for _, some in parts for value in some]
     return sql.SQL("({})").format(sql.SQL(operator).join([part for part, _ in parts])), values
 
@@ -68,7 +68,7 @@ def _any_of(field: sql.Composable, value: Any) -> Condition:
 
 
 def _is_json(value: Any) -> bool:
-    """Infinity and NaN are Python's own extensions."""
+    """Return whether JSON has the value: infinity and NaN are Python's own extensions."""
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
@@ -81,7 +81,7 @@ def _all_of(field: sql.Composable, value: Any) -> Condition:
 
 
 def _not(condition: Condition) -> Condition:
-    """Also true where the field is missing."""
+    """Return the opposite of a condition, which is true also where the field is missing."""
     return sql.SQL("({}) IS NOT TRUE").format(condition[0]), condition[1]
 
 

@@ -79,23 +79,24 @@ def encode_documents(documents: Sequence[Document]) -> bytes:
 
 
 class Generations:
-    """What is raised besides is psycopg's: see `database.database_errors`."""
+    """The generations of a schema; errors not named below are psycopg's: see `database.database_errors`."""
 
     def __init__(self, connection: psycopg.Connection, database: Database) -> None:
         self.connection = connection
         self._database = database
 
     def current_id(self) -> str | None:
-        """The index that is to be served; None where none was ever published."""
+        """Return the index that is to be served; None where none was ever published."""
         row = self._execute("SELECT id FROM {served}").fetchone()
         return None if row is None else str(row[0])
 
     def ids(self) -> list[str]:
-        """Of all that there are, oldest first."""
+        """Return the ids of all that there are, oldest first."""
         return [row[0] for row in self._execute("SELECT id FROM {generations} ORDER BY id")]
 
     def open(self, index_id: str) -> Generation:
-        """
+        """Open an index, without its chunks.
+
         Raises:
             SnapshotDamaged: it is gone, or not as this version of the service writes it.
         """
@@ -112,14 +113,16 @@ class Generations:
             ) from None
 
     def chunks(self, index_id: str) -> ChunkTable:
-        """
+        """Open the chunks of an index.
+
         Raises:
             SnapshotDamaged: there are none.
         """
         return ChunkTable.open(self.connection, self._database, index_id)
 
     def check_count(self, index_id: str, chunks: int) -> None:
-        """
+        """Make sure that an index has so many chunks.
+
         Raises:
             SnapshotDamaged: it has not as many.
         """
@@ -133,7 +136,7 @@ class Generations:
             )
 
     def summaries(self) -> list[IndexSummary]:
-        """All, newest first."""
+        """Describe all, newest first."""
         current = self.current_id()
         return [self._summary(index_id, current) for index_id in reversed(self.ids())]
 
@@ -159,13 +162,13 @@ class Generations:
                 self.connection.execute("SELECT pg_advisory_unlock(%s, %s)", key)
 
     def create_chunks(self, index_id: str, *, dimensions: int, average_length: float) -> ChunkTable:
-        """An empty table, which `remove_leftovers` knows from now on."""
+        """Make an empty table, which `remove_leftovers` knows from now on."""
         return ChunkTable.create(
             self.connection, self._database, index_id, dimensions=dimensions, average_length=average_length
         )
 
     def publish(self, manifest: Manifest, documents: list[Document]) -> None:
-        """Serve an index whose chunks are there, by whoever may read the others."""
+        """Serve an index whose chunks are there; roles that may read the others may read it."""
         readers = self.connection.execute(_READERS, [f'"{self._database.schema}".generations']).fetchall()
         with self.connection.transaction():
             for (role,) in readers:
@@ -202,7 +205,7 @@ class Generations:
                 self._drop(index_id)
 
     def find_for_rollback(self, index_id: str | None) -> Generation:
-        """See `SnapshotStore.find_for_rollback`."""
+        """Open the index to go back to; see `SnapshotStore.find_for_rollback`."""
         return self.open(rollback_target(index_id, self.ids(), self.current_id()))
 
     def next_id(self) -> str:
@@ -212,7 +215,7 @@ class Generations:
         self._execute(_SERVE, id=index_id)
 
     def _drop(self, index_id: str) -> None:
-        """With a question of long ago still in it, the next run does it."""
+        """Drop the chunks of an index; while a question of long ago is in it, leave that to the next run."""
         with suppress(errors.LockNotAvailable), self.connection.transaction():
             self._execute("SELECT set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
             self._execute("DROP TABLE IF EXISTS {chunks}", index_id=index_id)

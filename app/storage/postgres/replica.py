@@ -37,7 +37,8 @@ _SILENCE_S = 3.0
 
 @dataclass(frozen=True)
 class Limits:
-    """
+    """Limits of the connections and searches of a server.
+
     Attributes:
         pool_min, pool_max: connections to each database, of each worker.
         wait_s: for one of them to be free.
@@ -63,8 +64,10 @@ class Limits:
 
 
 class PoolObserver(Protocol):
+    """Watches the pools of connections, as metrics do."""
+
     def pool(self, server: str, used: int, idle: int, waiting: int) -> None:
-        """How many connections there are to one, and how many searches wait for one to be free."""
+        """Note how many connections to a database there are, and how many searches wait for one."""
 
 
 class _NoTables(DatabaseError):
@@ -109,6 +112,7 @@ class Replica:
         self._lose_control()
 
     def tell(self, name: str, observer: PoolObserver) -> None:
+        """Report the state of the pool under a name."""
         if self._pool is not None:
             stats = self._pool.get_stats()
             idle = stats["pool_available"]
@@ -116,9 +120,10 @@ class Replica:
             observer.pool(name, used, idle, stats.get("requests_waiting", 0))
 
     async def fetch(self, statement: Statement) -> list[tuple[Any, ...]]:
-        """
+        """Send a statement by a connection of the pool; return its rows.
+
         Raises:
-            psycopg.Error
+            psycopg.Error: the database cannot be reached, or refuses.
         """
         assert self._pool is not None, "open it first"  # noqa: S101
         async with self._pool.connection() as connection:
@@ -127,10 +132,12 @@ class Replica:
             return await cursor.fetchall()
 
     def look(self) -> str | None:
-        """Which index is to be served, in this database's view; None where there is none. For one thread.
+        """Return the index to be served, in this database's view; None where there is none. For one thread.
 
         Raises:
-            DatabaseUnavailable, DatabaseError, SnapshotDamaged
+            DatabaseUnavailable: it cannot be reached.
+            DatabaseError: it refuses.
+            SnapshotDamaged: its tables are of another version of this service.
         """
         try:
             with database_errors(), suppress(errors.UndefinedTable, _NoTables):
@@ -149,17 +156,18 @@ class Replica:
         return None
 
     def load(self, index_id: str) -> tuple[Generation, ChunkTable]:
-        """An index, with the connection of the thread that looks.
+        """Load an index, with the connection of the thread that looks.
 
         Raises:
-            DatabaseError, SnapshotDamaged
+            DatabaseError: the database cannot be reached, or refuses.
+            SnapshotDamaged: the index is gone, or of another version of this service.
         """
         with database_errors():
             generations = Generations(self._controlled(self._limits.statement_s + _GRACE_S), self.database)
             return generations.open(index_id), generations.chunks(index_id)
 
     def _controlled(self, silence_s: float) -> Connection:
-        """The connection by which indexes are looked for and loaded. For one thread."""
+        """Return the connection by which indexes are looked for and loaded. For one thread."""
         if self._control is None or self._control.closed:
             self._control = self.database.connect("watch")
             self._control.silence_s = silence_s

@@ -34,7 +34,7 @@ _RETRY_AFTER_S = 2
 
 
 class Replicas:
-    """Asks the replicas in turn, and the primary where none of them can answer.
+    """The databases of a service: replicas are asked in turn, and the primary where none can answer.
 
     Args:
         observer: told of the pools whenever this looks at the databases.
@@ -67,7 +67,7 @@ class Replicas:
             await server.close()
 
     def look(self) -> str | None:
-        """Look at each; which index is to be served, or None where there is none. For one thread.
+        """Look at each; return the index to be served, or None where there is none. For one thread.
 
         Raises:
             IndexingError: none gives an answer; what is wrong with the primary.
@@ -92,10 +92,11 @@ class Replicas:
         return max(filter(None, found.values()), default=None)
 
     def load(self, index_id: str) -> tuple[Generation, ChunkTable]:
-        """An index, with a connection of the thread that looks; read from where it can be asked.
+        """Load an index, with a connection of the thread that looks, from where it can be asked.
 
         Raises:
-            DatabaseError, SnapshotDamaged
+            DatabaseError: no database can be reached, or it refuses.
+            SnapshotDamaged: the index is gone, or of another version of this service.
         """
         problem: IndexingError = SnapshotDamaged(f"the database has no index {index_id}: run make reindex")
         for server in self.having(index_id):
@@ -106,14 +107,14 @@ class Replicas:
         raise problem
 
     def _note(self, server: Replica, error: IndexingError) -> None:
-        """Tell of a replica: who asks is answered by another one, and sees nothing of it."""
+        """Log what is wrong with a replica: whoever asks is answered by another one, and sees nothing."""
         if server is not self.primary and server.problem != error.reason:
             number = self.replicas.index(server) + 1
             logger.warning("database: read replica %d: %s", number, error.reason)
         server.problem = error.reason
 
     def having(self, index_id: str) -> list[Replica]:
-        """Those that can answer from an index, in the order in which to ask them."""
+        """Return the databases that can answer from an index, in the order in which to ask them."""
         found = [server for server in self.replicas if server.ids and index_id in server.ids]
         if found:
             first = next(self._turn) % len(found)
@@ -123,7 +124,7 @@ class Replicas:
         return found
 
     async def fetch(self, index_id: str, statement: Statement) -> list[tuple[Any, ...]]:
-        """Ask one; another, if it cannot be reached or has not got the index.
+        """Ask a database; another one, if it cannot be reached or has not got the index.
 
         Raises:
             IndexNotReady: none can be reached, or the index is gone.
@@ -150,9 +151,9 @@ class Replicas:
         raise problem
 
     async def listen(self, heard: Callable[[], None]) -> None:
-        """Call it whenever another index is to be served, or the database is lost; until cancelled.
+        """Call `heard` whenever another index is to be served, or the database is lost; until cancelled.
 
-        Where that breaks, who polls finds out later, and this tries again.
+        Where the connection breaks, whoever polls finds out later, and this tries again.
         """
         while True:
             with suppress(psycopg.Error, OSError):
@@ -170,6 +171,6 @@ class Replicas:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what was said."""
+    """Return the first line of an error's text."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

@@ -13,8 +13,8 @@ from app.domain.vectors import Vector
 from app.storage.chunks import Entry, StoredChunk
 from app.text.bm25 import TermCounts, counts_of, weights
 
-# Of a `sparsevec`, at most. The tokenizer's ids of terms are numbers up to 2**32: of 200,000 terms, twenty
-# share their place with another.
+# The most that a `sparsevec` has. The tokenizer's ids of terms are numbers up to 2**32: of 200,000 terms,
+# twenty share their place with another.
 DIMENSIONS_OF_WORDS = 1_000_000_000
 
 COLUMNS = {
@@ -76,31 +76,34 @@ def entry_of_row(row: Sequence[Any], average_length: float) -> Entry:
 
 
 def vector_of(embedding: HalfVector) -> Vector:
+    """Return the vector in a column `embedding`."""
     return embedding.to_numpy().astype(np.float32)
 
 
 def normalized(vector: Sequence[float] | Vector) -> Vector:
-    """At length 1, so that inner products are cosines; a vector of zeros stays one."""
+    """Return a vector at length 1, so that inner products are cosines; one of zeros stays as it is."""
     array = np.asarray(vector, dtype=np.float32)
     length = float(np.linalg.norm(array))
     return array / length if length else array
 
 
 def sparse_vector(terms: Sequence[int], values: Sequence[float]) -> SparseVector:
+    """Return the values of terms as a `sparsevec`."""
     return SparseVector(dict(zip(map(place, terms), values, strict=True)), DIMENSIONS_OF_WORDS)
 
 
 def place(term: int) -> int:
+    """Return the index of a term in a `sparsevec`."""
     return term % DIMENSIONS_OF_WORDS
 
 
 def signed(terms: Sequence[int]) -> list[int]:
-    """As PostgreSQL's integers, which have a sign."""
+    """Return the ids of terms as PostgreSQL's integers, which have a sign."""
     return [term - 2**32 if term >= 2**31 else term for term in terms]
 
 
 def storable(value: Any) -> Any:
-    """The same, without what PostgreSQL's texts cannot hold: NUL, and halves of surrogate pairs."""
+    """Return the same, without what PostgreSQL's texts cannot hold: NUL, and halves of surrogate pairs."""
     if isinstance(value, str):
         return value.translate(_UNSTORABLE)
     if isinstance(value, dict):

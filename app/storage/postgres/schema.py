@@ -1,4 +1,4 @@
-"""The tables of an index in PostgreSQL: made and brought up to date by who writes, only checked by who reads.
+"""The tables of indexes in PostgreSQL: writers make them and bring them up to date, readers only check them.
 
 served              which index answers: one row
 generations         an index each: its manifest, and its documents as JSON
@@ -59,7 +59,7 @@ INSERT INTO {layout} SELECT {version} WHERE NOT EXISTS (SELECT FROM {layout})
 
 
 def migrate(connection: psycopg.Connection, database: Database) -> None:
-    """Make what is missing. For the writer, who holds the lock: others would do the same at the same time.
+    """Make what is missing. For the writer, which holds the lock: others would do the same at the same time.
 
     Raises:
         DatabaseError: there is no pgvector, or the tables are those of a newer version of this service.
@@ -77,7 +77,7 @@ def migrate(connection: psycopg.Connection, database: Database) -> None:
 
 
 def check(connection: psycopg.Connection, database: Database) -> bool:
-    """Whether there are tables; then the connection can read and write vectors, too.
+    """Return whether there are tables; if so, make the connection read and write vectors.
 
     Raises:
         SnapshotDamaged: they are of another version of this service.

@@ -48,7 +48,7 @@ _COLUMNS = sql.SQL(", ").join([sql.Identifier("c", name) for name in CHUNK_COLUM
 
 @dataclass(frozen=True)
 class Search:
-    """Makes statements for one table.
+    """Maker of the statements that search one table.
 
     Attributes:
         fields: of the metadata, by which chunks can be filtered.
@@ -133,5 +133,5 @@ class Search:
 
 
 def _texts(values: Sequence[str]) -> list[str]:
-    """Those that can be stored: others are equal to nothing."""
+    """Return the values that can be stored: others are equal to nothing."""
     return [value for value in values if storable(value) == value]

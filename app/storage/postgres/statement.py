@@ -1,4 +1,4 @@
-"""What is sent to a database."""
+"""Statements for a database."""
 
 from __future__ import annotations
 
@@ -22,5 +22,7 @@ Condition = tuple[sql.Composable, list[Any]]
 
 @dataclass(frozen=True)
 class Statement:
+    """A statement, and the values of its placeholders in order."""
+
     text: sql.Composed
     values: list[Any]

@@ -22,13 +22,13 @@ from app.storage.postgres.generations import ENGINE, Generations
 from app.storage.postgres.statement import SEARCHING
 from app.storage.self_test import judge
 
-# Of the gate's questions.
+# Chunks that the self-test asks for.
 _ASKED = 20
 
 
 @dataclass(frozen=True)
 class Building:
-    """How the database builds indexes.
+    """Parameters of building indexes in the database.
 
     Attributes:
         maintenance_mb: memory for it; an HNSW graph that does not fit takes many times as long.
@@ -38,7 +38,7 @@ class Building:
     maintenance_mb: int
 
     def session(self) -> dict[str, str]:
-        """Of a connection whose statements are long, and are ended by no limit of the role or database."""
+        """Return settings of a connection whose statements take long, and must not be ended by a limit."""
         return SEARCHING | {
             "maintenance_work_mem": f"{self.maintenance_mb}MB",
             "statement_timeout": "0",
@@ -47,7 +47,7 @@ class Building:
 
 
 class PostgresStorage:
-    """See `Storage`. Errors of the database come as DatabaseError."""
+    """Generations in PostgreSQL; see `Storage`. Errors of the database come as DatabaseError."""
 
     def __init__(self, database: Database, *, keep: int, building: Building) -> None:
         self._database = database
@@ -110,7 +110,7 @@ class PostgresStorage:
 
     @contextmanager
     def _reading(self) -> Iterator[Generations | None]:
-        """By the writer's connection, or by one of its own; None where there are no tables yet."""
+        """Read by the writer's connection, or by one of its own; None where there are no tables yet."""
         if self._writing is not None:
             yield self._writing
             return
@@ -124,7 +124,7 @@ class PostgresStorage:
 
 
 class PostgresStaging:
-    """See `Staging`."""
+    """A generation that is being written; see `Staging`."""
 
     def __init__(self, generations: Generations, previous: PreviousIndex, hnsw: Hnsw, keep: int) -> None:
         self.id = generations.next_id()

@@ -1,4 +1,4 @@
-"""The chunks of one index in PostgreSQL, by LlamaIndex's contract.
+"""The chunks of one index in PostgreSQL, with LlamaIndex's contract.
 
 LlamaIndex's own PGVectorStore writes the names and values of filters into its SQL. Here every value is bound,
 and the fields that can be filtered by are a list.
@@ -68,7 +68,7 @@ class PostgresVectorStore(ChunkStore):
         average_length: float = DEFAULT_AVERAGE_LENGTH,
         **fields: Any,
     ) -> PostgresVectorStore:
-        """A new, empty store of a name, with a connection of its own; for one thread."""
+        """Make a new, empty store of a name, with a connection of its own; for one thread."""
         connection = database.connect("store")
         migrate(connection, database)
         connection.use(SEARCHING)
@@ -79,7 +79,7 @@ class PostgresVectorStore(ChunkStore):
 
     @classmethod
     def open(cls, database: Database, name: str, **fields: Any) -> PostgresVectorStore:
-        """The store that was saved under a name.
+        """Open the store that was saved under a name.
 
         Raises:
             SnapshotDamaged: there is none.
@@ -109,7 +109,7 @@ class PostgresVectorStore(ChunkStore):
         return self._table.chunk_count
 
     def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
-        """Add nodes, which carry their embeddings; one whose id is known is replaced."""
+        """Add nodes with their embeddings; one whose id is known is replaced."""
         entries = {node.node_id: self._entry(node) for node in nodes}
         with self._table.connection.transaction():
             self._table.delete((sql.SQL("id = ANY(%s)"), [storable(list(entries))]))
@@ -151,7 +151,8 @@ class PostgresVectorStore(ChunkStore):
         return _hits(self._table.fetch(self._search.statement(query)))
 
     async def afind(self, query: VectorStoreQuery) -> list[Hit]:
-        """
+        """Return what `find` does, by a connection of the pool.
+
         Raises:
             IndexNotReady: the database cannot be reached.
             Overloaded: it is too slow, or all its connections are in use.
