@@ -1,1 +1,1 @@
-"""Answer a question from an index: embed, retrieve, synthesize."""
+"""Answering a question from an index: embedding it, retrieving passages, synthesizing an answer."""

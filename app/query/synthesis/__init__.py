@@ -1,1 +1,1 @@
-"""Make an answer from passages; one module for each way, so that only what is set gets imported."""
+"""Synthesizers, which make an answer from passages, each in a module of its own."""

@@ -1,4 +1,4 @@
-"""The contract of a synthesizer, which makes an answer from passages."""
+"""The contract of synthesizers, which make an answer from passages."""
 
 from __future__ import annotations
 

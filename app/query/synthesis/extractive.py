@@ -1,4 +1,4 @@
-"""Answers without a language model: the best one to three sentences, quoted from the passages."""
+"""Answers without a language model: the best one to three sentences of the passages, quoted."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MODEL = "extractive"
 
 _PASSAGES = 5
 _SENTENCES = 3
-# A further sentence must be this good, compared with the best.
+# A further sentence must reach this share of the best sentence's score.
 _WORTH_ADDING = 0.7
 
-# Beside the share of the question's words, which counts 1. With these, what is quoted holds the gold answer
-# of 0.865 of 800 questions of SQuAD 2.0, in 380 characters (benchmarks/README.md).
+# The weights beside the share of the question's words, which counts 1. With these, the quotation holds the
+# gold answer for 0.865 of 800 questions of SQuAD 2.0, in 380 characters (benchmarks/README.md).
 _MEANING = 1.0
 _PASSAGE_SCORE = 0.5
 _CODES = 0.5
 
-# These take 5 ms, 0.4 ms if the passages were seen before, and 10 ms in the first minute, when words are
-# new; Python's lock would be kept by a thread just as long.
+# Ranking this much takes 5 ms, 0.4 ms if the passages were analysed before, and 10 ms in the first minute,
+# when words are new. A thread would not help: it would hold Python's lock for as long.
 _INLINE_CHARS = 10_000
 
 _MAX_CHARS = 600
@@ -39,11 +39,13 @@ _MAX_SENTENCES = 400
 _FEW_CODES = 10
 
 _WORD = re.compile(r"[\w.-]+")
+
+# Shape (sentences,).
 Scores = npt.NDArray[np.float64]
 
 
 class ExtractiveSynthesizer:
-    """Ranks sentences by the question's words and by meaning, weighed with their passage's own score."""
+    """Quotes the best sentences: by the question's words, their meaning, and the score of their passage."""
 
     model = MODEL
 
@@ -73,57 +75,59 @@ class ExtractiveSynthesizer:
         yield completed
 
     def quote(self, question: str, passages: Sequence[Passage]) -> str:
+        """Return the best one to three sentences, each with the marker of its passage."""
         best = passages[:_PASSAGES]
         analyses = [self._analyzer.analyze(passage) for passage in best]
-        found = SentenceAnalysis.joined(analyses).first(_MAX_SENTENCES)
-        if not found.sentences:
+        analysis = SentenceAnalysis.joined(analyses).first(_MAX_SENTENCES)
+        sentences = analysis.sentences
+        if not sentences:
             return f"{best[0].text[:_MAX_CHARS].strip()} [{best[0].marker}]"
-        places = np.repeat(np.arange(len(best)), [len(each.sentences) for each in analyses])[:_MAX_SENTENCES]
-        relevance = np.array([passage.score for passage in best])[places]
-        scores = self._scores(question, found, relevance)
+        origins = np.repeat(np.arange(len(best)), [len(each.sentences) for each in analyses])[:_MAX_SENTENCES]
+        passage_scores = np.array([passage.score for passage in best])[origins]
+        scores = self._scores(question, analysis, passage_scores)
         best_first = np.argsort(-scores, kind="stable")[:_SENTENCES].tolist()
-        worth = [index for index in best_first if scores[index] >= _WORTH_ADDING * scores[best_first[0]]]
-        return " ".join(f"{found.sentences[index]} [{best[places[index]].marker}]" for index in worth)
+        quoted = [index for index in best_first if scores[index] >= _WORTH_ADDING * scores[best_first[0]]]
+        return " ".join(f"{sentences[index]} [{best[origins[index]].marker}]" for index in quoted)
 
-    def _scores(self, question: str, found: SentenceAnalysis, relevance: Scores) -> Scores:
-        """Higher is better.
+    def _scores(self, question: str, analysis: SentenceAnalysis, passage_scores: Scores) -> Scores:
+        """Score each sentence; higher is better.
 
         Args:
-            relevance: the score of each sentence's passage.
+            passage_scores: the score of each sentence's passage.
         """
         vector = self._embedding.embed([question])[0]
-        meaning = np.maximum(found.vectors @ vector, 0).astype(np.float64)
+        meaning = np.maximum(analysis.vectors @ vector, 0).astype(np.float64)
         scores: Scores = (
-            _word_scores(self._counter.terms(question), found)
+            _word_scores(self._counter.terms(question), analysis)
             + _MEANING * meaning
-            + _PASSAGE_SCORE * relevance / max(relevance.max(), 1e-9)
-            + _CODES * _code_scores(question, found.sentences)
+            + _PASSAGE_SCORE * passage_scores / max(passage_scores.max(), 1e-9)
+            + _CODES * _code_scores(question, analysis.sentences)
         )
         return scores
 
 
-def _word_scores(question: set[int], found: SentenceAnalysis) -> Scores:
-    """The share of the question's words in each sentence; those rare among the sentences count more."""
-    count = len(found.sentences)
+def _word_scores(question: set[int], analysis: SentenceAnalysis) -> Scores:
+    """Return the share of the question's words in each sentence; words in few sentences count more."""
+    count = len(analysis.sentences)
     if not question:
         return np.zeros(count)
     asked = np.array(sorted(question), dtype=np.uint32)
-    nearest = np.minimum(np.searchsorted(asked, found.terms), len(asked) - 1)
-    matching = asked[nearest] == found.terms
+    nearest = np.minimum(np.searchsorted(asked, analysis.terms), len(asked) - 1)
+    matching = asked[nearest] == analysis.terms
     holds = np.zeros((len(asked), count))
-    holds[nearest[matching], found.places[matching]] = 1.0
+    holds[nearest[matching], analysis.places[matching]] = 1.0
     weights = np.log(1 + count / (1 + holds.sum(axis=1)))
     scores: Scores = weights @ holds / weights.sum()
     return scores
 
 
 def _code_scores(question: str, sentences: list[str]) -> Scores:
-    """The share of the question's numbers and codes, such as 2025 or WC-05, that stand in each sentence."""
+    """Return the share of the question's numbers and codes, such as 2025 or WC-05, in each sentence."""
     asked = _codes(question)
     scores = np.zeros(len(sentences))
     for place, sentence in enumerate(sentences if asked else ()):
         lowered = sentence.lower()
-        # Most sentences have none, and looking for a few takes a fiftieth of taking all words apart.
+        # Most sentences have none, and looking for a few takes a fiftieth of the time of splitting all words.
         if len(asked) > _FEW_CODES or any(code in lowered for code in asked):
             scores[place] = len(asked & _codes(sentence)) / len(asked)
     return scores

@@ -24,7 +24,7 @@ class FallbackSynthesizer:
 
     @property
     def model(self) -> str:
-        """The preferred synthesizer's."""
+        """The model of the preferred synthesizer."""
         return self._preferred.model
 
     async def condense(self, question: str, conversation: Conversation) -> CondensedQuestion:

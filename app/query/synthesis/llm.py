@@ -1,4 +1,4 @@
-"""Answers by a language model."""
+"""Answers written by a language model."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class LLMSynthesizer:
 
     async def condense(self, question: str, conversation: Conversation) -> CondensedQuestion:
         """Have the model rewrite the question; an empty reply leaves it as it is."""
-        said = "\n".join(
+        history = "\n".join(
             f"{turn.role}: {turn.text[:_MAX_TURN_CHARS]}" for turn in conversation.history[-_MAX_TURNS:]
         )
-        messages = _messages(_CONDENSE_PROMPT, f"Conversation:\n\n{said}\n\nQuestion: {question}")
+        messages = _messages(_CONDENSE_PROMPT, f"Conversation:\n\n{history}\n\nQuestion: {question}")
         completed = await self._llm.create(messages, {})
         return CondensedQuestion(completed.text.strip()[:_MAX_QUESTION_CHARS] or question, completed.usage)
 
@@ -60,7 +60,7 @@ class LLMSynthesizer:
     async def stream(
         self, question: str, passages: Sequence[Passage], conversation: Conversation
     ) -> AsyncGenerator[Event]:
-        """Have the model answer token by token; what may become a marker is held back until it is clear."""
+        """Have the model answer token by token, and hold back a token's end while it may begin a marker."""
         markers = MarkerFilter(passages)
         messages = _prompt(question, passages, conversation)
         async with self._llm.create_stream(messages, dict(conversation.options)) as events:
@@ -83,11 +83,11 @@ def _with_known_markers(completed: Completed, passages: Sequence[Passage]) -> Co
 
 
 def _prompt(question: str, passages: Sequence[Passage], conversation: Conversation) -> Messages:
-    listed = "\n\n".join(_passage(passage) for passage in passages)
+    numbered = "\n\n".join(_passage(passage) for passage in passages)
     system = _SYSTEM_PROMPT
     if conversation.instructions:
         system += f"\n\nBeyond that:\n{conversation.instructions}"
-    return _messages(system, f"Passages:\n\n{listed}\n\nQuestion: {question}")
+    return _messages(system, f"Passages:\n\n{numbered}\n\nQuestion: {question}")
 
 
 def _messages(system: str, user: str) -> Messages:
@@ -95,9 +95,9 @@ def _messages(system: str, user: str) -> Messages:
 
 
 def _passage(passage: Passage) -> str:
-    where = [passage.document]
+    origin = [passage.document]
     if passage.page is not None:
-        where.append(f"page {passage.page}")
+        origin.append(f"page {passage.page}")
     if passage.heading is not None:
-        where.append(passage.heading)
-    return f"[{passage.marker}] ({', '.join(where)})\n{passage.text}"
+        origin.append(passage.heading)
+    return f"[{passage.marker}] ({', '.join(origin)})\n{passage.text}"

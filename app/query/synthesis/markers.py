@@ -1,4 +1,4 @@
-"""The markers that tie an answer to its passages: `[1]` is the passage with marker 1."""
+"""Markers, which tie an answer to its passages: `[1]` refers to the passage with marker 1."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from app.domain.answer import Passage
 # Every repetition is bounded: a model may send thousands of blanks or digits.
 _NUMBERS = r"\d{1,9}(?:\s{0,3},\s{0,3}\d{1,9}){0,50}"
 _MARKERS = re.compile(rf"[ \t]{{0,4}}\[({_NUMBERS})\]")
-# What may still become one. A blank alone does, too: it goes if its marker does.
+# The beginning of one, at the end of a text. A blank alone is one, too: it is removed with its marker.
 _BEGUN = re.compile(rf"[ \t]{{1,4}}\Z|[ \t]{{0,4}}\[(?:{_NUMBERS}(?:\s{{0,3}},?\s{{0,3}}))?\Z")
 
 
 class MarkerFilter:
-    """Keeps only such markers as name a passage, in a text that comes in pieces; `[1, 2]` becomes `[1][2]`.
+    """Removes markers that name no passage from a text in pieces, and writes `[1, 2]` as `[1][2]`.
 
-    What might be the beginning of a marker is held back until it is clear.
+    The beginning of a marker at the end of a piece is held back until the next piece decides.
     """
 
     def __init__(self, passages: Iterable[Passage]) -> None:
@@ -25,15 +25,15 @@ class MarkerFilter:
         self._held = ""
 
     def feed(self, piece: str) -> str:
-        """What can be shown by now; may be empty."""
+        """Take in a piece, and return the text that can be shown now, which may be empty."""
         text = self._held + piece
         begun = _BEGUN.search(text)
-        clear = begun.start() if begun else len(text)
-        self._held = text[clear:]
-        return self._resolved(text[:clear])
+        decided = begun.start() if begun else len(text)
+        self._held = text[decided:]
+        return self._resolved(text[:decided])
 
     def end(self) -> str:
-        """What was still held back."""
+        """Return the text that was held back, at the end of all pieces."""
         rest, self._held = self._held, ""
         return self._resolved(rest)
 
@@ -49,6 +49,6 @@ class MarkerFilter:
 
 
 def resolve_markers(answer: str, passages: Iterable[Passage]) -> str:
-    """The whole answer with only such markers as name a passage."""
+    """Remove markers that name no passage from a whole answer, and write `[1, 2]` as `[1][2]`."""
     markers = MarkerFilter(passages)
     return markers.feed(answer) + markers.end()

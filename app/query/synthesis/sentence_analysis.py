@@ -1,4 +1,4 @@
-"""What ranking sentences needs of a passage, which depends on no question and is remembered."""
+"""The analysis of a passage's sentences for ranking, which depends on no question and is remembered."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _Key = tuple[str, str | None, bool]
 
 @dataclass(frozen=True, slots=True)
 class SentenceAnalysis:
-    """Sentences, each judged together with the headings above it.
+    """Sentences with their vectors and terms, each analysed together with its heading.
 
     Attributes:
         vectors: shape (sentences, dimensions), of length 1.
-        terms: of all sentences, as BM25 numbers them.
-        places: of each term, the number of its sentence.
+        terms: the BM25 terms of all sentences, one after another.
+        places: for each term the index of its sentence; shape as of `terms`.
     """
 
     sentences: list[str]
@@ -46,6 +46,7 @@ class SentenceAnalysis:
 
     @staticmethod
     def joined(parts: Sequence[SentenceAnalysis]) -> SentenceAnalysis:
+        """Return the analysis of the sentences of several passages, in their order."""
         starts = np.cumsum([0, *(len(part.sentences) for part in parts[:-1])])
         return SentenceAnalysis(
             [sentence for part in parts for sentence in part.sentences],
@@ -55,7 +56,7 @@ class SentenceAnalysis:
         )
 
     def first(self, count: int) -> SentenceAnalysis:
-        """Of the first `count` sentences only."""
+        """Return the analysis of the first `count` sentences."""
         if len(self.sentences) <= count:
             return self
         kept = self.places < count
@@ -65,7 +66,12 @@ class SentenceAnalysis:
 
 
 class SentenceAnalyzer:
-    """Analyses passages, and remembers those that were last asked for. For any number of threads."""
+    """Analyses passages, and remembers the last ones; safe to use from several threads.
+
+    Args:
+        max_sentences: the number of sentences of a passage that are analysed.
+        remembered_bytes: the memory for analyses; the least recently used make room for new ones.
+    """
 
     def __init__(
         self,
@@ -83,26 +89,26 @@ class SentenceAnalyzer:
         self._lock = Lock()
 
     def analyze(self, passage: Passage) -> SentenceAnalysis:
-        """The first `max_sentences` of a passage."""
+        """Return the analysis of the first `max_sentences` of a passage."""
         key = (passage.text, passage.heading, not passage.document.lower().endswith(_PLAIN_SUFFIXES))
         with self._lock:
             if (known := self._remembered.get(key)) is not None:
                 self._remembered.move_to_end(key)
                 return known
-        made = self._made(key)
+        analysis = self._compute(key)
         with self._lock:
-            self._remember(key, made)
-        return made
+            self._remember(key, analysis)
+        return analysis
 
-    def _remember(self, key: _Key, made: SentenceAnalysis) -> None:
+    def _remember(self, key: _Key, analysis: SentenceAnalysis) -> None:
         if key in self._remembered:
             return
-        self._remembered[key] = made
-        self._room -= _size(key, made)
+        self._remembered[key] = analysis
+        self._room -= _size(key, analysis)
         while self._room < 0:
             self._room += _size(*self._remembered.popitem(last=False))
 
-    def _made(self, key: _Key) -> SentenceAnalysis:
+    def _compute(self, key: _Key) -> SentenceAnalysis:
         text, heading, markdown = key
         sentences = split_sentences(text, markdown=markdown, limit=self._max_sentences)
         texts = [f"{heading or ''} {sentence}" for sentence in sentences]

@@ -1,4 +1,4 @@
-"""What can be quoted of a passage: sentences of prose, items of lists, rows of tables."""
+"""Sentences that can be quoted from a passage: prose, items of lists, rows of tables."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ _MAX_CHARS = 600
 _TABLE_RULE = re.compile(r"^\|[ :|-]+$")
 _LIST_MARK = re.compile(r"^(?:[-*+•]|\d+[.)])\s+")
 _ESCAPE = re.compile(r"\\(?=[^\w\s])")
-# A footnote's mark or an index in the text would look like a marker of ours.
+# The mark of a footnote, or an index, would be taken for a marker of the answer.
 _BRACKETED_NUMBER = re.compile(r"\[(\d{1,9})\]")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 
 def split_sentences(text: str, *, markdown: bool, limit: int) -> list[str]:
-    """The first `limit` sentences; as they stand, but for Markdown's own signs."""
-    found = islice((part for part in _parts(text) if _LETTER_OR_DIGIT.search(part)), limit)
-    return [_as_quoted(part, markdown=markdown)[:_MAX_CHARS] for part in found]
+    """Return the first `limit` sentences as they stand, except for the signs of Markdown.
+
+    Each has at most 600 characters.
+    """
+    parts = islice((part for part in _parts(text) if _LETTER_OR_DIGIT.search(part)), limit)
+    return [_as_quoted(part, markdown=markdown)[:_MAX_CHARS] for part in parts]
 
 
 def _parts(text: str) -> Iterator[str]:
