@@ -27,6 +27,8 @@ class Passage:
 
 
 class AnswerStatus(StrEnum):
+    """The outcome of a question: answered, or nothing relevant was found."""
+
     ANSWERED = "answered"
     NO_CONTEXT = "no_context"
 
@@ -120,5 +122,5 @@ class Answer:
 
     @property
     def status(self) -> AnswerStatus:
-        """`no_context` if there was nothing to answer from."""
+        """The outcome: `no_context` if there is no passage to answer from."""
         return AnswerStatus.ANSWERED if self.retrieved.passages else AnswerStatus.NO_CONTEXT

@@ -1,4 +1,4 @@
-"""A question, and what comes with it."""
+"""A question, with its filters and its conversation."""
 
 from __future__ import annotations
 

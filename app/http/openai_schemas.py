@@ -1,7 +1,7 @@
-"""The part of OpenAI's chat completions API that the service speaks.
+"""Schemas of the part of OpenAI's chat completions API that the service speaks.
 
-What a client may send is used; or accepted, though it changes nothing here; or refused, because the answer
-would not be what was asked for. A field that OpenAI does not know is refused, too.
+A field of a request is used; or accepted without effect; or refused, because the answer would not be what was
+asked for. Fields that OpenAI does not know are refused, too.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from app.http.schemas import MAX_QUERY_CHARS, MAX_TOP_K, WHOLE, Citation, Filter
 
 MODEL_ID = "rag-service"
 
-# For the language model, where the client sets them.
+# Passed on to the language model if the client sets them.
 _OPTIONS = (
     *("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed"),
     *("presence_penalty", "frequency_penalty"),
 )
 
-# The length makes pydantic look at the text, and refuse what is no Unicode.
+# The length makes pydantic check the text, and refuse text that is not Unicode.
 _Text = Annotated[str, StringConstraints(strict=True, max_length=2**24)]
 _Tokens = Annotated[int, Field(strict=True, ge=1, le=2**31), WHOLE]
 _Penalty = Annotated[float, Field(strict=True, ge=-2, le=2)]
-# What all JSON libraries read alike (RFC 8259).
+# The largest integer that all JSON libraries read alike (RFC 8259).
 _MAX_JSON_INTEGER = 2**53 - 1
 _Integer = Annotated[int, Field(strict=True), WHOLE]
 _Flag = Annotated[bool, Field(strict=True)]
 
 
 def _text_of_parts(content: Any) -> Any:
-    """Parts of text as one text."""
+    """Return a message's parts as one text, if all of them are text."""
     if not isinstance(content, list):
         return content
     for part in content:
@@ -94,10 +94,13 @@ class ChatMessageIn(BaseModel):
 
     @property
     def text(self) -> str:
+        """The content, empty where there is none."""
         return self.content or ""
 
 
 class StreamOptions(BaseModel):
+    """Options of a stream."""
+
     include_usage: _Flag = False
 
 
@@ -107,6 +110,8 @@ _WITH_A_QUESTION: dict[str, Any] = {
 
 
 class ChatRequest(StrictModel):
+    """A chat whose last user message is the question."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -135,11 +140,11 @@ class ChatRequest(StrictModel):
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
 
-    # Ours: as in /query.
+    # The service's own fields, as in /query.
     top_k: Annotated[int, Field(strict=True, ge=1, le=MAX_TOP_K), WHOLE] | None = None
     filters: Filters | None = None
 
-    # Accepted, and of no effect.
+    # Accepted without effect.
     logit_bias: Any = None
     metadata: Any = None
     parallel_tool_calls: Any = None
@@ -198,6 +203,7 @@ class ChatRequest(StrictModel):
 
     @property
     def includes_usage(self) -> bool:
+        """True if the client wants a last chunk with the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
 
@@ -211,11 +217,15 @@ class UrlCitation(BaseModel):
 
 
 class Annotation(BaseModel):
+    """An annotation of the message; all are citations."""
+
     type: Literal["url_citation"] = "url_citation"
     url_citation: UrlCitation
 
 
 class ChatMessageOut(BaseModel):
+    """The message that answers."""
+
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
@@ -223,6 +233,8 @@ class ChatMessageOut(BaseModel):
 
 
 class ChatChoice(BaseModel):
+    """A choice; there is always one."""
+
     index: Literal[0] = 0
     message: ChatMessageOut
     logprobs: None = None
@@ -230,18 +242,22 @@ class ChatChoice(BaseModel):
 
 
 class ChatUsage(BaseModel):
+    """Tokens that the language model counted; zeros if none was asked."""
+
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
     @classmethod
     def of(cls, usage: Usage | None) -> Self:
-        """Zeros where no model was asked."""
+        """Return the usage, with zeros if no language model was asked."""
         prompt, completion = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
         return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
 class ChatCompletion(BaseModel):
+    """A whole answer to a chat."""
+
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int
@@ -253,6 +269,8 @@ class ChatCompletion(BaseModel):
 
 
 class ErrorInfo(BaseModel):
+    """An error in OpenAI's shape."""
+
     message: str
     type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
     param: str | None = Field(description="The field at fault, where there is one")
@@ -260,11 +278,15 @@ class ErrorInfo(BaseModel):
 
 
 class ErrorResponse(BaseModel):
+    """The body of an error in OpenAI's shape."""
+
     error: ErrorInfo
     request_id: str
 
 
 class ModelInfo(BaseModel):
+    """The description of a model."""
+
     id: str = MODEL_ID
     object: Literal["model"] = "model"
     created: int
@@ -272,5 +294,7 @@ class ModelInfo(BaseModel):
 
 
 class ModelList(BaseModel):
+    """The list of the models: there is one."""
+
     object: Literal["list"] = "list"
     data: list[ModelInfo]

@@ -50,10 +50,10 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# The constraint makes pydantic look at the text, and refuse what is no Unicode.
+# The constraint makes pydantic check the text, and refuse text that is not Unicode.
 _Text = Annotated[str, StringConstraints(strict=True, max_length=4096)]
 
-# Of a strict integer, which takes no text and no boolean: 5.0 is one to JSON Schema.
+# For a strict integer, which takes no text and no boolean: to JSON Schema, 5.0 is an integer.
 WHOLE = BeforeValidator(_whole)
 
 _Number = Annotated[int, Field(strict=True, ge=0, le=2**31), WHOLE]
@@ -74,7 +74,7 @@ _Numbers = Annotated[
 
 
 class StrictModel(BaseModel):
-    """Refuses fields that it does not know; very many at once, as each would cost an error of its own."""
+    """A model that refuses unknown fields; very many of them at once, as each would cost an error."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -106,6 +106,8 @@ class Filters(StrictModel):
 
 
 class QueryRequest(StrictModel):
+    """A question to the documents."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -159,6 +161,8 @@ class Citation(TypedDict):
 
 
 class Usage(TypedDict):
+    """Tokens that the language model counted."""
+
     prompt_tokens: int
     completion_tokens: int
 
@@ -181,12 +185,16 @@ class Timings(TypedDict):
 
 
 class RetrieveResponse(TypedDict):
+    """The passages for a question, the best first."""
+
     citations: list[Citation]
     index: str
     timings_ms: RetrievalTimings
 
 
 class QueryResponse(TypedDict):
+    """An answer with the passages that it was made from."""
+
     answer: str
     status: AnswerStatus
     sources: list[str]
@@ -198,7 +206,7 @@ class QueryResponse(TypedDict):
 
 
 class CitationsEvent(TypedDict):
-    """The first event of a stream: what the answer will rest on."""
+    """The first event of a stream: the passages that the answer will be made from."""
 
     citations: list[Citation]
     sources: list[str]

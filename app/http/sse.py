@@ -1,4 +1,4 @@
-"""Server-sent events."""
+"""Server-sent events, and the response that streams them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SendBody = Callable[[bytes], Awaitable[None]]
 
 
 class ClientStalled(Exception):
-    """It keeps the connection and takes nothing more."""
+    """The client keeps the connection open, but reads nothing more."""
 
 
 def encode_event(data: bytes, name: str = "") -> bytes:
@@ -50,7 +50,7 @@ class EventEncoder(Protocol):
 
 
 class EventStream(Response):
-    """Sends the events of an answer as they come, and something now and then while none comes.
+    """Sends the events of an answer as they come, and a comment now and then while none comes.
 
     Args:
         first: the first of the events, which has come already.

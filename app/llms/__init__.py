@@ -1,1 +1,1 @@
-"""Language models as LlamaIndex LLMs."""
+"""Language models, as LlamaIndex LLMs."""

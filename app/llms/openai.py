@@ -32,14 +32,14 @@ from app.llms.openai_stream import ChatStream, parse_text, parse_usage
 from app.provider.client import Endpoint
 from app.provider.failures import ProviderFailure
 
-# As the API takes them: role and content.
+# In the API's form: role and content.
 Messages = list[dict[str, str]]
 Options = dict[str, Any]
 
-# Of local servers nothing is known; LlamaIndex only uses it to check prompts that we do not build.
+# Not known of local servers. LlamaIndex only uses it to check prompts that it builds itself.
 _CONTEXT_WINDOW = 128_000
 _MAX_BYTES = 16 * 1024 * 1024
-# OpenAI's reasoning models refuse both of what others take.
+# OpenAI's reasoning models refuse `temperature` and `max_tokens`, which others take.
 _REASONING = re.compile(r"(?:.*/)?(?:o\d|gpt-5)")
 
 
@@ -47,8 +47,14 @@ class OpenAIChat(LLM):
     """Any chat model behind the provider's `chat/completions`.
 
     LlamaIndex's OpenAI class refuses model names it does not know, retries on top of the client's retries,
-    takes a stream that breaks off for a complete one, and costs 4.6 ms a call. `create` and `create_stream`,
-    0.4 ms, are what the service uses; LlamaIndex's methods are built on them.
+    takes a stream that breaks off for a complete one, and costs 4.6 ms a call. The service uses `create` and
+    `create_stream`, which take 0.4 ms; LlamaIndex's methods are built on them.
+
+    All of them raise ModelUnavailable if the provider fails and ModelTimeout if it is too slow; a stream also
+    after its first token.
+
+    Args:
+        stream_idle_s: the longest wait for a token after the first.
     """
 
     model: str
@@ -69,13 +75,10 @@ class OpenAIChat(LLM):
         return LLMMetadata(context_window=_CONTEXT_WINDOW, is_chat_model=True, model_name=self.model)
 
     async def create(self, messages: Messages, options: Options) -> Completed:
-        """Answer at once.
+        """Return the whole answer.
 
         Args:
             options: further parameters of the API, such as `temperature`.
-
-        Raises:
-            ModelUnavailable, ModelTimeout
         """
         body = self._body(messages, options)
         return await self._endpoint.post(body, self._parse, max_bytes=_MAX_BYTES)
@@ -84,11 +87,9 @@ class OpenAIChat(LLM):
     async def create_stream(
         self, messages: Messages, options: Options
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        """Open a stream of tokens that ends with the completion; leaving the context ends the request.
+        """Wait for the first token, and give the tokens and then the completion.
 
-        Raises:
-            ModelUnavailable, ModelTimeout: on entering the context, once the first token is there or fails to
-                come; and in the middle of the stream.
+        Leaving the context ends the request.
         """
         body = self._body(messages, options) | {"stream": True, "stream_options": {"include_usage": True}}
         with self._endpoint.call():
@@ -103,7 +104,7 @@ class OpenAIChat(LLM):
         stream = ChatStream(response, self.model, self._stream_idle_s)
         try:
             await stream.begin()
-        except BaseException:  # whatever ended it, a cancellation too, the connection has to go
+        except BaseException:  # also a cancellation: the connection must be closed
             stream.close()
             raise
         return stream
@@ -154,7 +155,7 @@ class OpenAIChat(LLM):
         return self._endpoint.run_alone(self.achat(messages, **kwargs))
 
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """All responses once the last has come: without an event loop nothing can be waited for beside."""
+        """Yield all responses once the last is there: there is no event loop in which they could come."""
 
         async def collect() -> list[ChatResponse]:
             return [response async for response in await self.astream_chat(messages, **kwargs)]

@@ -1,4 +1,4 @@
-"""A chat completion as it arrives: the provider's server-sent events, as text."""
+"""A chat completion as it arrives: the provider's server-sent events become events of an answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.provider.failures import ProviderFailure, ProviderTimeout, as_malformed
 
 _MAX_BYTES = 16 * 1024 * 1024
 _MAX_LINE_BYTES = 1024 * 1024
-# What may still come behind the last token: the usage and the end mark; and behind that, the end of the body,
+# The time for the usage and the end mark after the last token; and after those for the end of the body,
 # without which the connection could not be used again.
 _TAIL_S = 1.0
 _END_S = 0.05
@@ -47,7 +47,7 @@ class ChatStream:
         """Wait for the first token.
 
         Raises:
-            ProviderFailure: there is none.
+            ProviderFailure: the answer has none.
         """
         await self._receive()
         if not self._pieces:
@@ -65,7 +65,7 @@ class ChatStream:
                     await self._receive()
             except TimeoutError as error:
                 if remaining_s() == 0:
-                    # It may have been sending all the time.
+                    # The provider may have been sending all the time.
                     raise ProviderTimeout("did not finish within REQUEST_TIMEOUT_S", is_down=None) from error
                 raise ProviderTimeout("stopped in the middle of its answer") from error
         if self._pieces:
@@ -77,21 +77,21 @@ class ChatStream:
         return Completed("".join(self._text), self._model, self._usage, self._finish_reason or "stop")
 
     def close(self) -> None:
-        """Give the connection back; one that the answer has not fully come through is closed."""
+        """Return the connection to the pool, or close it if the answer has not been received completely."""
         self._response.release()
 
     async def _receive(self) -> None:
-        """Read until there is a piece, or the end of the answer.
+        """Read until there is a piece of text, or the end of the answer.
 
         Raises:
-            ProviderFailure: it breaks off, makes no sense, or is too long.
+            ProviderFailure: the answer breaks off, is malformed, or is too long.
         """
         while not self._pieces and self._finish_reason is None:
             if not await self._read():
                 raise ProviderFailure("ended its answer without a finish reason", is_transient=True)
 
     async def _read_tail(self) -> None:
-        """The answer is complete by now, whatever happens."""
+        """Read the usage and the end of the body; a failure is no error, as the answer is complete by now."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_TAIL_S) as limit:
@@ -102,7 +102,7 @@ class ChatStream:
             self._response.close()
 
     async def _read(self) -> bool:
-        """Take in what has arrived; False at the end of the body."""
+        """Parse the data that has arrived; return False at the end of the body."""
         with transport_failures():
             data = await self._response.content.readany()
         *lines, self._rest = (self._rest + data).split(b"\n")
@@ -135,14 +135,14 @@ class ChatStream:
 
 
 def parse_text(content: Any) -> str:
-    """A message's or a delta's content, which is null where there is none."""
+    """Return the content of a message or a delta as text; it is null where there is none."""
     if not isinstance(content, str | None):
         raise TypeError(f"the content is a {type(content).__name__}")
     return content or ""
 
 
 def parse_usage(usage: dict[str, Any] | None) -> Usage | None:
-    """Some servers send none, null on the way, or not all of it: no reason to lose an answer."""
+    """Return the usage, or None if it is missing or incomplete, as it is with some servers."""
     usage = usage or {}
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if not isinstance(prompt, int) or not isinstance(completion, int):

@@ -1,4 +1,4 @@
-"""The OpenAI API: the service as a model."""
+"""The routes of the OpenAI API, which make the service a model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from app.http.sse import EventStream
 
 router = APIRouter(prefix="/v1", tags=["openai"], responses=openai_errors(401, 500))
 
-# Of the one model, which is as old as the process.
+# The time of the one model, which is as old as the process.
 _CREATED = int(time.time())
 
 
 @router.get("/models", summary="List the models: there is one")
 async def models() -> ModelList:
+    """The one model is the service."""
     return ModelList(data=[ModelInfo(created=_CREATED)])
 
 
 @router.get("/models/{model}", summary="Describe a model", responses=openai_errors(404))
 async def model(model: str) -> ModelInfo:
+    """The one model is as old as the process."""
     _check_model(model)
     return ModelInfo(created=_CREATED)
 

@@ -1,6 +1,6 @@
-"""What routes are given.
+"""Dependencies of routes, and OpenAPI's entries for their errors.
 
-All of it is `async`, though nothing waits: FastAPI runs anything else in a thread, which costs 0.1 ms each.
+The dependencies are `async`, though none waits: FastAPI runs others in a thread, which costs 0.1 ms each.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from app.serving.index_manager import IndexManager
 
 
 async def get_manager(request: Request) -> IndexManager:
+    """Return the manager of the served index."""
     manager: IndexManager = request.state.manager
     return manager
 
@@ -24,6 +25,7 @@ ManagerDep = Annotated[IndexManager, Depends(get_manager)]
 
 
 async def get_engine(request: Request) -> RagQueryEngine:
+    """Return the engine of the index that is served now."""
     # Not by way of the one above, which would cost 0.05 ms.
     manager: IndexManager = request.state.manager
     return manager.current.engine
@@ -47,7 +49,7 @@ _ERRORS = {
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's entries for the errors of a route."""
+    """Return OpenAPI's entries for the errors of a route."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         status: {"description": _ERRORS[status], "model": Problem, "content": content} for status in statuses
@@ -55,5 +57,5 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def openai_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The same for a route of the OpenAI API."""
+    """Return OpenAPI's entries for the errors of a route below `/v1/`."""
     return {status: {"description": _ERRORS[status], "model": ErrorResponse} for status in statuses}

@@ -1,4 +1,4 @@
-"""Asking."""
+"""The routes that answer a question, or find the passages for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ An error after the first ends the stream with `event: error` and a problem docum
 
 router = APIRouter(tags=["query"], responses=problems(401, 413, 422, 429, 500, 502, 503, 504))
 
-# Of each; what is in `data`, the description says.
+# The schema of each event; the description says what is in `data`.
 _EVENT = {
     "type": "object",
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
