@@ -135,6 +135,15 @@ def test_strangers_do_not_import_each_other(one: str, other: str) -> None:
             assert not pair, f"{name} imports {imported}"
 
 
+def test_questions_and_answers_know_nothing_of_the_api() -> None:
+    """A field of the HTTP API is renamed in `app/http` alone: the domain's types are no schemas."""
+    for name, path in MODULE_NAMES.items():
+        if is_in(name, "app.query") or is_in(name, "app.domain"):
+            assert not any(is_in(imported, "app.http") for imported in imports(path)), name
+    for name in ("app.domain.query", "app.domain.answer"):
+        assert not any(is_in(imported, "pydantic") for imported in imports(MODULE_NAMES[name])), name
+
+
 def test_only_those_that_put_parts_together_know_the_settings() -> None:
     for name, path in MODULE_NAMES.items():
         if is_ours(name) and package(name) not in KNOW_SETTINGS:
