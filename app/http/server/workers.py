@@ -10,7 +10,6 @@ from socket import socket
 from types import FrameType
 
 from uvicorn import Config
-from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 logger = logging.getLogger(__name__)
@@ -29,12 +28,13 @@ class Workers(Multiprocess):
             signal.signal(number, self._pass_on)
 
     def keep_subprocess_alive(self) -> None:
-        """Log how a worker ended unexpectedly, which uvicorn does not, and replace it."""
-        if not self.should_exit.is_set():
-            for process in self.processes:
-                if process.exitcode not in (None, STARTUP_FAILURE):
-                    logger.error("worker %s %s: it is replaced", process.pid, _end_of(process.exitcode))
+        """Replace a worker that ended or no longer answers, and log how it ended, which uvicorn does not."""
+        watched = list(self.processes)
         super().keep_subprocess_alive()
+        # Compared afterwards: a worker may end while uvicorn waits for its answer, for up to 5 s.
+        for process in watched:
+            if process not in self.processes and process.exitcode is not None:
+                logger.error("worker %s %s: it is replaced", process.pid, _end_of(process.exitcode))
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         self.signal_queue.append(number)
