@@ -36,7 +36,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 def test_it_is_served(older: Settings, serve: Serve) -> None:
     """With its documents and passages; of a snapshot, no file is changed."""
-    before = contents(older.index_dir)
+    before = contents(older.index.dir)
     client = serve(older)
     assert client.get("/health").json()["index"] == {
         "id": INDEX,
@@ -61,14 +61,14 @@ def test_it_is_served(older: Settings, serve: Serve) -> None:
             **{"marker": 1, "document": NAME, "page": None, "heading": "Leave"},
             **{"text": "Parental leave lasts 16 weeks.", "chunk_id": CHUNK_ID},
         }
-    assert contents(older.index_dir) == before
+    assert contents(older.index.dir) == before
 
 
 def test_the_next_run_goes_on_from_it(older: Settings) -> None:
     """What it has of a document is kept or moved, and of a changed one, the vectors of texts that stayed."""
     report = build(older)
     assert (report.published, report.index, report.embedded) == (False, INDEX, 0)
-    document = older.documents_dir / NAME
+    document = older.documents.dir / NAME
     document.rename(document.with_name("moved.md"))
     report = build(older)
     assert (report.published, report.chunks, report.embedded) == (True, 1, 0)

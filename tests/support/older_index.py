@@ -86,11 +86,11 @@ INSERT INTO {schema}.layout VALUES (1)
 
 def write_older_index(settings: Settings) -> None:
     """Put the document into its folder, and the index to where the settings say."""
-    document = settings.documents_dir / NAME
+    document = settings.documents.dir / NAME
     document.parent.mkdir(parents=True)
     document.write_text(CONTENT)
-    if settings.database_url is None:
-        _write_snapshot(settings.index_dir)
+    if settings.database.url is None:
+        _write_snapshot(settings.index.dir)
     else:
         _write_generation(settings)
 
