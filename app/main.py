@@ -15,12 +15,14 @@ from app import __version__
 from app.bootstrap.middleware import MiddlewareParts, make_middleware, make_middleware_parts
 from app.bootstrap.models import make_provider
 from app.bootstrap.serving import make_index_manager
+from app.bootstrap.timing import PRODUCTION, Timing
 from app.bootstrap.tracing import NO_TELEMETRY
 from app.config.settings import Settings, load_settings
 from app.http.openapi import describe
 from app.http.paths import is_probe
 from app.http.problems import install_handlers
 from app.http.routes import chat, documents, health, metrics, query
+from app.http.sse import StreamTimes
 from app.observability.metrics import Metrics
 from app.serving.index_manager import IndexManager
 
@@ -35,22 +37,24 @@ class State(TypedDict):
 
     manager: IndexManager
     metrics: Metrics
+    stream_times: StreamTimes
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, timing: Timing = PRODUCTION) -> FastAPI:
     """Build the application.
 
     Args:
         settings: from the environment where not given, which is how uvicorn's workers call it.
+        timing: the times that no setting changes; tests shorten or prolong them.
     """
     settings = settings or load_settings()
     parts = make_middleware_parts(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        async with _running(settings, parts) as manager:
+        async with _running(settings, parts, timing) as manager:
             with parts.drain.on_signals(manager.stop):
-                yield {"manager": manager, "metrics": parts.metrics}
+                yield {"manager": manager, "metrics": parts.metrics, "stream_times": timing.stream}
 
     # Its documentation pages bring their scripts along: the stock ones load them from a CDN.
     app = FastAPIOffline(
@@ -58,7 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version=__version__,
         lifespan=lifespan,
-        middleware=make_middleware(settings, parts),
+        middleware=make_middleware(settings, parts, timing),
         redoc_url=None,
         telemetry=parts.tracing.for_fastapi(is_probe) if parts.tracing else NO_TELEMETRY,
     )
@@ -71,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _running(settings: Settings, parts: MiddlewareParts) -> AsyncIterator[IndexManager]:
+async def _running(settings: Settings, parts: MiddlewareParts, timing: Timing) -> AsyncIterator[IndexManager]:
     """Start the parts, and close them in the reverse order; those before a step that fails, too."""
     async with AsyncExitStack() as stack:
         if parts.limiter is not None:
@@ -80,7 +84,7 @@ async def _running(settings: Settings, parts: MiddlewareParts) -> AsyncIterator[
             stack.push_async_callback(asyncio.to_thread, parts.tracing.close)
         provider = make_provider(settings, parts.metrics.provider)
         stack.push_async_callback(provider.close)
-        manager = await asyncio.to_thread(make_index_manager, settings, provider, parts.metrics)
+        manager = await asyncio.to_thread(make_index_manager, settings, provider, parts.metrics, timing)
         stack.push_async_callback(manager.close)
         await manager.start()
         relax_gc()

@@ -16,25 +16,21 @@ import hypothesis
 import pytest
 from pydantic import SecretStr
 
-from app.bootstrap.indexing import make_indexer
+from app.bootstrap.indexing import make_indexer, make_storage
+from app.bootstrap.timing import Timing
 from app.config.settings import FIELDS, Settings
+from app.indexing.indexer import Indexer
 from app.indexing.report import Report
 from app.main import create_app
-from app.storage.postgres import database as database_module
-from app.storage.postgres import replica as server_module
 from tests.fake_provider import FakeProvider, serving
 from tests.support.postgres import PostgresServer, drop_schema, postgres_server
 from tests.support.serving import ROOT, serve_in_thread, wait_for
+from tests.support.timing import PATIENT
 from tests.support.watched import WatchedService, serve_watched
 
 # No test depends on how long a machine takes for an example.
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
-
-_DATABASE_LIMITS = {
-    (module, name): getattr(module, name)
-    for module, name in ((database_module, "_CONNECT_TIMEOUT_S"), (server_module, "_SILENCE_S"))
-}
 
 DATA = ROOT.parent / "shared" / "data"
 SAMPLE_DOCUMENTS = ROOT / "documents"
@@ -69,22 +65,6 @@ def _no_settings_from_outside() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _patience_with_a_database() -> Iterator[None]:
-    """Give a database time to answer, however slow the machine is."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module, name in _DATABASE_LIMITS:
-            patch.setattr(module, name, 60)
-        yield
-
-
-@pytest.fixture
-def impatience_with_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Restore the time limits that a server has."""
-    for (module, name), value in _DATABASE_LIMITS.items():
-        monkeypatch.setattr(module, name, value)
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of data sets beside the checkout."""
@@ -93,13 +73,18 @@ def shared_data() -> Path:
     return DATA
 
 
+def indexer_of(settings: Settings) -> Indexer:
+    """Make the indexer of these settings, which gives a database time to answer."""
+    return make_indexer(settings, make_storage(settings, PATIENT.database))
+
+
 def build(settings: Settings, *, full: bool = False, force: bool = False) -> Report:
     """Build an index in this process."""
-    return make_indexer(settings).build(lambda _: None, threading.Event(), full=full, force=force)
+    return indexer_of(settings).build(lambda _: None, threading.Event(), full=full, force=force)
 
 
 def plan(settings: Settings) -> Report:
-    return make_indexer(settings).plan(lambda _: None, threading.Event())
+    return indexer_of(settings).plan(lambda _: None, threading.Event())
 
 
 @pytest.fixture
@@ -122,11 +107,14 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., httpx.Client]]:
-    """A function that starts a server with given settings and, by default, waits until it is ready."""
+    """A function that starts a server with given settings and, by default, waits until it is ready.
+
+    The times that no setting changes may be given, too.
+    """
     with ExitStack() as stack:
 
-        def start(settings: Settings, *, ready: bool = True) -> httpx.Client:
-            url = stack.enter_context(serve_in_thread(create_app(settings)))
+        def start(settings: Settings, *, ready: bool = True, timing: Timing = PATIENT) -> httpx.Client:
+            url = stack.enter_context(serve_in_thread(create_app(settings, timing)))
             client = stack.enter_context(httpx.Client(base_url=url, timeout=30))
             if ready:
                 wait_for(lambda: client.get("/health").status_code == 200, "the index to be ready")
@@ -147,7 +135,8 @@ def sample_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @contextmanager
 def _served(settings: Settings) -> Iterator[httpx.Client]:
-    with serve_in_thread(create_app(settings)) as url, httpx.Client(base_url=url, timeout=30) as client:
+    app = create_app(settings, PATIENT)
+    with serve_in_thread(app) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
 
 
@@ -231,17 +220,26 @@ def _openai_index(provider_url: str, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def openai_level(_openai_index: Settings, provider: FakeProvider) -> Iterator[httpx.Client]:
-    """A client of a new server over the same two documents, with the fake provider's models.
+def serve_openai_level(
+    _openai_index: Settings, provider: FakeProvider, serve: Callable[..., httpx.Client]
+) -> Callable[..., httpx.Client]:
+    """A function that starts a new server over the same two documents, with the fake provider's models.
 
     The server is new for each test, because it remembers questions' embeddings and consecutive failures.
     """
-    with (
-        serve_in_thread(create_app(_openai_index)) as url,
-        httpx.Client(base_url=url, timeout=30) as client,
-    ):
+
+    def start(timing: Timing = PATIENT) -> httpx.Client:
+        client = serve(_openai_index, timing=timing)
         provider.reset()
-        yield client
+        return client
+
+    return start
+
+
+@pytest.fixture
+def openai_level(serve_openai_level: Callable[..., httpx.Client]) -> httpx.Client:
+    """A client of such a server."""
+    return serve_openai_level()
 
 
 @pytest.fixture(scope="session")
@@ -281,12 +279,13 @@ def watched_service(
 ) -> Callable[..., WatchedService]:
     """A function that serves given settings and watches the server, reusing clean servers."""
 
-    def get(**values: Any) -> WatchedService:
-        key = repr(sorted(values.items()))
+    def get(*, timing: Timing = PATIENT, **values: Any) -> WatchedService:
+        key = repr((timing, sorted(values.items())))
         service, stack = _watched_services.pop(key, (None, ExitStack()))
         if service is None or not service.clean:
             stack.close()
-            service = stack.enter_context(serve_watched(create_app(watched_settings(**values)), provider))
+            app = create_app(watched_settings(**values), timing)
+            service = stack.enter_context(serve_watched(app, provider))
         _watched_services[key] = service, stack
         service.note_idle()
         return service

@@ -11,15 +11,16 @@ from app.storage.postgres.chunk_table import ChunkTable
 from app.storage.postgres.generations import Generation
 from app.storage.postgres.replica import PoolObserver
 from app.storage.postgres.replicas import Replicas
+from app.storage.postgres.timeouts import DatabaseTimeouts
 from app.storage.postgres.vector_store import PostgresVectorStore
 
 
 def make_generation_loader(
-    settings: Settings, maker: EngineMaker, observer: PoolObserver | None = None
+    settings: Settings, maker: EngineMaker, observer: PoolObserver, timeouts: DatabaseTimeouts
 ) -> GenerationLoader:
     def open_index(generation: Generation, chunks: ChunkTable, servers: Replicas) -> ServedIndex:
         maker.recipe.check_vectors_of(generation.manifest)
         store = PostgresVectorStore(chunks, servers, dense_weight=maker.retrieval.dense_weight)
         return ServedIndex(generation, maker.make(generation.manifest, store), close=lambda: None)
 
-    return GenerationLoader(make_replicas(settings, observer), open_index)
+    return GenerationLoader(make_replicas(settings, observer, timeouts), open_index)

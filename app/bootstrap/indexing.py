@@ -17,24 +17,31 @@ from app.storage.contract import Recipe, Storage
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.disk.storage import DiskStorage
+from app.storage.postgres.timeouts import TIMEOUTS, DatabaseTimeouts
 from app.text.chunking import Chunking
 
 
-def make_indexer(settings: Settings) -> Indexer:
-    """With a provider's client of its own: it works in a thread, beside the server's event loop."""
+def make_indexer(settings: Settings, storage: Storage | None = None) -> Indexer:
+    """With a provider's client of its own: it works in a thread, beside the server's event loop.
+
+    Args:
+        storage: that of the settings where not given.
+    """
     return Indexer(
         documents_dir=settings.documents.dir,
         reader=_make_reader(settings),
         recipe=make_recipe(settings),
         embedder=_make_embedder(settings),
-        storage=make_storage(settings),
+        storage=storage or make_storage(settings),
         max_shrink=settings.index.max_shrink,
     )
 
 
-def make_storage(settings: Settings) -> Storage:
+def make_storage(settings: Settings, timeouts: DatabaseTimeouts = TIMEOUTS) -> Storage:
     """Where indexes are: in the database of DATABASE_URL, or below INDEX_DIR."""
-    return make_disk_storage(settings) if settings.database.url is None else make_postgres_storage(settings)
+    if settings.database.url is None:
+        return make_disk_storage(settings)
+    return make_postgres_storage(settings, timeouts)
 
 
 def make_disk_storage(settings: Settings) -> Storage:
@@ -42,12 +49,12 @@ def make_disk_storage(settings: Settings) -> Storage:
     return DiskStorage(make_snapshots(settings), Scratch(settings.index.scratch_dir), cache_path=cache)
 
 
-def make_postgres_storage(settings: Settings) -> Storage:
+def make_postgres_storage(settings: Settings, timeouts: DatabaseTimeouts = TIMEOUTS) -> Storage:
     """DATABASE_URL has to be set."""
     # The driver takes 0.2 s to import, for which those who keep indexes on the disk need not wait.
     from app.bootstrap import postgres  # noqa: PLC0415
 
-    return postgres.make_postgres_storage(settings)
+    return postgres.make_postgres_storage(settings, timeouts)
 
 
 def make_snapshots(settings: Settings) -> SnapshotStore:

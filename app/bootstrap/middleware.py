@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app.bootstrap.access import make_api_keys, make_rate_limits
+from app.bootstrap.timing import PRODUCTION, Timing
 from app.bootstrap.tracing import make_tracing
 from app.config.networks import parse_networks
 from app.config.settings import Settings
@@ -61,7 +62,9 @@ def make_middleware_parts(settings: Settings) -> MiddlewareParts:
     )
 
 
-def make_middleware(settings: Settings, parts: MiddlewareParts) -> list[Middleware]:
+def make_middleware(
+    settings: Settings, parts: MiddlewareParts, timing: Timing = PRODUCTION
+) -> list[Middleware]:
     """List the middleware from the outside in: the first sees a request first, and its answer last."""
     limits, load = settings.limits, parts.metrics.load
     log = AccessLog(parts.metrics.requests, log_questions=settings.observability.log_questions)
@@ -85,6 +88,7 @@ def make_middleware(settings: Settings, parts: MiddlewareParts) -> list[Middlewa
             Admission,
             max_concurrency=limits.max_concurrency,
             max_queue=limits.max_queue,
+            queue_s=timing.queue_s,
             in_flight=load.in_flight,
             queued=load.queued,
         ),

@@ -10,17 +10,22 @@ from app.storage.postgres.database import Database
 from app.storage.postgres.replica import Limits, PoolObserver
 from app.storage.postgres.replicas import Replicas
 from app.storage.postgres.storage import Building, PostgresStorage
+from app.storage.postgres.timeouts import TIMEOUTS, DatabaseTimeouts
 
 
-def make_postgres_storage(settings: Settings) -> PostgresStorage:
+def make_postgres_storage(settings: Settings, timeouts: DatabaseTimeouts = TIMEOUTS) -> PostgresStorage:
     building = Building(
         Hnsw(settings.database.hnsw_m, settings.database.hnsw_ef_construction),
         maintenance_mb=settings.database.maintenance_mb,
     )
-    return PostgresStorage(_primary(settings), keep=settings.index.keep_snapshots, building=building)
+    return PostgresStorage(
+        _primary(settings, timeouts), keep=settings.index.keep_snapshots, building=building
+    )
 
 
-def make_replicas(settings: Settings, observer: PoolObserver | None = None) -> Replicas:
+def make_replicas(
+    settings: Settings, observer: PoolObserver | None = None, timeouts: DatabaseTimeouts = TIMEOUTS
+) -> Replicas:
     limits = Limits(
         pool_min=settings.database.pool_min,
         pool_max=settings.database.pool_max,
@@ -28,14 +33,14 @@ def make_replicas(settings: Settings, observer: PoolObserver | None = None) -> R
         statement_s=settings.database.statement_timeout_s,
         ef_search=settings.database.hnsw_ef_search,
     )
-    replicas = [_database(settings, url) for url in settings.database.read_urls]
-    return Replicas(_primary(settings), replicas, limits, observer)
+    replicas = [_database(settings, url, timeouts) for url in settings.database.read_urls]
+    return Replicas(_primary(settings, timeouts), replicas, limits, observer)
 
 
-def _primary(settings: Settings) -> Database:
+def _primary(settings: Settings, timeouts: DatabaseTimeouts) -> Database:
     assert settings.database.url is not None  # noqa: S101 - who calls this has looked
-    return _database(settings, settings.database.url)
+    return _database(settings, settings.database.url, timeouts)
 
 
-def _database(settings: Settings, url: SecretStr) -> Database:
-    return Database(url.get_secret_value(), settings.database.schema_name)
+def _database(settings: Settings, url: SecretStr, timeouts: DatabaseTimeouts) -> Database:
+    return Database(url.get_secret_value(), settings.database.schema_name, timeouts)

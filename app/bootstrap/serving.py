@@ -9,8 +9,9 @@ import qdrant_edge as qdrant
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from app.bootstrap.engines import EngineMaker
-from app.bootstrap.indexing import make_chunking, make_indexer, make_recipe, make_snapshots
+from app.bootstrap.indexing import make_chunking, make_indexer, make_recipe, make_snapshots, make_storage
 from app.bootstrap.models import make_embedding_model
+from app.bootstrap.timing import PRODUCTION, Timing
 from app.config.choices import DegradedAnswers
 from app.config.settings import Settings
 from app.embeddings.local import LocalEmbedding
@@ -19,6 +20,7 @@ from app.embeddings.query_cache import QueryEmbedder
 from app.llms.openai import OpenAIChat
 from app.observability.metrics import Metrics, PoolMetrics
 from app.provider.client import Endpoint, ProviderClient
+from app.provider.retry import ONLINE, RetryPolicy
 from app.query.retriever import Retrieval
 from app.query.synthesis.contract import Synthesizer
 from app.query.synthesis.extractive import ExtractiveSynthesizer
@@ -41,19 +43,24 @@ _DENSE_WEIGHT_OPENAI = 0.5
 _REMEMBERED_QUESTIONS = 2048
 
 
-def make_embedding(settings: Settings, provider: ProviderClient) -> LocalEmbedding | OpenAIEmbedding:
+def make_embedding(
+    settings: Settings, provider: ProviderClient, retry_policy: RetryPolicy = ONLINE
+) -> LocalEmbedding | OpenAIEmbedding:
     if settings.uses_openai_embeddings:
         return OpenAIEmbedding(
-            make_embedding_model(settings, provider), embed_batch_size=settings.embedding.batch_size
+            make_embedding_model(settings, provider, retry_policy),
+            embed_batch_size=settings.embedding.batch_size,
         )
     return LocalEmbedding(embed_batch_size=settings.embedding.batch_size)
 
 
-def make_synthesizer(settings: Settings, embedding: BaseEmbedding, provider: ProviderClient) -> Synthesizer:
+def make_synthesizer(
+    settings: Settings, embedding: BaseEmbedding, provider: ProviderClient, retry_policy: RetryPolicy
+) -> Synthesizer:
     if not settings.uses_openai_llm:
         return _make_extractive(embedding)
     llm = OpenAIChat(
-        Endpoint(provider, "chat/completions", "the language model"),
+        Endpoint(provider, "chat/completions", "the language model", retry_policy),
         model=settings.llm.model,
         stream_idle_s=settings.limits.stream_idle_timeout_s,
     )
@@ -68,7 +75,7 @@ def _make_extractive(embedding: BaseEmbedding) -> ExtractiveSynthesizer:
 
 
 def make_index_manager(
-    settings: Settings, provider: ProviderClient, metrics: Metrics | None = None
+    settings: Settings, provider: ProviderClient, metrics: Metrics | None = None, timing: Timing = PRODUCTION
 ) -> IndexManager:
     """
     Args:
@@ -76,31 +83,29 @@ def make_index_manager(
     """
     metrics = metrics or Metrics()
     return IndexManager(
-        loader=_make_loader(settings, provider, metrics.pools),
-        indexer=make_indexer(settings),
+        loader=_make_loader(settings, provider, metrics.pools, timing),
+        indexer=make_indexer(settings, make_storage(settings, timing.database)),
         poll_s=settings.index.poll_s,
         observer=metrics.index,
     )
 
 
-def _make_loader(settings: Settings, provider: ProviderClient, pools: PoolMetrics) -> Loader:
+def _make_loader(settings: Settings, provider: ProviderClient, pools: PoolMetrics, timing: Timing) -> Loader:
+    maker = make_engine_maker(settings, provider, timing.online)
     if settings.database.url is not None:
         # The driver takes 0.2 s to import, for which those who keep their indexes on the disk need not wait.
         from app.bootstrap.generations import make_generation_loader  # noqa: PLC0415
 
-        return make_generation_loader(settings, make_engine_maker(settings, provider), pools)
+        return make_generation_loader(settings, maker, pools, timing.database)
     scratch = Scratch(settings.index.scratch_dir)
-    return SnapshotLoader(make_snapshots(settings), make_index_opener(settings, provider, scratch), scratch)
+    return SnapshotLoader(make_snapshots(settings), make_index_opener(maker, scratch), scratch)
 
 
-def make_index_opener(
-    settings: Settings, provider: ProviderClient, scratch: Scratch
-) -> Callable[[Snapshot], ServedIndex]:
+def make_index_opener(maker: EngineMaker, scratch: Scratch) -> Callable[[Snapshot], ServedIndex]:
     """What loads a snapshot, checked, to be asked.
 
     It raises FingerprintMismatch, SnapshotDamaged, and whatever the engine does.
     """
-    maker = make_engine_maker(settings, provider)
 
     def open_index(snapshot: Snapshot) -> ServedIndex:
         maker.recipe.check_vectors_of(snapshot.manifest)
@@ -114,15 +119,17 @@ def make_index_opener(
     return open_index
 
 
-def make_engine_maker(settings: Settings, provider: ProviderClient) -> EngineMaker:
-    embedding = make_embedding(settings, provider)
+def make_engine_maker(
+    settings: Settings, provider: ProviderClient, retry_policy: RetryPolicy = ONLINE
+) -> EngineMaker:
+    embedding = make_embedding(settings, provider, retry_policy)
     default_weight = _DENSE_WEIGHT_OPENAI if settings.uses_openai_embeddings else _DENSE_WEIGHT_LOCAL
     remembered = _REMEMBERED_QUESTIONS if settings.uses_openai_embeddings else 0
     return EngineMaker(
         embedding=embedding,
         embedder=QueryEmbedder(embedding, remembered=remembered),
         recipe=make_recipe(settings),
-        synthesizer=make_synthesizer(settings, embedding, provider),
+        synthesizer=make_synthesizer(settings, embedding, provider, retry_policy),
         chunking=make_chunking(settings),
         retrieval=Retrieval(
             top_k=settings.retrieval.top_k,

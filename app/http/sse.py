@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 from starlette.responses import Response
@@ -15,10 +16,6 @@ from app.domain.errors import IndexNotReady, RagError
 from app.http.problems import as_internal_error, log_error
 from app.observability.request_context import CLIENT_GONE, current_context
 
-KEEPALIVE_S = 15.0
-# A client that takes nothing for so long is given up.
-STALLED_S = 60.0
-
 _DONE = b"data: [DONE]\n\n"
 _COMMENT = b": keep-alive\n\n"
 # Proxies such as nginx would collect events otherwise.
@@ -26,6 +23,20 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 SendBody = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class StreamTimes:
+    """The time limits of a stream's silence, and of its client's.
+
+    Attributes:
+        keepalive_s: the time without an event after which a comment is sent, because a proxy closes a
+            connection that is silent for long: nginx after 60 seconds by default.
+        stalled_s: the time after which a client that takes nothing is given up.
+    """
+
+    keepalive_s: float = 15.0
+    stalled_s: float = 60.0
 
 
 class ClientStalled(Exception):
@@ -59,25 +70,28 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: Event, events: AsyncGenerator[Event], encoder: EventEncoder) -> None:
+    def __init__(
+        self, first: Event, events: AsyncGenerator[Event], encoder: EventEncoder, times: StreamTimes
+    ) -> None:
         super().__init__(headers=_HEADERS)
         # The length is not known. Starlette has set that of an empty body.
         del self.headers["content-length"]
         self._first = first
         self._events = events
         self._encoder = encoder
+        self._times = times
         self._sent_at = 0.0
 
     @classmethod
-    async def begin(cls, events: AsyncGenerator[Event], encoder: EventEncoder) -> Self:
+    async def begin(cls, events: AsyncGenerator[Event], encoder: EventEncoder, times: StreamTimes) -> Self:
         """Wait for the first event, so that what fails before it is an ordinary HTTP error."""
-        return cls(await anext(events), events, encoder)
+        return cls(await anext(events), events, encoder, times)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_body(body: bytes) -> None:
             self._sent_at = asyncio.get_running_loop().time()
             try:
-                async with asyncio.timeout(STALLED_S):
+                async with asyncio.timeout(self._times.stalled_s):
                     await send({"type": "http.response.body", "body": body, "more_body": True})
             except TimeoutError:
                 raise ClientStalled from None
@@ -117,16 +131,16 @@ class EventStream(Response):
 
     @asynccontextmanager
     async def _kept_alive(self, send_body: SendBody) -> AsyncIterator[None]:
-        """Send a comment after each `KEEPALIVE_S` without an event. Its own task costs tokens nothing."""
+        """Send a comment after each `keepalive_s` without an event. Its own task costs tokens nothing."""
         loop = asyncio.get_running_loop()
 
         async def keep_alive() -> None:
             while True:
                 silent_s = loop.time() - self._sent_at
-                if silent_s >= KEEPALIVE_S:
+                if silent_s >= self._times.keepalive_s:
                     await send_body(_COMMENT)
                 else:
-                    await asyncio.sleep(KEEPALIVE_S - silent_s)
+                    await asyncio.sleep(self._times.keepalive_s - silent_s)
 
         self._sent_at = loop.time()
         task = asyncio.create_task(keep_alive())

@@ -15,20 +15,30 @@ class CircuitOpen(Exception):
 
 
 class CircuitBreaker:
-    """A breaker that opens after consecutive failures and lets one probe through after `COOL_DOWN_S`.
+    """A breaker that opens after consecutive failures and lets one probe through after the cool-down.
 
     The libraries that do this let any number of probes through, or count a call as failed when its client
     disconnected. An instance belongs to one event loop.
 
     Args:
         tell: called with True when the circuit opens and with False when it closes.
+        cool_down_s: the time from the failure that opened the circuit, or from a failed probe, to the next
+            probe.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
-        self, breaker_threshold: float = FAILURES, tell: Callable[[bool], None] = lambda _: None
+        self,
+        breaker_threshold: float = FAILURES,
+        tell: Callable[[bool], None] = lambda _: None,
+        *,
+        cool_down_s: float = COOL_DOWN_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._breaks_after = breaker_threshold
         self._tell = tell
+        self._cool_down_s = cool_down_s
+        self._clock = clock
         self._failures = 0
         self._probe_at: float | None = None
         self._probing = False
@@ -60,7 +70,7 @@ class CircuitBreaker:
         if self._failures >= self._breaks_after and (self._probe_at is None or self._probing):
             if self._probe_at is None:
                 self._tell(True)
-            self._probe_at = time.monotonic() + COOL_DOWN_S
+            self._probe_at = self._clock() + self._cool_down_s
 
     def _is_time(self) -> bool:
-        return self._probe_at is not None and time.monotonic() >= self._probe_at
+        return self._probe_at is not None and self._clock() >= self._probe_at

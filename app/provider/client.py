@@ -29,7 +29,6 @@ from app.provider.retry import ONLINE, Retries, RetryPolicy
 
 OPENAI_URL = "https://api.openai.com/v1"
 
-_FIRST_BACKOFF_S = 0.25
 # A failure that goes away within this many retries is not logged.
 _UNTOLD_RETRIES = 2
 
@@ -38,8 +37,6 @@ _CONNECT_TIMEOUT_S = 10.0
 # to be used.
 _KEEPALIVE_S = 30.0
 _MAX_ERROR_BYTES = 2048
-# The deadline of a call outside a request, such as a batch of embeddings; includes retries and their pauses.
-_ALONE_S = 300.0
 
 T = TypeVar("T")
 
@@ -115,7 +112,11 @@ class Endpoint:
         self._url = client.url(path)
         self._model = model
         self._retry_policy = retry_policy
-        self._breaker = CircuitBreaker(retry_policy.breaker_threshold, partial(client.observer.breaker, path))
+        self._breaker = CircuitBreaker(
+            retry_policy.breaker_threshold,
+            partial(client.observer.breaker, path),
+            cool_down_s=retry_policy.cool_down_s,
+        )
         client.observer.endpoint(path)
 
     async def close(self) -> None:
@@ -126,7 +127,7 @@ class Endpoint:
         """Run a coroutine that uses this endpoint in an event loop and a session of its own."""
 
         async def run() -> T:
-            start_deadline(_ALONE_S)
+            start_deadline(self._retry_policy.alone_s)
             try:
                 return await call
             finally:
@@ -185,7 +186,7 @@ class Endpoint:
         Raises:
             ProviderFailure: the last attempt's.
         """
-        retries = Retries(self._retry_policy, first_backoff_s=_FIRST_BACKOFF_S)
+        retries = Retries(self._retry_policy)
         while True:
             if remaining_s() == 0:
                 raise ProviderTimeout("could not be called within REQUEST_TIMEOUT_S", is_down=None)

@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from app.provider.circuit_breaker import FAILURES
+from app.provider.circuit_breaker import COOL_DOWN_S, FAILURES
 from app.provider.failures import ProviderFailure
 
 _LONGEST_BACKOFF_S = 30.0
@@ -26,16 +26,23 @@ class RetryPolicy:
         malformed_retries: attempts after the first, for malformed responses.
         retry_s: the time after the first attempt within which the last one must begin.
         attempt_s: the limit of one attempt, besides the task's deadline.
+        alone_s: the deadline of a call outside a request, such as a batch of embeddings; includes retries
+            and their pauses.
+        first_backoff_s: the pause before the first retry; it doubles with each one.
         shortest_pause_s: the shortest pause between two attempts, even if `Retry-After` asks for less.
         breaker_threshold: consecutive failed calls after which the circuit breaker opens.
+        cool_down_s: the time for which it then stays open.
     """
 
     retries: float = 2
     malformed_retries: int = 0
     retry_s: float = math.inf
     attempt_s: float = math.inf
+    alone_s: float = 300.0
+    first_backoff_s: float = 0.25
     shortest_pause_s: float = 0.0
     breaker_threshold: float = FAILURES
+    cool_down_s: float = COOL_DOWN_S
 
 
 # A client waits for the answer: its deadline is the limit.
@@ -55,15 +62,10 @@ def offline(*, attempt_s: float, retry_s: float) -> RetryPolicy:
 
 
 class Retries:
-    """The retries of one call, which begins when this object is made.
+    """The retries of one call, which begins when this object is made."""
 
-    Args:
-        first_backoff_s: the pause before the first retry; it doubles with each one.
-    """
-
-    def __init__(self, retry_policy: RetryPolicy, *, first_backoff_s: float) -> None:
+    def __init__(self, retry_policy: RetryPolicy) -> None:
         self._retry_policy = retry_policy
-        self._first_backoff_s = first_backoff_s
         self._ends = asyncio.get_running_loop().time() + retry_policy.retry_s
         self._made: Counter[bool] = Counter()
 
@@ -95,7 +97,7 @@ class Retries:
         return self._retry_policy.malformed_retries if failure.status is None else 0
 
     def _pause(self, failure: ProviderFailure) -> float:
-        backoff = min(_LONGEST_BACKOFF_S, self._first_backoff_s * 2.0 ** min(self.count, 16))
+        backoff = min(_LONGEST_BACKOFF_S, self._retry_policy.first_backoff_s * 2.0 ** min(self.count, 16))
         backoff *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, so that clients do not retry in step
         if failure.retry_after_s is None:
             return backoff

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,6 @@ from app.domain.errors import EmbeddingChanged, IndexingError
 from app.domain.vectors import Vectors
 from app.embeddings.contract import BatchEmbedding, Submit
 from app.embeddings.openai_batches import OpenAIBatches
-from app.provider import client
 from app.provider.client import Endpoint, ProviderClient
 from app.provider.retry import offline
 from tests.fake_provider import DIMENSIONS, Exchange, FakeProvider, Fault, embed, faults, slow_faults
@@ -52,7 +52,8 @@ def own_threads() -> set[threading.Thread]:
 @pytest.fixture
 def embedding(provider_url: str) -> Callable[..., OpenAIBatches]:
     def make(*, attempt_s: float = 30, retry_s: float = 60) -> OpenAIBatches:
-        retry_policy = offline(attempt_s=attempt_s, retry_s=retry_s)
+        # Hardly any pause before the first retries, where the provider does not say how long.
+        retry_policy = replace(offline(attempt_s=attempt_s, retry_s=retry_s), first_backoff_s=0.01)
         endpoint = Endpoint(
             ProviderClient(f"{provider_url}/v1", "sk-test"), "embeddings", "the embedding model", retry_policy
         )
@@ -62,12 +63,6 @@ def embedding(provider_url: str) -> Callable[..., OpenAIBatches]:
 
 
 MakeEmbedding = Callable[..., OpenAIBatches]
-
-
-@pytest.fixture(autouse=True)
-def _hardly_any_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the first pauses that the provider does not ask for."""
-    monkeypatch.setattr(client, "_FIRST_BACKOFF_S", 0.01)
 
 
 def run(embedding: BatchEmbedding, batches: list[list[str]] = BATCHES) -> list[Vectors]:

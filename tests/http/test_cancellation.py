@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
+from app.bootstrap.timing import Timing
 from tests.fake_provider import Endpoint, Exchange, FakeProvider, faults
 from tests.observability.test_metrics import scrape
 from tests.support.raw_http import RawExchange
@@ -79,12 +80,11 @@ def test_a_client_that_vanishes_between_two_tries_is_not_tried_for_again(
 
 
 def test_who_vanishes_from_the_queue_is_never_asked_for(
-    provider: FakeProvider, watched_service: GetService, monkeypatch: pytest.MonkeyPatch
+    provider: FakeProvider, watched_service: GetService
 ) -> None:
     """One is served, five wait and go: the provider hears of one."""
     # Nobody leaves the queue in another way.
-    monkeypatch.setattr("app.http.middleware.admission.QUEUE_S", 300)
-    service = watched_service(max_queue=10, **PATIENT)
+    service = watched_service(timing=Timing(queue_s=300), max_queue=10, **PATIENT)
     provider.chat.fault = faults.when_told(Exchange.answer_well)
     with ExitStack() as stack:
         prober = stack.enter_context(httpx.Client(base_url=service.url, timeout=60))

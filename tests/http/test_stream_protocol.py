@@ -15,7 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
+from app.bootstrap.timing import Timing
 from app.config.settings import Settings
+from app.http.sse import StreamTimes
 from app.main import create_app
 from tests.fake_provider import FakeProvider, faults
 from tests.support import reference_service
@@ -337,12 +339,12 @@ def test_nothing_relevant_is_a_whole_stream_that_says_so(
 
 
 def test_a_silent_model_is_bridged_by_comments(
-    provider: FakeProvider, openai_url: str, steps: Steps, monkeypatch: pytest.MonkeyPatch
+    provider: FakeProvider, serve_openai_level: Callable[..., httpx.Client], steps: Steps
 ) -> None:
     """So that no proxy takes the connection for dead, and no client sees anything of it."""
-    monkeypatch.setattr("app.http.sse.KEEPALIVE_S", 0.05)
+    client = serve_openai_level(Timing(stream=StreamTimes(keepalive_s=0.05)))
     provider.pieces = ["It", " lasts"]
-    with ask(openai_url) as stream:
+    with ask(str(client.base_url).rstrip("/")) as stream:
         parts = stream.parts()
         for number in range(2):
             silent_since = len(stream.parser.comments)

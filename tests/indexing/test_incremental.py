@@ -7,12 +7,15 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from app.bootstrap.indexing import make_indexer
+from app.bootstrap.indexing import make_indexer, make_snapshots
 from app.config.settings import Settings
 from app.domain.errors import EmbeddingChanged, IndexingError, NoDocuments, TooManyDocumentsLost
+from app.storage.disk.scratch import Scratch
+from app.storage.disk.storage import DiskStorage
 from tests.conftest import build, plan
 from tests.fake_provider import FakeProvider, faults
 from tests.support.settings import with_values
@@ -147,15 +150,18 @@ def test_other_chunks_embed_only_new_text(
 
 
 def test_an_index_of_another_layout_is_written_anew(
-    made: Settings, sent: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    made: Settings, sent: Callable[[], list[str]], tmp_path: Path
 ) -> None:
     """As after an update: all documents are read, and nothing is embedded."""
     sent()
-    monkeypatch.setattr("app.storage.disk.storage.ENGINE_VERSION", "the next layout")
-    report = build(made)
+    storage = DiskStorage(
+        make_snapshots(made), Scratch(), cache_path=tmp_path / "embeddings.sqlite", engine="the next layout"
+    )
+    indexer = make_indexer(made, storage)
+    report = indexer.build(lambda _: None, Event())
     assert (report.published, report.embedded, sent()) == (True, 0, [])
     assert_as_if_built_anew(made, tmp_path)
-    assert not build(made).published
+    assert not indexer.build(lambda _: None, Event()).published
 
 
 def test_full_takes_nothing_over(made: Settings, sent: Callable[[], list[str]]) -> None:

@@ -14,8 +14,8 @@ from app.bootstrap.serving import make_embedding
 from app.config.settings import Settings
 from app.domain.errors import ModelTimeout, ModelUnavailable
 from app.llms.openai import OpenAIChat
-from app.provider import client
 from app.provider.client import Endpoint
+from app.provider.retry import RetryPolicy
 from tests.fake_provider import FakeProvider, embed, faults
 
 MakeSettings = Callable[..., Settings]
@@ -95,13 +95,12 @@ def test_embeddings_come_in_either_encoding(openai_settings: MakeSettings) -> No
 
 
 def test_one_that_never_answers_does_not_hold_up_a_build_forever(
-    provider: FakeProvider, openai_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+    provider: FakeProvider, openai_settings: MakeSettings
 ) -> None:
     """Outside a request there is a deadline, too."""
-    monkeypatch.setattr(client, "_ALONE_S", 0.2)
     settings = openai_settings()
     provider.embeddings.latency_s = 60
-    embedding = make_embedding(settings, make_provider(settings))
+    embedding = make_embedding(settings, make_provider(settings), RetryPolicy(alone_s=0.2))
     with pytest.raises(ModelTimeout):
         embedding.get_text_embedding_batch(["one text"])
 

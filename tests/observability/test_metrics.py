@@ -14,8 +14,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.bootstrap.timing import Timing
 from app.config.settings import Settings
-from app.http.middleware import admission
 from tests.conftest import build, write_two_documents
 from tests.fake_provider import FakeProvider, faults
 from tests.http.middleware.test_admission import held_streams, wait_until_held
@@ -116,15 +116,11 @@ def test_failures_retries_and_the_circuit_breaker_are_shown(
 
 
 def test_load_and_rejections_are_shown(
-    provider: FakeProvider,
-    openai_settings: MakeSettings,
-    serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
     """Gauges show running and waiting requests, and a counter the rejected ones with their reason."""
-    monkeypatch.setattr(admission, "QUEUE_S", 60)
     build(openai_settings())
-    client = serve(openai_settings(max_concurrency=1, max_queue=1))
+    client = serve(openai_settings(max_concurrency=1, max_queue=1), timing=Timing(queue_s=60))
     with held_streams(provider, client) as (ask, released):
         answers = [ask()]
         wait_until_held(provider, 1)

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from app.provider import circuit_breaker as breaker
-from app.provider.circuit_breaker import FAILURES, CircuitBreaker, CircuitOpen
+from app.provider.circuit_breaker import COOL_DOWN_S, FAILURES, CircuitBreaker, CircuitOpen
+
+
+class Clock:
+    """A clock that shows what a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 def fail(tested: CircuitBreaker, times: int = 1) -> None:
@@ -22,10 +36,12 @@ def is_open(tested: CircuitBreaker) -> bool:
         return True
 
 
-def opened(monkeypatch: pytest.MonkeyPatch, *, cooled: bool) -> CircuitBreaker:
-    monkeypatch.setattr(breaker, "COOL_DOWN_S", 0.0 if cooled else 1000.0)
-    tested = CircuitBreaker()
+@pytest.fixture
+def cooled(clock: Clock) -> CircuitBreaker:
+    """A breaker that is open, and whose next call is a probe."""
+    tested = CircuitBreaker(clock=clock)
     fail(tested, FAILURES)
+    clock.now += COOL_DOWN_S
     return tested
 
 
@@ -41,46 +57,48 @@ def test_it_opens_after_failures_in_a_row() -> None:
     assert is_open(tested)
 
 
-def test_one_probe_is_let_through_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the cool-down, a second call during a probe is rejected."""
-    tested = opened(monkeypatch, cooled=True)
-    with tested.call():
-        assert is_open(tested)
+def test_it_stays_open_until_the_end_of_the_cool_down(clock: Clock) -> None:
+    """The cool-down begins at the last failure."""
+    tested = CircuitBreaker(cool_down_s=7, clock=clock)
+    fail(tested, FAILURES)
+    clock.now += 6.9
+    assert is_open(tested)
+    clock.now += 0.2
     assert not is_open(tested)
 
 
-def test_a_successful_probe_closes_the_circuit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_probe_is_let_through_at_a_time(cooled: CircuitBreaker) -> None:
+    """After the cool-down, a second call during a probe is rejected."""
+    with cooled.call():
+        assert is_open(cooled)
+    assert not is_open(cooled)
+
+
+def test_a_successful_probe_closes_the_circuit(cooled: CircuitBreaker) -> None:
     """After a successful probe, calls may run concurrently again."""
-    tested = opened(monkeypatch, cooled=True)
-    with tested.call():
-        tested.succeeded()
-    with tested.call(), tested.call():
+    with cooled.call():
+        cooled.succeeded()
+    with cooled.call(), cooled.call():
         pass
 
 
-def test_a_failed_probe_keeps_the_circuit_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_probe_keeps_the_circuit_open(cooled: CircuitBreaker) -> None:
     """A failed probe starts another cool-down."""
-    tested = opened(monkeypatch, cooled=True)
-    monkeypatch.setattr(breaker, "COOL_DOWN_S", 1000.0)
-    fail(tested)
-    assert is_open(tested)
+    fail(cooled)
+    assert is_open(cooled)
 
 
-def test_a_cancelled_probe_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_probe_changes_nothing(cooled: CircuitBreaker) -> None:
     """If the client of a probe disconnects, the next call is the probe."""
-    tested = opened(monkeypatch, cooled=True)
-    with pytest.raises(KeyboardInterrupt), tested.call():
+    with pytest.raises(KeyboardInterrupt), cooled.call():
         raise KeyboardInterrupt
-    with tested.call():
-        assert is_open(tested)
+    with cooled.call():
+        assert is_open(cooled)
 
 
-def test_a_call_that_began_before_the_circuit_opened_does_not_end_a_probe(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_call_that_began_before_the_circuit_opened_does_not_end_a_probe() -> None:
     """The end of an older call lets no second probe through."""
-    monkeypatch.setattr(breaker, "COOL_DOWN_S", 0.0)
-    tested = CircuitBreaker()
+    tested = CircuitBreaker(cool_down_s=0)
     early = tested.call()
     early.__enter__()
     fail(tested, FAILURES)
@@ -90,10 +108,8 @@ def test_a_call_that_began_before_the_circuit_opened_does_not_end_a_probe(
 
 
 def test_a_call_that_began_before_the_circuit_opened_does_not_postpone_the_probe(
-    monkeypatch: pytest.MonkeyPatch,
+    cooled: CircuitBreaker,
 ) -> None:
     """Calls that hang may fail one after the other, until their deadlines."""
-    tested = opened(monkeypatch, cooled=True)
-    monkeypatch.setattr(breaker, "COOL_DOWN_S", 1000.0)
-    tested.failed()
-    assert not is_open(tested)
+    cooled.failed()
+    assert not is_open(cooled)

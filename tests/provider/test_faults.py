@@ -10,13 +10,16 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from app.bootstrap.timing import Timing
 from app.config.settings import Settings
+from app.http.sse import StreamTimes
 from app.main import create_app
+from app.provider.retry import RetryPolicy
 from tests.conftest import build
 from tests.fake_provider import Endpoint, Exchange, FakeProvider, Fault, event, faults, slow_faults
 from tests.fake_provider.slow_faults import Slow, taking
@@ -33,6 +36,9 @@ PIECES = ["It", " lasts", " sixteen", " weeks [1]."]
 # Further away than any test waits: the clock is moved.
 DEADLINE_S, IDLE_S = 3000, 1000
 LIMITS = {"request_timeout_s": DEADLINE_S, "stream_idle_timeout_s": IDLE_S}
+
+# Hardly any pause between two tries, where the provider does not say how long: there are many of these tests.
+TIMING = Timing(online=RetryPolicy(first_backoff_s=0.01))
 
 GetService = Callable[..., WatchedService]
 
@@ -72,19 +78,13 @@ STAGES = [
 ALL_STAGES = [*STAGES, pytest.param(STREAM_EMBEDDING, id="stream-embedding")]
 
 
-@pytest.fixture(autouse=True)
-def _hardly_any_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the pauses that the provider does not ask for, because there are many of these tests."""
-    monkeypatch.setattr("app.provider.client._FIRST_BACKOFF_S", 0.01)
-
-
 @pytest.fixture
 def service(watched_service: GetService, provider: FakeProvider) -> Iterator[GetService]:
     """A function that serves given settings; afterwards, nothing may be left behind."""
     used: list[WatchedService] = []
 
-    def get(**values: Any) -> WatchedService:
-        used.append(watched_service(**values))
+    def get(*, timing: Timing = TIMING, **values: Any) -> WatchedService:
+        used.append(watched_service(timing=timing, **values))
         return used[-1]
 
     provider.pieces = PIECES
@@ -296,7 +296,7 @@ def test_a_refused_connection_is_a_502(
     settings = watched_settings(**values)
     if stage.fails == "chat":
         build(settings)
-    with serve_watched(create_app(settings), provider) as watched:
+    with serve_watched(create_app(settings, TIMING), provider) as watched:
         stage.check(watched.ask(stage.path), UNAVAILABLE)
 
 
@@ -447,12 +447,11 @@ def test_an_endless_answer_is_cut_off(
     assert len(stage.requests(provider)) == 1
 
 
-def test_an_endless_stream_ends_at_the_deadline(
-    provider: FakeProvider, service: GetService, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endless_stream_ends_at_the_deadline(provider: FakeProvider, service: GetService) -> None:
     """However fast its tokens come, the deadline ends it."""
-    monkeypatch.setattr("app.http.sse.STALLED_S", 2 * DEADLINE_S)  # we may be behind when the clock is moved
-    watched = service(**LIMITS)
+    # This test may be behind with reading when the clock is moved.
+    patient = replace(TIMING, stream=StreamTimes(stalled_s=2 * DEADLINE_S))
+    watched = service(timing=patient, **LIMITS)
     moved: list[Future[None]] = []
 
     def move_once(heard: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import httpx
-import pytest
 
+from app.bootstrap.timing import Timing
 from app.config.settings import Settings
 from app.main import create_app
-from app.provider import circuit_breaker as breaker
 from app.provider.circuit_breaker import FAILURES
+from app.provider.retry import RetryPolicy
 from tests.fake_provider import FakeProvider, faults
 from tests.support.moved_clock import Clock, serve_with_clock
 from tests.support.serving import wait_for
@@ -26,10 +26,10 @@ def ask(service: httpx.Client, path: str = "/query") -> tuple[int, str]:
 
 
 def test_a_provider_that_is_down_is_not_called(
-    provider: FakeProvider, openai_level: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    provider: FakeProvider, serve_openai_level: Callable[..., httpx.Client]
 ) -> None:
     """Clients get a 502 at once, and routes that need no language model still work."""
-    monkeypatch.setattr(breaker, "COOL_DOWN_S", 300.0)
+    openai_level = serve_openai_level(Timing(online=RetryPolicy(cool_down_s=300)))
     provider.chat.fault = DOWN
     assert [ask(openai_level) for _ in range(FAILURES + 3)] == [(502, "model_unavailable")] * (FAILURES + 3)
     assert len(provider.chat.requests) == FAILURES
@@ -38,10 +38,10 @@ def test_a_provider_that_is_down_is_not_called(
 
 
 def test_a_provider_is_probed_after_the_cool_down(
-    provider: FakeProvider, openai_level: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    provider: FakeProvider, serve_openai_level: Callable[..., httpx.Client]
 ) -> None:
     """One probe is sent, and its success ends the outage."""
-    monkeypatch.setattr(breaker, "COOL_DOWN_S", 0.0)
+    openai_level = serve_openai_level(Timing(online=RetryPolicy(cool_down_s=0)))
     provider.chat.fault = DOWN
     for _ in range(FAILURES):
         ask(openai_level)

@@ -25,7 +25,7 @@ def pauses(
     """Collect the pauses between attempts that fail at once."""
 
     async def collect() -> list[float]:
-        retries = Retries(retry_policy, first_backoff_s=0.25)
+        retries = Retries(retry_policy)
         found: list[float] = []
         try:
             while len(found) < at_most:
@@ -81,7 +81,7 @@ def test_an_outage_does_not_use_up_the_retries_of_malformed_answers(status: int 
     """The retries are counted separately, and a rejection has none."""
 
     async def count() -> int:
-        retries = Retries(OFFLINE, first_backoff_s=0.25)
+        retries = Retries(OFFLINE)
         for _ in range(20):
             retries.pause_after(failure())
         try:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from app.bootstrap.models import make_provider
-from app.bootstrap.serving import make_index_manager, make_index_opener
+from app.bootstrap.serving import make_engine_maker, make_index_manager, make_index_opener
 from app.config.settings import Settings
 from app.domain.index import Health
 from app.storage.disk.scratch import Scratch
@@ -189,7 +189,8 @@ def test_loading_does_not_change_an_index(indexes: TwoIndexes) -> None:
     """Its files keep their sizes, times and contents after it was opened, queried and closed."""
     before = state_of(indexes.newer)
     snapshot = SnapshotStore(indexes.settings.index.dir, keep=3).open(indexes.newer.name)
-    opened = make_index_opener(indexes.settings, make_provider(indexes.settings), Scratch())(snapshot)
+    maker = make_engine_maker(indexes.settings, make_provider(indexes.settings))
+    opened = make_index_opener(maker, Scratch())(snapshot)
     opened.engine.self_test()
     assert state_of(indexes.newer) == before
     opened.close()

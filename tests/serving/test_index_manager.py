@@ -12,7 +12,7 @@ import pytest
 
 from app.bootstrap.indexing import make_indexer
 from app.bootstrap.models import make_provider
-from app.bootstrap.serving import make_index_opener
+from app.bootstrap.serving import make_engine_maker, make_index_opener
 from app.config.settings import Settings
 from app.domain.errors import IndexingError
 from app.domain.index import Health
@@ -226,7 +226,9 @@ def test_a_failed_first_build_is_retried_after_a_pause(settings: MakeSettings, r
     indexer, store = FailsFirst(made), CountedStore(made.index.dir, keep=1)
     provider = make_provider(made)
     manager = IndexManager(
-        loader=SnapshotLoader(store, make_index_opener(made, provider, Scratch()), Scratch()),
+        loader=SnapshotLoader(
+            store, make_index_opener(make_engine_maker(made, provider), Scratch()), Scratch()
+        ),
         indexer=cast(Indexer, indexer),
         poll_s=0.01,
         build_retry_s=retry_s,

@@ -23,6 +23,7 @@ from app.storage.postgres.rows import CHUNK_COLUMNS
 from app.storage.postgres.vector_store import PostgresVectorStore
 from app.text.chunking import Chunking, cut
 from tests.support.stores import EMBEDDING, Store, ask
+from tests.support.timing import PATIENT
 
 CHUNKING = Chunking(1000, 0, ChunkUnit.CHARACTERS)
 # The same text thrice below the same heading; text with and without a heading.
@@ -69,7 +70,7 @@ class Opened:
 
     def __init__(self, folder: Path, database: dict[str, Any]) -> None:
         self._folder = folder
-        self._database = Database(database["database_url"], database["db_schema"])
+        self._database = Database(database["database_url"], database["db_schema"], PATIENT.database)
         self._stores: list[Store] = []
 
     def make(self, kind: str, name: str) -> Store:

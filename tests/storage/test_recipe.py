@@ -9,11 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.bootstrap.indexing import make_indexer
 from app.cli.doctor.run import examine_with
 from app.config.settings import Settings
 from app.domain.errors import FingerprintMismatch
-from tests.conftest import build
+from tests.conftest import build, indexer_of
 from tests.support.serving import wait_for
 
 MakeSettings = Callable[..., Settings]
@@ -45,6 +44,6 @@ def test_it_is_neither_served_nor_gone_back_to_nor_called_good(
     wait_for(lambda: client.get("/health").json()["detail"] == refusal(newer), "the refusal")
     assert client.get("/health").json()["status"] == "failed"
     with pytest.raises(FingerprintMismatch) as caught:
-        make_indexer(others).roll_back(older)
+        indexer_of(others).roll_back(older)
     assert str(caught.value) == refusal(older)
     assert [each.text for each in examine_with(others) if each.check == "index"] == [refusal(newer)]

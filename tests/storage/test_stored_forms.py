@@ -25,6 +25,7 @@ from app.storage.stored_forms import decode_document, encode_document
 from app.text.bm25 import TermCounts
 from app.text.chunking import Chunking
 from tests.support.made_snapshots import fill, manifest_of
+from tests.support.timing import PATIENT
 
 MANIFEST = Manifest(
     id="20261120T101500Z-5f3a9c",
@@ -123,7 +124,7 @@ def test_the_file_of_documents(tmp_path: Path) -> None:
 @pytest.mark.parametrize("documents", [[], [LEAVE], [LEAVE, SCAN]])
 def test_the_row_of_a_generation(database: dict[str, Any], documents: list[Document]) -> None:
     """Its manifest is that of the file, without files; its documents are one array, without blanks."""
-    place = Database(database["database_url"], database["db_schema"])
+    place = Database(database["database_url"], database["db_schema"], PATIENT.database)
     manifest = replace(MANIFEST, files={})
     with place.connect("test") as connection:
         migrate(connection, place)

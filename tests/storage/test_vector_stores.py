@@ -17,6 +17,7 @@ from app.storage.nodes import Chunker
 from app.storage.postgres.database import Database
 from app.text.chunking import Chunking
 from tests.support.stores import EMBEDDING, TEXTS, Store, Stores, ask, nodes, texts_of, where
+from tests.support.timing import PATIENT
 
 
 @pytest.fixture(params=["edge", "postgres"])
@@ -25,7 +26,7 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
         made = Stores(tmp_path)
     else:
         values: dict[str, Any] = request.getfixturevalue("database")
-        made = Stores(Database(values["database_url"], values["db_schema"]))
+        made = Stores(Database(values["database_url"], values["db_schema"], PATIENT.database))
     yield made
     made.close()
 

@@ -9,6 +9,7 @@ from app.bootstrap.models import make_provider
 from app.bootstrap.serving import make_index_manager
 from app.config.settings import Settings
 from app.domain.query import Query
+from tests.support.timing import PATIENT
 
 QUESTION = "How many weeks does parental leave last?"
 _ALL = 50
@@ -39,7 +40,7 @@ def read_index(settings: Settings) -> tuple[str, Contents]:
 
 async def _read_index(settings: Settings) -> tuple[str, Contents]:
     provider = make_provider(settings)
-    manager = make_index_manager(settings, provider)
+    manager = make_index_manager(settings, provider, timing=PATIENT)
     await manager.start()
     health = manager.health()
     assert (health.index_ready, health.detail) == (True, None), health

@@ -13,9 +13,10 @@ from typing import Any
 
 import psycopg
 
-from app.bootstrap.indexing import make_indexer
+from app.bootstrap.indexing import make_indexer, make_storage
 from app.config.settings import Settings
 from app.domain.errors import IndexingError
+from tests.support.timing import PATIENT
 
 DONE, FAILED, KILLED = range(3)
 
@@ -61,7 +62,7 @@ def _reindex(
     # Everything that is sent goes through this method, and this process does nothing else.
     psycopg.Connection.wait = counted  # type: ignore[method-assign]
     try:
-        indexer = make_indexer(settings)
+        indexer = make_indexer(settings, make_storage(settings, PATIENT.database))
         if rollback:
             indexer.roll_back()
         else:

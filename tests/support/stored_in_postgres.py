@@ -11,6 +11,7 @@ from app.storage.postgres import schema
 from app.storage.postgres.database import Database
 from app.storage.postgres.generations import Generations
 from tests.support.stored import Stored
+from tests.support.timing import PATIENT
 
 # PostgreSQL stores vectors with 16 bits per number.
 TOLERANCE = 1e-3
@@ -20,7 +21,7 @@ _TABLES = "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s)
 
 def database_of(settings: Settings) -> Database:
     assert settings.database.url is not None
-    return Database(settings.database.url.get_secret_value(), settings.database.schema_name)
+    return Database(settings.database.url.get_secret_value(), settings.database.schema_name, PATIENT.database)
 
 
 def stored_in_postgres(database: Database) -> Stored:

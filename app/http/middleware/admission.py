@@ -12,8 +12,6 @@ from app.domain.errors import Overloaded
 from app.http.paths import is_work
 from app.http.problems import error_response
 
-QUEUE_S = 5.0
-
 # Of what a request costs, how much has to pass before the next begins. At 1, processor time is left unused,
 # since work that comes in batches is cheaper; at 0.5, the batches are felt: see `Pace`.
 _SHARE = 0.7
@@ -84,11 +82,18 @@ class Admission:
     What only asks how things are, such as a probe, is always let in. Counted per worker.
 
     Args:
+        queue_s: the time that a request waits for its turn before it is refused.
         in_flight, queued: are shown how many requests are in work, and how many wait for that.
     """
 
     def __init__(
-        self, app: ASGIApp, max_concurrency: int, max_queue: int, in_flight: Level, queued: Level
+        self,
+        app: ASGIApp,
+        max_concurrency: int,
+        max_queue: int,
+        queue_s: float,
+        in_flight: Level,
+        queued: Level,
     ) -> None:
         self._app = app
         self._in_flight = in_flight
@@ -96,6 +101,7 @@ class Admission:
         self._slots = asyncio.Semaphore(max_concurrency)
         self._max_concurrency = max_concurrency
         self._max_queue = max_queue
+        self._queue_s = queue_s
         self._waiting = 0
         self._pace = Pace()
 
@@ -133,10 +139,10 @@ class Admission:
         self._waiting += 1
         self._queued.inc()
         try:
-            async with asyncio.timeout(QUEUE_S):
+            async with asyncio.timeout(self._queue_s):
                 await self._slots.acquire()
         except TimeoutError:
-            raise Overloaded(f"no request ended within {QUEUE_S:g} s", retry_after_s=1) from None
+            raise Overloaded(f"no request ended within {self._queue_s:g} s", retry_after_s=1) from None
         finally:
             self._waiting -= 1
             self._queued.dec()

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from app.domain.errors import ModelNotFound
 from app.http.openai_completions import ChunkEncoder, encode_completion
 from app.http.openai_schemas import MODEL_ID, ChatCompletion, ChatRequest, ModelInfo, ModelList
-from app.http.routes.dependencies import EngineDep, openai_errors
+from app.http.routes.dependencies import EngineDep, StreamTimesDep, openai_errors
 from app.http.sse import EventStream
 
 router = APIRouter(prefix="/v1", tags=["openai"], responses=openai_errors(401, 500))
@@ -40,13 +40,13 @@ async def model(model: str) -> ModelInfo:
         **openai_errors(400, 404, 413, 429, 502, 503, 504),
     },
 )
-async def chat_completions(request: ChatRequest, engine: EngineDep) -> Response:
+async def chat_completions(request: ChatRequest, engine: EngineDep, times: StreamTimesDep) -> Response:
     """The last user message is the question; a model, where one is set, sees it with what came before."""
     _check_model(request.model)
     query = request.to_domain()
     if request.stream:
         return await EventStream.begin(
-            engine.stream(query), ChunkEncoder(includes_usage=request.includes_usage)
+            engine.stream(query), ChunkEncoder(includes_usage=request.includes_usage), times
         )
     return Response(encode_completion(await engine.answer(query)), media_type="application/json")
 

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from app.http.openai_schemas import ErrorResponse
 from app.http.schemas import Problem
+from app.http.sse import StreamTimes
 from app.query.engine import RagQueryEngine
 from app.serving.index_manager import IndexManager
 
@@ -32,6 +33,15 @@ async def get_engine(request: Request) -> RagQueryEngine:
 
 
 EngineDep = Annotated[RagQueryEngine, Depends(get_engine)]
+
+
+async def get_stream_times(request: Request) -> StreamTimes:
+    """Return the time limits of streams."""
+    times: StreamTimes = request.state.stream_times
+    return times
+
+
+StreamTimesDep = Annotated[StreamTimes, Depends(get_stream_times)]
 
 
 _ERRORS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from app.http.query_events import QueryEventEncoder
-from app.http.routes.dependencies import EngineDep, problems
+from app.http.routes.dependencies import EngineDep, StreamTimesDep, problems
 from app.http.schemas import (
     QueryRequest,
     QueryResponse,
@@ -54,6 +54,6 @@ async def retrieve(request: QueryRequest, engine: EngineDep) -> Response:
     response_class=EventStream,
     responses={200: {"description": _EVENTS, "content": {EventStream.media_type: {"schema": _EVENT}}}},
 )
-async def stream(request: QueryRequest, engine: EngineDep) -> EventStream:
+async def stream(request: QueryRequest, engine: EngineDep, times: StreamTimesDep) -> EventStream:
     """Server-sent events. What fails before the first is an ordinary error."""
-    return await EventStream.begin(engine.stream(request.to_domain()), QueryEventEncoder())
+    return await EventStream.begin(engine.stream(request.to_domain()), QueryEventEncoder(), times)

@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 
 from app.domain.errors import DatabaseError, DatabaseUnavailable
+from app.storage.postgres.timeouts import TIMEOUTS, DatabaseTimeouts
 
 NO_VECTOR = (
     "the database has no pgvector, or one older than 0.8: install it, and run CREATE "
@@ -30,7 +31,6 @@ _KEEPALIVES = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-_CONNECT_TIMEOUT_S = 3
 SET = "SELECT set_config(%s, %s, false)"
 _INTERVAL_S = 0.1
 
@@ -90,6 +90,7 @@ class Database:
 
     url: str = field(repr=False)
     schema: str = "rag"
+    timeouts: DatabaseTimeouts = TIMEOUTS
 
     def table(self, name: str) -> sql.Identifier:
         return sql.Identifier(self.schema, name)
@@ -101,7 +102,7 @@ class Database:
         """Return the arguments of `psycopg.connect`, besides the address."""
         return {
             "autocommit": True,
-            "connect_timeout": _CONNECT_TIMEOUT_S,
+            "connect_timeout": self.timeouts.connect_s,
             "application_name": f"rag-service {purpose} on {socket.gethostname()}"[:63],
             **_KEEPALIVES,
         }

@@ -29,10 +29,6 @@ from app.storage.postgres.statement import SEARCHING, Statement
 
 # After this, a pool leaves it to the next question to try again: its own pauses grow to minutes.
 _RECONNECT_S = 2.0
-# For a statement that the server was to have ended, if it cannot even say so.
-_GRACE_S = 2.0
-# For what takes a server that works a few milliseconds.
-_SILENCE_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +83,7 @@ class Replica:
         self.ids: frozenset[str] | None = None
         self.problem: str | None = None
         self._limits = limits
+        self._timeouts = database.timeouts
         self._pool: AsyncConnectionPool[AsyncConnection] | None = None
         self._control: Connection | None = None
 
@@ -100,7 +97,7 @@ class Replica:
             max_size=self._limits.pool_max,
             timeout=self._limits.wait_s,
             reconnect_timeout=_RECONNECT_S,
-            check=_check,
+            check=self._check,
             configure=self._configure,
             open=False,
         )
@@ -108,7 +105,7 @@ class Replica:
 
     async def close(self) -> None:
         if self._pool is not None:
-            await self._pool.close(timeout=_GRACE_S)
+            await self._pool.close(timeout=self._timeouts.grace_s)
         self._lose_control()
 
     def tell(self, name: str, observer: PoolObserver) -> None:
@@ -127,7 +124,7 @@ class Replica:
         """
         assert self._pool is not None, "open it first"  # noqa: S101
         async with self._pool.connection() as connection:
-            connection.silence_s = self._limits.statement_s + _GRACE_S
+            connection.silence_s = self._search_s
             cursor = await connection.execute(statement.text, statement.values, binary=True)
             return await cursor.fetchall()
 
@@ -141,7 +138,7 @@ class Replica:
         """
         try:
             with database_errors(), suppress(errors.UndefinedTable, _NoTables):
-                generations = Generations(self._controlled(_SILENCE_S), self.database)
+                generations = Generations(self._controlled(self._timeouts.silence_s), self.database)
                 self.ids = frozenset(generations.ids())
                 return generations.current_id()
         except IndexingError as error:
@@ -163,7 +160,7 @@ class Replica:
             SnapshotDamaged: the index is gone, or of another version of this service.
         """
         with database_errors():
-            generations = Generations(self._controlled(self._limits.statement_s + _GRACE_S), self.database)
+            generations = Generations(self._controlled(self._search_s), self.database)
             return generations.open(index_id), generations.chunks(index_id)
 
     def _controlled(self, silence_s: float) -> Connection:
@@ -185,8 +182,13 @@ class Replica:
             self._control.close()
             self._control = None
 
+    @property
+    def _search_s(self) -> float:
+        """The time limit of a search, which the server should end by itself a little earlier."""
+        return self._limits.statement_s + self._timeouts.grace_s
+
     async def _configure(self, connection: AsyncConnection) -> None:
-        connection.silence_s = _SILENCE_S
+        connection.silence_s = self._timeouts.silence_s
         set_json_loads(orjson.loads, connection)
         row = await (await connection.execute(schema.VECTOR_EXTENSION)).fetchone()
         if row is None:  # of no use, and tried again when there is something to search
@@ -196,7 +198,6 @@ class Replica:
         for setting in self._limits.session().items():
             await connection.execute(SET, setting)
 
-
-async def _check(connection: AsyncConnection) -> None:
-    connection.silence_s = _SILENCE_S
-    await AsyncConnectionPool.check_connection(connection)
+    async def _check(self, connection: AsyncConnection) -> None:
+        connection.silence_s = self._timeouts.silence_s
+        await AsyncConnectionPool.check_connection(connection)

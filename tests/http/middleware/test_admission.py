@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from app.bootstrap.timing import Timing
 from app.config.settings import Settings
-from app.http.middleware import admission
 from tests.fake_provider import FakeProvider, faults
 from tests.support.raw_http import RawExchange
 from tests.support.serving import wait_for
@@ -69,14 +69,10 @@ def test_what_is_too_much_is_refused_at_once(
 
 
 def test_a_few_wait_for_their_turn(
-    provider: FakeProvider,
-    openai_settings: MakeSettings,
-    serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
     """As many as MAX_QUEUE; they are answered when there is room, and the next is refused."""
-    monkeypatch.setattr(admission, "QUEUE_S", 60)
-    client = serve(openai_settings(max_concurrency=1, max_queue=1))
+    client = serve(openai_settings(max_concurrency=1, max_queue=1), timing=Timing(queue_s=60))
     with held_streams(provider, client) as (ask, released):
         first = ask()
         wait_until_held(provider, 1)
@@ -87,14 +83,8 @@ def test_a_few_wait_for_their_turn(
     assert statuses == [200, 200, 503]
 
 
-def test_nobody_waits_for_long(
-    provider: FakeProvider,
-    openai_settings: MakeSettings,
-    serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(admission, "QUEUE_S", 0.1)
-    client = serve(openai_settings(max_concurrency=1, max_queue=1))
+def test_nobody_waits_for_long(provider: FakeProvider, openai_settings: MakeSettings, serve: Serve) -> None:
+    client = serve(openai_settings(max_concurrency=1, max_queue=1), timing=Timing(queue_s=0.1))
     with held_streams(provider, client) as (ask, _):
         ask()
         wait_until_held(provider, 1)
@@ -114,14 +104,10 @@ def test_a_place_is_free_again_after_each_end(
 
 
 def test_who_waits_and_goes_away_leaves_the_queue(
-    provider: FakeProvider,
-    openai_settings: MakeSettings,
-    serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
     """Its place in the queue is the next one's."""
-    monkeypatch.setattr(admission, "QUEUE_S", 60)
-    client = serve(openai_settings(max_concurrency=1, max_queue=1))
+    client = serve(openai_settings(max_concurrency=1, max_queue=1), timing=Timing(queue_s=60))
     with held_streams(provider, client) as (ask, released):
         first = ask()
         wait_until_held(provider, 1)

@@ -12,8 +12,8 @@ import httpx
 import psycopg
 import pytest
 
+from app.bootstrap.timing import PRODUCTION
 from app.config.settings import Settings
-from app.storage.postgres import replica as server_module
 from tests.conftest import build, write_two_documents
 from tests.support.postgres import DATABASE, PASSWORD, PostgresServer, drop_schema, postgres_server
 from tests.support.postgres_faults import (
@@ -28,6 +28,7 @@ from tests.support.postgres_faults import (
     values_of,
 )
 from tests.support.serving import free_port, run_reindex, wait_for
+from tests.support.timing import ENDED_BY_THE_DATABASE
 
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
@@ -111,10 +112,10 @@ def test_it_is_lost_without_a_question(own: PostgresServer, indexed: MakeSetting
     wait_for_an_answer(client)
 
 
-@pytest.mark.usefixtures("impatience_with_a_database")
 def test_it_hangs(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
     """503 in bounded time, though no socket is closed; and answers when it goes on."""
-    client = serve(indexed(db_pool_max=2, db_pool_timeout_s=0.3, db_statement_timeout_s=0.5))
+    made = indexed(db_pool_max=2, db_pool_timeout_s=0.3, db_statement_timeout_s=0.5)
+    client = serve(made, timing=PRODUCTION)
     client.timeout = httpx.Timeout(60)
     wait_for_an_answer(client)
     with hanging(own):
@@ -126,13 +127,9 @@ def test_it_hangs(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> N
     wait_for(lambda: len(connections(own)) <= 4, "stale connections to end")
 
 
-def test_a_search_is_slow(
-    own: PostgresServer, indexed: MakeSettings, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # It is the database that ends the search, however late it comes to that.
-    monkeypatch.setattr(server_module, "_GRACE_S", 60)
+def test_a_search_is_slow(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
     made = indexed(db_statement_timeout_s=0.2)
-    client = serve(made)
+    client = serve(made, timing=ENDED_BY_THE_DATABASE)
     with locked(own, made.database.schema_name, served_id(client)):
         assert_unavailable(ask(client), "overloaded")
     wait_for_an_answer(client)

@@ -27,6 +27,7 @@ from tests.support.stored_in_postgres import (
     database_of,
     stored_in_postgres,
 )
+from tests.support.timing import PATIENT
 
 MakeSettings = Callable[..., Settings]
 Sent = Callable[[], list[str]]
@@ -220,7 +221,7 @@ def test_a_plan_needs_no_tables_and_makes_none(
     planned = plan(settings)
     assert (planned.index, planned.embedded) == (None, 2)
     assert content_of(database_of(settings)) == {}
-    assert make_storage(settings).summaries() == []
+    assert make_storage(settings, PATIENT.database).summaries() == []
     assert postgres.execute("SELECT to_regnamespace(%s)::text", "rag", [settings.database.schema_name]) == [
         (None,)
     ]

@@ -23,6 +23,7 @@ from app.storage.postgres.vector_store import PostgresVectorStore
 from tests.conftest import build
 from tests.support.postgres import PostgresServer, drop_schema
 from tests.support.stores import EMBEDDING, FIELDS, Stores, ask, nodes, where
+from tests.support.timing import PATIENT
 
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
@@ -65,7 +66,7 @@ _values = st.recursive(_scalars, lambda inner: st.lists(inner, max_size=3), max_
 @pytest.fixture(scope="module")
 def store(postgres: PostgresServer) -> Iterator[PostgresVectorStore]:
     """The usual nodes, and one that no filter here names."""
-    database = Database(postgres.url(), f"test_{secrets.token_hex(4)}")
+    database = Database(postgres.url(), f"test_{secrets.token_hex(4)}", PATIENT.database)
     stores = Stores(database)
     made = stores.create()
     assert isinstance(made, PostgresVectorStore)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from app.bootstrap.indexing import make_indexer, make_storage
+from app.bootstrap.indexing import make_storage
 from app.config.settings import Settings
 from app.domain.errors import IndexingError, IndexLocked, SnapshotNotFound
 from app.storage.postgres.generations import Generations
-from tests.conftest import build, plan, write_two_documents
+from tests.conftest import build, indexer_of, plan, write_two_documents
 from tests.support.postgres import PostgresServer
 from tests.support.settings import with_values
 from tests.support.stored_in_postgres import (
@@ -23,6 +23,7 @@ from tests.support.stored_in_postgres import (
     ids_of,
     stored_in_postgres,
 )
+from tests.support.timing import PATIENT
 
 
 @pytest.fixture
@@ -43,16 +44,17 @@ def test_rollback_serves_an_older_index_and_the_next_run_goes_on_from_it(made: S
     old = stored_in_postgres(database_of(made))
     write(made, 20)
     second = build(made).index
-    assert make_indexer(made).roll_back() == first == current_id(made)
+    assert indexer_of(made).roll_back() == first == current_id(made)
     assert stored_in_postgres(database_of(made)) == old
-    assert [(each.id, each.current, each.problem) for each in make_storage(made).summaries()] == [
+    summaries = make_storage(made, PATIENT.database).summaries()
+    assert [(each.id, each.current, each.problem) for each in summaries] == [
         (second, False, None),
         (first, True, None),
     ]
-    assert make_indexer(made).roll_back(second) == second == current_id(made)
+    assert indexer_of(made).roll_back(second) == second == current_id(made)
     with pytest.raises(SnapshotNotFound, match=f"there are {first}, {second}"):
-        make_indexer(made).roll_back("20200101T000000Z-abcdef")
-    make_indexer(made).roll_back()
+        indexer_of(made).roll_back("20200101T000000Z-abcdef")
+    indexer_of(made).roll_back()
     report = build(made)
     assert (report.changes.changed, report.published) == (["leave.md"], True)
 
@@ -105,15 +107,15 @@ def test_what_a_killed_run_left_goes_at_the_next(made: Settings) -> None:
 
 def test_a_second_writer_ends_at_once_and_is_told_who_is_writing(made: Settings) -> None:
     """Readers are not in the way; and one that writes into another schema is not either."""
-    with make_storage(made).writer():
+    with make_storage(made, PATIENT.database).writer():
         with pytest.raises(
             IndexLocked, match=f"the schema {made.database.schema_name} .*rag-service writer on "
         ):
             build(made)
         with pytest.raises(IndexLocked):
-            make_indexer(made).roll_back()
+            indexer_of(made).roll_back()
         assert not plan(made).changes
-        assert make_storage(made).summaries()
+        assert make_storage(made, PATIENT.database).summaries()
     assert not build(made).published
 
 
@@ -122,6 +124,6 @@ def test_a_cancelled_run_leaves_nothing(made: Settings) -> None:
     write(made, 20)
     cancelled = threading.Event()
     with pytest.raises(IndexingError, match="cancelled"):
-        make_indexer(made).build(lambda _: cancelled.set(), cancelled)
+        indexer_of(made).build(lambda _: cancelled.set(), cancelled)
     assert stored_in_postgres(database_of(made)) == before
     assert_nothing_left_over(database_of(made))

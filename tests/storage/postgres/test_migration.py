@@ -38,6 +38,7 @@ from tests.support.mounts import small_disk
 from tests.support.postgres import DATABASE, PASSWORD, PostgresServer
 from tests.support.serving import ROOT, clean_environment, run_reindex, wait_for
 from tests.support.stored import Stored, assert_same_index, stored
+from tests.support.timing import PATIENT
 
 MakeSettings = Callable[..., Settings]
 
@@ -108,7 +109,7 @@ def both(settings: MakeSettings, database: dict[str, Any]) -> tuple[Settings, Se
 
 @pytest.fixture
 def storages(both: tuple[Settings, Settings]) -> tuple[Storage, Storage]:
-    return make_disk_storage(both[0]), make_postgres_storage(both[1])
+    return make_disk_storage(both[0]), make_postgres_storage(both[1], PATIENT.database)
 
 
 @pytest.fixture
@@ -154,7 +155,7 @@ def test_it_goes_there_and_back_as_it_is(settings: MakeSettings, database: dict[
     write_many_sections(on_disk.documents.dir, _BATCH + 100)
     build(on_disk)
     original = make_disk_storage(on_disk)
-    in_postgres = make_postgres_storage(settings(**database))
+    in_postgres = make_postgres_storage(settings(**database), PATIENT.database)
     returned = make_disk_storage(back)
 
     told: list[str] = []
@@ -183,8 +184,8 @@ def test_a_following_run_finds_nothing_to_do(
     back = openai_settings(index_dir=on_disk.index.dir / "back")
     build(on_disk)
     provider.reset()
-    copy(make_disk_storage(on_disk), make_postgres_storage(in_postgres))
-    copy(make_postgres_storage(in_postgres), make_disk_storage(back))
+    copy(make_disk_storage(on_disk), make_postgres_storage(in_postgres, PATIENT.database))
+    copy(make_postgres_storage(in_postgres, PATIENT.database), make_disk_storage(back))
     for target in (in_postgres, back):
         report = build(target)
         assert (report.published, report.embedded) == (False, 0)
@@ -200,7 +201,7 @@ def test_any_index_can_be_moved(openai_settings: MakeSettings, database: dict[st
     """Whatever model the settings name."""
     build(openai_settings())
     others = openai_settings(embedding_provider="local", chunk_size=500, **database)
-    target = make_postgres_storage(others)
+    target = make_postgres_storage(others, PATIENT.database)
     copy(make_disk_storage(others), target)
     assert manifest_of(target).embedding.provider == "openai"
 
@@ -281,7 +282,7 @@ def traces(on_disk: Settings, in_postgres: Settings) -> tuple[list[str | None], 
             "SELECT tablename FROM pg_tables WHERE schemaname = %s", [in_postgres.database.schema_name]
         ).fetchall()
     return (
-        [served(make_disk_storage(on_disk)), served(make_postgres_storage(in_postgres))],
+        [served(make_disk_storage(on_disk)), served(make_postgres_storage(in_postgres, PATIENT.database))],
         sorted(name for (name,) in rows),
         sorted(path.name for path in (on_disk.index.dir / "snapshots").iterdir()),
     )

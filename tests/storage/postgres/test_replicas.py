@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from app.config.settings import Settings
-from app.storage.postgres import replica as server_module
 from tests.conftest import build, write_two_documents
 from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.postgres_faults import QUESTION, assert_unavailable, locked, values_of
 from tests.support.serving import wait_for
 from tests.support.settings import with_values
+from tests.support.timing import ENDED_BY_THE_DATABASE
 
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
@@ -57,14 +57,11 @@ def health(client: httpx.Client) -> dict[str, Any]:
     return answer
 
 
-def test_replicas_are_asked(
-    own: PostgresServer, replicated: Settings, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_replicas_are_asked(own: PostgresServer, replicated: Settings, serve: Serve) -> None:
     """Questions are answered while nobody can search the primary; and not where it is the only one."""
-    # It is the database that ends a search, however late it comes to that.
-    monkeypatch.setattr(server_module, "_GRACE_S", 60)
-    client = serve(replicated)
-    alone = serve(with_values(replicated, database_read_urls=None, db_statement_timeout_s=0.5))
+    client = serve(replicated, timing=ENDED_BY_THE_DATABASE)
+    only = with_values(replicated, database_read_urls=None, db_statement_timeout_s=0.5)
+    alone = serve(only, timing=ENDED_BY_THE_DATABASE)
     with locked(own, "rag", health(client)["index"]["id"], "first"):
         assert [ask(client).status_code for _ in range(5)] == [200] * 5
         assert_unavailable(ask(alone), "overloaded")

@@ -24,6 +24,7 @@ from app.storage.postgres.vector_store import PostgresVectorStore
 from app.text.bm25 import TermCounter
 from tests.support.postgres import PostgresServer, drop_schema
 from tests.support.stores import Store, ask, where
+from tests.support.timing import PATIENT
 
 QUESTIONS = [
     "How long is parental leave?",
@@ -51,7 +52,7 @@ def edge(sample_settings: Settings) -> Iterator[EdgeVectorStore]:
 @pytest.fixture(scope="module")
 def in_postgres(edge: EdgeVectorStore, postgres: PostgresServer) -> Iterator[PostgresVectorStore]:
     """The same chunks and average length: a build's depends on which document is read first."""
-    place = Database(postgres.url(), f"test_{secrets.token_hex(4)}")
+    place = Database(postgres.url(), f"test_{secrets.token_hex(4)}", PATIENT.database)
     connection = place.connect("test")
     migrate(connection, place)
     shard = edge._shard
@@ -143,7 +144,10 @@ def test_each_field_filters_alike(
 def test_a_filter_that_matches_little_is_searched_to_the_end(database: dict[str, Any]) -> None:
     """What is wanted is far from the question: of the nearest that HNSW gives at once, none is wanted."""
     store = PostgresVectorStore.create(
-        Database(database["database_url"], database["db_schema"]), "many", dimensions=8, average_length=5
+        Database(database["database_url"], database["db_schema"], PATIENT.database),
+        "many",
+        dimensions=8,
+        average_length=5,
     )
     made = np.random.default_rng(1)
     question = np.ones(8)
@@ -168,7 +172,7 @@ def test_a_filter_that_matches_little_is_searched_to_the_end(database: dict[str,
 
 def test_a_drift_of_the_average_length_is_made_good(database: dict[str, Any]) -> None:
     """As if the weights had been made with the right length at once; counts of terms stay as they are."""
-    place = Database(database["database_url"], database["db_schema"])
+    place = Database(database["database_url"], database["db_schema"], PATIENT.database)
     connection = place.connect("test")
     migrate(connection, place)
     entries = some_entries(50)

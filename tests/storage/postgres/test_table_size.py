@@ -11,6 +11,7 @@ from app.storage.postgres.chunk_table import ChunkTable, Hnsw
 from app.storage.postgres.database import Database
 from app.storage.postgres.schema import migrate
 from app.text.bm25 import TermCounter
+from tests.support.timing import PATIENT
 
 _WORDS = [f"word{number}" for number in range(17)]
 
@@ -29,7 +30,7 @@ def _entries(number: int) -> list[Entry]:
 
 
 def _size(url: str, schema: str, index_id: str, entries: list[Entry], average_length: float) -> int:
-    database = Database(url, schema)
+    database = Database(url, schema, PATIENT.database)
     with database.connect("test") as connection:
         migrate(connection, database)
         table = ChunkTable.create(

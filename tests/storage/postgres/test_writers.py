@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import secrets
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
+from psycopg import errors
 from pydantic import SecretStr
 
 from app.config.settings import Settings
 from app.domain.errors import DatabaseError, SnapshotDamaged
-from app.storage.postgres import schema
-from app.storage.postgres.database import Database
+from app.embeddings.static_model import DIMENSIONS
+from app.storage.postgres.database import Connection, Database
+from app.storage.postgres.replica import Limits, Replica
 from tests.conftest import build, write_two_documents
 from tests.support.postgres import DATABASE, PASSWORD, PostgresServer
 from tests.support.serving import run_reindex, wait_for
@@ -121,22 +123,44 @@ def test_servers_that_find_no_index_make_none(made: Settings, serve: Serve, post
     assert client.get("/health").json()["index"]["id"] == index
 
 
-def test_a_first_index_that_comes_in_the_middle_of_a_look_is_served(
-    made: Settings, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the next: a connection from before its tables does not understand what is in them."""
-    check, built = schema.check, threading.Event()
+@dataclass(frozen=True)
+class FilledLate(Database):
+    """A database that gets its tables right after a connection has found none.
 
-    def check_and_build(connection: psycopg.Connection, database: Database) -> bool:
-        are_there = check(connection, database)
-        if not are_there and not built.is_set():
-            built.set()
-            build(made)
-        return are_there
+    Attributes:
+        fill: makes them.
+    """
 
-    monkeypatch.setattr(schema, "check", check_and_build)
-    client = serve(made, ready=False)
-    wait_for(lambda: client.get("/health").status_code == 200, "the index to be served")
+    fill: Callable[[], object] = lambda: None
+
+    def connect(self, purpose: str) -> Connection:
+        fill = self.fill
+
+        class Cursor(psycopg.Cursor[Any]):
+            def execute(self, *arguments: Any, **options: Any) -> Cursor:
+                try:
+                    return super().execute(*arguments, **options)
+                except errors.UndefinedTable:
+                    fill()
+                    raise
+
+        connection = super().connect(purpose)
+        connection.cursor_factory = Cursor
+        return connection
+
+
+def test_a_first_index_that_comes_in_the_middle_of_a_look_is_read_by_the_next(made: Settings) -> None:
+    """By another connection: one from before its tables does not understand what is in them."""
+    known = database_of(made)
+    database = FilledLate(known.url, known.schema, known.timeouts, fill=lambda: build(made))
+    limits = Limits(pool_min=1, pool_max=1, wait_s=60, statement_s=60, ef_search=40)
+    replica = Replica(database, limits)
+    assert replica.look() is None
+    index = replica.look()
+    assert index is not None
+    _, chunks = replica.load(index)
+    (leave,) = chunks.entries("leave.md")
+    assert len(leave.vector) == DIMENSIONS
 
 
 def test_a_role_that_may_only_read_serves_also_the_next_index(
