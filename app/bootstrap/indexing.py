@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 from app.config.choices import EmbeddingProvider
@@ -19,6 +20,21 @@ from app.storage.disk.snapshot_store import SnapshotStore
 from app.storage.disk.storage import DiskStorage
 from app.storage.postgres.timeouts import TIMEOUTS, DatabaseTimeouts
 from app.text.chunking import Chunking
+
+
+@dataclass(frozen=True)
+class DiskParts:
+    """The parts that keep indexes on the disk, made once for a server or a command."""
+
+    snapshots: SnapshotStore
+    scratch: Scratch
+    storage: DiskStorage
+
+
+def make_disk_parts(settings: Settings) -> DiskParts:
+    snapshots, scratch = make_snapshots(settings), Scratch(settings.index.scratch_dir)
+    cache_path = settings.index.dir / "embeddings.sqlite"
+    return DiskParts(snapshots, scratch, DiskStorage(snapshots, scratch, cache_path=cache_path))
 
 
 def make_indexer(settings: Settings, storage: Storage | None = None) -> Indexer:
@@ -40,13 +56,8 @@ def make_indexer(settings: Settings, storage: Storage | None = None) -> Indexer:
 def make_storage(settings: Settings, timeouts: DatabaseTimeouts = TIMEOUTS) -> Storage:
     """Where indexes are: in the database of DATABASE_URL, or below INDEX_DIR."""
     if settings.database.url is None:
-        return make_disk_storage(settings)
+        return make_disk_parts(settings).storage
     return make_postgres_storage(settings, timeouts)
-
-
-def make_disk_storage(settings: Settings) -> Storage:
-    cache = settings.index.dir / "embeddings.sqlite"
-    return DiskStorage(make_snapshots(settings), Scratch(settings.index.scratch_dir), cache_path=cache)
 
 
 def make_postgres_storage(settings: Settings, timeouts: DatabaseTimeouts = TIMEOUTS) -> Storage:

@@ -9,7 +9,14 @@ import qdrant_edge as qdrant
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from app.bootstrap.engines import EngineMaker
-from app.bootstrap.indexing import make_chunking, make_indexer, make_recipe, make_snapshots, make_storage
+from app.bootstrap.indexing import (
+    DiskParts,
+    make_chunking,
+    make_disk_parts,
+    make_indexer,
+    make_postgres_storage,
+    make_recipe,
+)
 from app.bootstrap.models import make_embedding_model
 from app.bootstrap.timing import PRODUCTION, Timing
 from app.config.choices import DegradedAnswers
@@ -18,7 +25,7 @@ from app.embeddings.local import LocalEmbedding
 from app.embeddings.openai import OpenAIEmbedding
 from app.embeddings.query_cache import QueryEmbedder
 from app.llms.openai import OpenAIChat
-from app.observability.metrics import Metrics, PoolMetrics
+from app.observability.metrics import Metrics
 from app.provider.client import Endpoint, ProviderClient
 from app.provider.retry import ONLINE, RetryPolicy
 from app.query.retriever import Retrieval
@@ -30,6 +37,7 @@ from app.serving.index_manager import IndexManager
 from app.serving.loader import Loader
 from app.serving.served_index import ServedIndex
 from app.serving.snapshot_loader import SnapshotLoader
+from app.storage.contract import Storage
 from app.storage.disk.scratch import Scratch
 from app.storage.disk.snapshot import Snapshot
 from app.storage.disk.vector_store import EdgeVectorStore
@@ -77,28 +85,34 @@ def _make_extractive(embedding: BaseEmbedding) -> ExtractiveSynthesizer:
 def make_index_manager(
     settings: Settings, provider: ProviderClient, metrics: Metrics | None = None, timing: Timing = PRODUCTION
 ) -> IndexManager:
-    """
+    """Make the part that loads and serves the index and builds it where there is none.
+
     Args:
         metrics: where nobody looks at them, not given.
     """
     metrics = metrics or Metrics()
+    maker = make_engine_maker(settings, provider, timing.online)
+    loader: Loader
+    storage: Storage
+    if settings.database.url is None:
+        disk = make_disk_parts(settings)
+        loader, storage = _make_snapshot_loader(disk, maker), disk.storage
+    else:
+        # The driver takes 0.2 s to import, for which those who keep their indexes on the disk need not wait.
+        from app.bootstrap.generations import make_generation_loader  # noqa: PLC0415
+
+        loader = make_generation_loader(settings, maker, metrics.pools, timing.database)
+        storage = make_postgres_storage(settings, timing.database)
     return IndexManager(
-        loader=_make_loader(settings, provider, metrics.pools, timing),
-        indexer=make_indexer(settings, make_storage(settings, timing.database)),
+        loader=loader,
+        indexer=make_indexer(settings, storage),
         poll_s=settings.index.poll_s,
         observer=metrics.index,
     )
 
 
-def _make_loader(settings: Settings, provider: ProviderClient, pools: PoolMetrics, timing: Timing) -> Loader:
-    maker = make_engine_maker(settings, provider, timing.online)
-    if settings.database.url is not None:
-        # The driver takes 0.2 s to import, for which those who keep their indexes on the disk need not wait.
-        from app.bootstrap.generations import make_generation_loader  # noqa: PLC0415
-
-        return make_generation_loader(settings, maker, pools, timing.database)
-    scratch = Scratch(settings.index.scratch_dir)
-    return SnapshotLoader(make_snapshots(settings), make_index_opener(maker, scratch), scratch)
+def _make_snapshot_loader(disk: DiskParts, maker: EngineMaker) -> SnapshotLoader:
+    return SnapshotLoader(disk.snapshots, make_index_opener(maker, disk.scratch), disk.scratch)
 
 
 def make_index_opener(maker: EngineMaker, scratch: Scratch) -> Callable[[Snapshot], ServedIndex]:

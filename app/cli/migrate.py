@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from app.bootstrap.indexing import make_disk_storage, make_postgres_storage
+from app.bootstrap.indexing import make_disk_parts, make_postgres_storage
 from app.cli.progress import show_progress
 from app.cli.runner import DONE, cancelled_by_signals, exit_status
 from app.config.settings import SettingsError, load_settings
@@ -38,7 +38,7 @@ def _migrate(options: argparse.Namespace, cancelled: threading.Event) -> int:
     settings = load_settings()
     if settings.database.url is None:
         raise SettingsError("DATABASE_URL: set it to the database to copy to or from")
-    disk, postgres = make_disk_storage(settings), make_postgres_storage(settings)
+    disk, postgres = make_disk_parts(settings).storage, make_postgres_storage(settings)
     source, target = (disk, postgres) if options.to == "postgres" else (postgres, disk)
     with show_progress(sys.stderr) as on_progress:
         done = migrate(source, target, on_progress, cancelled)

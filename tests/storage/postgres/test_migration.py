@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from app.bootstrap.indexing import make_disk_storage, make_postgres_storage
+from app.bootstrap.indexing import make_disk_parts, make_postgres_storage
 from app.config.settings import Settings
 from app.domain.errors import (
     DatabaseUnavailable,
@@ -109,7 +109,7 @@ def both(settings: MakeSettings, database: dict[str, Any]) -> tuple[Settings, Se
 
 @pytest.fixture
 def storages(both: tuple[Settings, Settings]) -> tuple[Storage, Storage]:
-    return make_disk_storage(both[0]), make_postgres_storage(both[1], PATIENT.database)
+    return make_disk_parts(both[0]).storage, make_postgres_storage(both[1], PATIENT.database)
 
 
 @pytest.fixture
@@ -154,9 +154,9 @@ def test_it_goes_there_and_back_as_it_is(settings: MakeSettings, database: dict[
     (on_disk.documents.dir / "empty.md").write_text("")
     write_many_sections(on_disk.documents.dir, _BATCH + 100)
     build(on_disk)
-    original = make_disk_storage(on_disk)
+    original = make_disk_parts(on_disk).storage
     in_postgres = make_postgres_storage(settings(**database), PATIENT.database)
-    returned = make_disk_storage(back)
+    returned = make_disk_parts(back).storage
 
     told: list[str] = []
     there = copy(original, in_postgres, lambda each: told.append(str(each)))
@@ -184,8 +184,8 @@ def test_a_following_run_finds_nothing_to_do(
     back = openai_settings(index_dir=on_disk.index.dir / "back")
     build(on_disk)
     provider.reset()
-    copy(make_disk_storage(on_disk), make_postgres_storage(in_postgres, PATIENT.database))
-    copy(make_postgres_storage(in_postgres, PATIENT.database), make_disk_storage(back))
+    copy(make_disk_parts(on_disk).storage, make_postgres_storage(in_postgres, PATIENT.database))
+    copy(make_postgres_storage(in_postgres, PATIENT.database), make_disk_parts(back).storage)
     for target in (in_postgres, back):
         report = build(target)
         assert (report.published, report.embedded) == (False, 0)
@@ -202,7 +202,7 @@ def test_any_index_can_be_moved(openai_settings: MakeSettings, database: dict[st
     build(openai_settings())
     others = openai_settings(embedding_provider="local", chunk_size=500, **database)
     target = make_postgres_storage(others, PATIENT.database)
-    copy(make_disk_storage(others), target)
+    copy(make_disk_parts(others).storage, target)
     assert manifest_of(target).embedding.provider == "openai"
 
 
@@ -282,7 +282,10 @@ def traces(on_disk: Settings, in_postgres: Settings) -> tuple[list[str | None], 
             "SELECT tablename FROM pg_tables WHERE schemaname = %s", [in_postgres.database.schema_name]
         ).fetchall()
     return (
-        [served(make_disk_storage(on_disk)), served(make_postgres_storage(in_postgres, PATIENT.database))],
+        [
+            served(make_disk_parts(on_disk).storage),
+            served(make_postgres_storage(in_postgres, PATIENT.database)),
+        ],
         sorted(name for (name,) in rows),
         sorted(path.name for path in (on_disk.index.dir / "snapshots").iterdir()),
     )
