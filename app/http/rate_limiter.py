@@ -9,7 +9,7 @@ import time
 from bisect import bisect_left
 from collections import OrderedDict
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from limits import parse
 from limits.aio.storage import MemoryStorage, RedisStorage
@@ -24,6 +24,14 @@ _STORAGE_TIMEOUT_S = 0.25
 _STORAGE_CONNECTIONS = 16
 
 
+class Clock(Protocol):
+    """The two functions of the module `time` that are used here; both give seconds."""
+
+    def time(self) -> float: ...
+
+    def monotonic(self) -> float: ...
+
+
 class MovingWindows(MemoryStorage):
     """The library's storage in memory with another moving window, which keeps only the times of requests.
 
@@ -35,12 +43,13 @@ class MovingWindows(MemoryStorage):
             order of their latest request.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time) -> None:
         super().__init__()
+        self._clock = clock
         self.times: OrderedDict[str, list[float]] = OrderedDict()
 
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         self._forget_before(now - expiry)
         times = self.times.get(key) or []
         expired = bisect_left(times, now - expiry)
@@ -54,11 +63,11 @@ class MovingWindows(MemoryStorage):
         return True
 
     async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         times = self.times.get(key) or []
         expired = bisect_left(times, now - expiry)
         start = times[expired] if expired < len(times) else now
-        return time.time() - (now - start), len(times) - expired
+        return self._clock.time() - (now - start), len(times) - expired
 
     def _forget_before(self, start: float) -> None:
         while self.times:
@@ -107,6 +116,7 @@ class RateLimiter:
         *,
         refuse_when_down: bool,
         pause_s: float = 5,
+        clock: Clock = time,
     ) -> None:
         """Parse the limit.
 
@@ -121,6 +131,7 @@ class RateLimiter:
         self._storage = storage
         self._refuse_when_down = refuse_when_down
         self._pause_s = pause_s
+        self._clock = clock
         # Without it, the client's pool would open a connection for each request of a burst.
         self._slots = asyncio.Semaphore(_STORAGE_CONNECTIONS)
         self._down = False
@@ -134,10 +145,10 @@ class RateLimiter:
         """
         async with self._slots:
             if self._down:
-                if time.monotonic() < self._try_at:
+                if self._clock.monotonic() < self._try_at:
                     self._check_policy()
                     return None
-                self._try_at = time.monotonic() + self._pause_s
+                self._try_at = self._clock.monotonic() + self._pause_s
             try:
                 # These are the two calls of the library's moving window, which formats the key twice.
                 key = self._key_for(*client)
@@ -148,7 +159,7 @@ class RateLimiter:
                 self._check_policy()
                 return None
         self._note_up()
-        reset_s = max(1, math.ceil(start + self._expiry_s - time.time()))
+        reset_s = max(1, math.ceil(start + self._expiry_s - self._clock.time()))
         return Verdict(allowed, max(0, self._amount - count) if allowed else 0, reset_s)
 
     def _check_policy(self) -> None:
@@ -156,7 +167,7 @@ class RateLimiter:
             raise Overloaded("the rate limit cannot be checked", retry_after_s=math.ceil(self._pause_s))
 
     def _note_down(self, error: Exception) -> None:
-        self._try_at = time.monotonic() + self._pause_s
+        self._try_at = self._clock.monotonic() + self._pause_s
         if not self._down:
             effect = "refused" if self._refuse_when_down else "allowed without a limit"
             logger.error("RATE_LIMIT_STORAGE does not answer (%s): requests are %s", error, effect)

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -228,36 +228,35 @@ def test_several_workers_need_a_storage_that_they_share(tmp_path: Path) -> None:
 # The storage
 
 
+class Clock:
+    """A clock that shows what a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 def test_what_is_over_is_forgotten() -> None:
     """A scan from many addresses does not fill the memory."""
-    storage = make_storage("memory://")
-    limits = RateLimiter("5/second", storage, refuse_when_down=False)
-    assert isinstance(storage, MovingWindows)
+    clock = Clock()
+    storage = MovingWindows(clock)
+    limits = RateLimiter("5/second", storage, refuse_when_down=False, clock=clock)
 
     async def scan() -> None:
-        clock.time.return_value = clock.monotonic.return_value = 1_000.0
         for number in range(200):
             await limits.take("address", str(number))
         assert len(storage.times) == 200
-        clock.time.return_value = clock.monotonic.return_value = 1_001.5
+        clock.now += 1.5
         await limits.take("address", "another")
         assert len(storage.times) == 1
 
-    with stopped_clock("app.http.rate_limiter") as clock:
-        asyncio.run(scan())
-
-
-@contextmanager
-def stopped_clock(*modules: str) -> Iterator[mock.Mock]:
-    """That of these modules, which shows what is set.
-
-    Not the functions of the module `time` itself: event loops of other threads set their timers by them.
-    """
-    clock = mock.Mock(spec=["time", "monotonic"])
-    with ExitStack() as stack:
-        for module in modules:
-            stack.enter_context(mock.patch(f"{module}.time", clock))
-        yield clock
+    asyncio.run(scan())
+    assert isinstance(make_storage("memory://"), MovingWindows)
 
 
 @given(
@@ -267,18 +266,21 @@ def stopped_clock(*modules: str) -> Iterator[mock.Mock]:
 def test_the_windows_are_those_of_the_library(asked: list[tuple[int, str, int]], limit: int) -> None:
     """Who is let in, how many are left, and from when, after any pauses."""
 
+    clock = Clock()
+
     async def compare() -> None:
-        own, stock, now = make_storage("memory://"), MemoryStorage(), 1_000.0
+        own, stock = MovingWindows(clock), MemoryStorage()
         for pause, client, amount in asked:
-            now += 0.3 * pause  # never the window's very end, where the library's two methods differ
-            clock.time.return_value = clock.monotonic.return_value = now
+            clock.now += 0.3 * pause  # never the window's very end, where the library's two methods differ
             let_in = [await each.acquire_entry(client, limit, 2, amount) for each in (own, stock)]
             windows = [await each.get_moving_window(client, limit, 2) for each in (own, stock)]
             assert let_in[0] == let_in[1]
             assert windows[0][1] == windows[1][1]
             assert windows[0][0] == pytest.approx(windows[1][0]) or not windows[0][1]
 
-    with stopped_clock("app.http.rate_limiter", "limits.aio.storage.memory") as clock:
+    # The library takes no clock. The functions of the module `time` themselves stay: event loops of other
+    # threads set their timers by them.
+    with mock.patch("limits.aio.storage.memory.time", clock):
         asyncio.run(compare())
 
 
