@@ -229,9 +229,7 @@ def serve_openai_level(
     """
 
     def start(timing: Timing = PATIENT) -> httpx.Client:
-        client = serve(_openai_index, timing=timing)
-        provider.reset()
-        return client
+        return serve(_openai_index, timing=timing)
 
     return start
 
