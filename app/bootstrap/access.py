@@ -1,4 +1,4 @@
-"""What stands before the routes: keys, rate limits, and bounds."""
+"""Access control: API keys and rate limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.http.server.sockets import is_loopback
 
 
 def make_api_keys(settings: Settings) -> ApiKeys | None:
-    """None where the settings name none.
+    """Read the API keys; None if the settings name none.
 
     Raises:
         SettingsError: the file cannot be read, or no key is in it.
@@ -26,7 +26,7 @@ def make_api_keys(settings: Settings) -> ApiKeys | None:
 
 
 def require_keys_unless_loopback(settings: Settings) -> ApiKeys | None:
-    """The keys; without any, only this machine may ask, unless whoever starts it says otherwise.
+    """Read the API keys, without which only this machine may ask, unless ALLOW_ANONYMOUS says otherwise.
 
     Raises:
         SettingsError: others may; or see `make_api_keys`.
@@ -41,6 +41,7 @@ def require_keys_unless_loopback(settings: Settings) -> ApiKeys | None:
 
 
 def make_rate_limits(settings: Settings) -> RateLimiter | None:
+    """Make the rate limiter; None if no limit is set."""
     if settings.access.rate_limit is None:
         return None
     return RateLimiter(

@@ -1,4 +1,4 @@
-"""A query engine for each index that is served; the models behind them are shared."""
+"""Make a query engine for each index that is served; the models behind them are shared."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from app.text.chunking import Chunking
 
 @dataclass(frozen=True)
 class EngineMaker:
-    """
+    """Makes the query engines of all indexes that one server serves.
+
     Attributes:
         recipe: of the settings; its vectors must be those of an index that is opened.
     """
@@ -35,6 +36,7 @@ class EngineMaker:
     timeout_s: float
 
     def make(self, manifest: Manifest, store: ChunkStore) -> RagQueryEngine:
+        """Make the engine that answers from an index, opened as `store`."""
         index = VectorStoreIndex.from_vector_store(
             store,
             embed_model=self.embedding,

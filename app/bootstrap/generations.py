@@ -1,4 +1,4 @@
-"""What serves an index that is in PostgreSQL."""
+"""Put together the parts that serve an index in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from app.storage.postgres.vector_store import PostgresVectorStore
 def make_generation_loader(
     settings: Settings, maker: EngineMaker, observer: PoolObserver, timeouts: DatabaseTimeouts
 ) -> GenerationLoader:
+    """Make the part that loads the index to be served from the database of DATABASE_URL."""
+
     def open_index(generation: Generation, chunks: ChunkTable, servers: Replicas) -> ServedIndex:
         maker.recipe.check_vectors_of(generation.manifest)
         store = PostgresVectorStore(chunks, servers, dense_weight=maker.retrieval.dense_weight)

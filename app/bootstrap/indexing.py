@@ -1,4 +1,7 @@
-"""What builds indexes. Without LlamaIndex, which takes two seconds to import: an operator waits for that."""
+"""Put together the parts that build indexes.
+
+Nothing here imports LlamaIndex, which takes two seconds: an operator would wait for it.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +35,14 @@ class DiskParts:
 
 
 def make_disk_parts(settings: Settings) -> DiskParts:
+    """Make the parts that keep indexes below INDEX_DIR."""
     snapshots, scratch = make_snapshots(settings), Scratch(settings.index.scratch_dir)
     cache_path = settings.index.dir / "embeddings.sqlite"
     return DiskParts(snapshots, scratch, DiskStorage(snapshots, scratch, cache_path=cache_path))
 
 
 def make_indexer(settings: Settings, storage: Storage | None = None) -> Indexer:
-    """With a provider's client of its own: it works in a thread, beside the server's event loop.
+    """Make an indexer, whose provider client is its own: it runs in a thread, beside the server's event loop.
 
     Args:
         storage: that of the settings where not given.
@@ -54,14 +58,14 @@ def make_indexer(settings: Settings, storage: Storage | None = None) -> Indexer:
 
 
 def make_storage(settings: Settings, timeouts: DatabaseTimeouts = TIMEOUTS) -> Storage:
-    """Where indexes are: in the database of DATABASE_URL, or below INDEX_DIR."""
+    """Make the storage of indexes: the database of DATABASE_URL, or the folder INDEX_DIR."""
     if settings.database.url is None:
         return make_disk_parts(settings).storage
     return make_postgres_storage(settings, timeouts)
 
 
 def make_postgres_storage(settings: Settings, timeouts: DatabaseTimeouts = TIMEOUTS) -> Storage:
-    """DATABASE_URL has to be set."""
+    """Make the storage in PostgreSQL; DATABASE_URL has to be set."""
     # The driver takes 0.2 s to import, for which those who keep indexes on the disk need not wait.
     from app.bootstrap import postgres  # noqa: PLC0415
 
@@ -69,14 +73,17 @@ def make_postgres_storage(settings: Settings, timeouts: DatabaseTimeouts = TIMEO
 
 
 def make_snapshots(settings: Settings) -> SnapshotStore:
+    """Make the store of snapshots below INDEX_DIR."""
     return SnapshotStore(settings.index.dir, keep=settings.index.keep_snapshots)
 
 
 def make_chunking(settings: Settings) -> Chunking:
+    """Return how documents are cut into chunks."""
     return Chunking(settings.chunking.size, settings.chunking.overlap, settings.chunking.unit)
 
 
 def embedding_provider(settings: Settings) -> EmbeddingProvider:
+    """Return the provider of embeddings that the settings choose."""
     return EmbeddingProvider.OPENAI if settings.uses_openai_embeddings else EmbeddingProvider.LOCAL
 
 
@@ -91,6 +98,7 @@ def _make_reader(settings: Settings) -> ReaderPool[Prepared]:
 
 
 def make_recipe(settings: Settings) -> Recipe:
+    """Return the recipe of the index that these settings ask for."""
     return Recipe(
         reader=READER_VERSION,
         chunking=make_chunking(settings),

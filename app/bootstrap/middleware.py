@@ -53,6 +53,7 @@ class MiddlewareParts:
 
 
 def make_middleware_parts(settings: Settings) -> MiddlewareParts:
+    """Make the parts, without connecting anything."""
     return MiddlewareParts(
         Drain(settings.limits.drain_timeout_s),
         make_api_keys(settings),

@@ -1,4 +1,4 @@
-"""What speaks to the model provider, but for chat."""
+"""Put together the client of the model provider and its embedding model."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ _OPENAI_PRICES = {
 
 
 def make_provider(settings: Settings, observer: ProviderObserver = UNOBSERVED) -> ProviderClient:
-    """The model provider's client; nothing is connected before it is asked."""
+    """Make the client of the model provider, which connects with the first request."""
     return ProviderClient(settings.provider.base_url, settings.provider.api_key_or_placeholder, observer)
 
 
 def make_embedding_model(
     settings: Settings, provider: ProviderClient, retry_policy: RetryPolicy = ONLINE
 ) -> OpenAIBatches:
+    """Make the provider's embedding model."""
     endpoint = Endpoint(provider, "embeddings", "the embedding model", retry_policy)
     return OpenAIBatches(endpoint, settings.embedding.model)
 
 
 def make_embedder(settings: Settings) -> Embedder:
-    """With a client of its own: it works in a thread, beside the server's event loop."""
+    """Make the embedder of a reindex, with its own client: it runs in a thread beside the event loop."""
     retry_policy = offline(attempt_s=settings.limits.request_timeout_s, retry_s=settings.embedding.retry_s)
     base_url = settings.provider.base_url or OPENAI_URL
     price = settings.embedding.price

@@ -1,4 +1,4 @@
-"""What keeps indexes in PostgreSQL. Without LlamaIndex, as `indexing`."""
+"""Put together the parts that keep indexes in PostgreSQL; without LlamaIndex, as `indexing`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from app.storage.postgres.timeouts import TIMEOUTS, DatabaseTimeouts
 
 
 def make_postgres_storage(settings: Settings, timeouts: DatabaseTimeouts = TIMEOUTS) -> PostgresStorage:
+    """Make the storage in the database of DATABASE_URL."""
     building = Building(
         Hnsw(settings.database.hnsw_m, settings.database.hnsw_ef_construction),
         maintenance_mb=settings.database.maintenance_mb,
@@ -26,6 +27,7 @@ def make_postgres_storage(settings: Settings, timeouts: DatabaseTimeouts = TIMEO
 def make_replicas(
     settings: Settings, observer: PoolObserver | None = None, timeouts: DatabaseTimeouts = TIMEOUTS
 ) -> Replicas:
+    """Make the connections to the database and its read replicas."""
     limits = Limits(
         pool_min=settings.database.pool_min,
         pool_max=settings.database.pool_max,

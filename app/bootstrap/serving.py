@@ -1,4 +1,4 @@
-"""What serves an index."""
+"""Put together the parts that serve an index."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ _REMEMBERED_QUESTIONS = 2048
 def make_embedding(
     settings: Settings, provider: ProviderClient, retry_policy: RetryPolicy = ONLINE
 ) -> LocalEmbedding | OpenAIEmbedding:
+    """Make the embedding model that the settings choose."""
     if settings.uses_openai_embeddings:
         return OpenAIEmbedding(
             make_embedding_model(settings, provider, retry_policy),
@@ -65,6 +66,7 @@ def make_embedding(
 def make_synthesizer(
     settings: Settings, embedding: BaseEmbedding, provider: ProviderClient, retry_policy: RetryPolicy
 ) -> Synthesizer:
+    """Make the synthesizer of answers that the settings choose."""
     if not settings.uses_openai_llm:
         return _make_extractive(embedding)
     llm = OpenAIChat(
@@ -116,7 +118,7 @@ def _make_snapshot_loader(disk: DiskParts, maker: EngineMaker) -> SnapshotLoader
 
 
 def make_index_opener(maker: EngineMaker, scratch: Scratch) -> Callable[[Snapshot], ServedIndex]:
-    """What loads a snapshot, checked, to be asked.
+    """Return a function that checks a snapshot and loads it.
 
     It raises FingerprintMismatch, SnapshotDamaged, and whatever the engine does.
     """
@@ -136,6 +138,7 @@ def make_index_opener(maker: EngineMaker, scratch: Scratch) -> Callable[[Snapsho
 def make_engine_maker(
     settings: Settings, provider: ProviderClient, retry_policy: RetryPolicy = ONLINE
 ) -> EngineMaker:
+    """Make the maker of query engines, with models that all of them share."""
     embedding = make_embedding(settings, provider, retry_policy)
     default_weight = _DENSE_WEIGHT_OPENAI if settings.uses_openai_embeddings else _DENSE_WEIGHT_LOCAL
     remembered = _REMEMBERED_QUESTIONS if settings.uses_openai_embeddings else 0

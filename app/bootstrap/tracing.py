@@ -1,4 +1,4 @@
-"""Traces, where they are wanted: OpenTelemetry's packages take 0.3 s to import, and may not be there."""
+"""Make the tracing, if it is wanted: OpenTelemetry's packages take 0.3 s to import, and may be missing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _HOW = "python -m pip install opentelemetry-sdk opentelemetry-exporter-otlp-prot
 
 
 def check_tracing(settings: Settings) -> None:
-    """
+    """Check that the packages for traces are installed, if traces are wanted.
+
     Raises:
         SettingsError: traces are wanted, and what sends them is not installed.
     """
@@ -35,7 +36,8 @@ def check_tracing(settings: Settings) -> None:
 
 
 def make_tracing(settings: Settings) -> Tracing | None:
-    """
+    """Make the tracing; None if no collector is set.
+
     Raises:
         SettingsError: see `check_tracing`.
     """
