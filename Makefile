@@ -41,7 +41,7 @@ run: $(VENV)/.project-$(HERE) ## Serve on HOST:PORT (127.0.0.1:8000); the first 
 reindex: $(VENV)/.project-$(HERE) ## Build the next index from documents/ beside the served one, and swap it in
 	@exec $(BIN)/rag-service reindex $(ARGS)
 
-doctor: $(VENV)/.project-$(HERE) ## Look at settings, models, index, documents, disk and port; say what to do
+doctor: $(VENV)/.project-$(HERE) ## Check settings, models, index, documents, disk and port, and give advice
 	@exec $(BIN)/rag-service doctor $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests, a process each processor; no network, no key

@@ -1,4 +1,4 @@
-"""`python -m app` serves, as `rag-service serve` does."""
+"""The entry point of `python -m app`, which serves as `rag-service serve` does."""
 
 import sys
 

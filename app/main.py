@@ -1,4 +1,4 @@
-"""The application."""
+"""The FastAPI application, its start and its stop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from app.http.sse import StreamTimes
 from app.observability.metrics import Metrics
 from app.serving.index_manager import IndexManager
 
-# For a build to end and clean up. One that hangs is left behind; the next cleans up after it.
+# The time for a build to end and clean up. If it takes longer, the next build cleans up after it.
 _STOP_GRACE_S = 3.0
 
 DESCRIPTION = "Ask your documents. Answers cite the passages they rest on."
@@ -44,7 +44,7 @@ def create_app(settings: Settings | None = None, timing: Timing = PRODUCTION) ->
     """Build the application.
 
     Args:
-        settings: from the environment where not given, which is how uvicorn's workers call it.
+        settings: by default those of the environment, which uvicorn's workers rely on.
         timing: the times that no setting changes; tests shorten or prolong them.
     """
     settings = settings or load_settings()
@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None, timing: Timing = PRODUCTION) ->
             with parts.drain.on_signals(manager.stop):
                 yield {"manager": manager, "metrics": parts.metrics, "stream_times": timing.stream}
 
-    # Its documentation pages bring their scripts along: the stock ones load them from a CDN.
+    # Its documentation pages include their scripts, which FastAPI's own load from a CDN.
     app = FastAPIOffline(
         title="RAG service",
         description=DESCRIPTION,
@@ -76,7 +76,7 @@ def create_app(settings: Settings | None = None, timing: Timing = PRODUCTION) ->
 
 @asynccontextmanager
 async def _running(settings: Settings, parts: MiddlewareParts, timing: Timing) -> AsyncIterator[IndexManager]:
-    """Start the parts, and close them in the reverse order; those before a step that fails, too."""
+    """Start the parts, and close them in the reverse order, also if a later one fails to start."""
     async with AsyncExitStack() as stack:
         if parts.limiter is not None:
             stack.push_async_callback(parts.limiter.close)
@@ -107,10 +107,10 @@ async def _following(manager: IndexManager) -> AsyncIterator[None]:
 
 
 def relax_gc() -> None:
-    """Make collections rare, when all that stays has been loaded.
+    """Make garbage collections rare, once all objects that stay have been loaded.
 
-    A full collection that looks through what is loaded takes 100 ms. With the default threshold of 700
-    objects, there are several collections in each request: 6 % of the throughput.
+    A full collection of these objects takes 100 ms. With the default threshold of 700 objects, each request
+    causes several collections, which cost 6 % of the throughput.
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

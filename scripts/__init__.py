@@ -1,1 +1,1 @@
-"""What runs offline."""
+"""Commands that are run from a checkout."""

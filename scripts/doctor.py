@@ -1,4 +1,4 @@
-"""Look at all that the service needs, and say what to do, as `rag-service doctor` does."""
+"""Check everything that the service needs, and give advice, as `rag-service doctor` does."""
 
 import sys
 

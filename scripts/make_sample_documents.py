@@ -1,8 +1,8 @@
 """Build the office files of the sample corpus from readable sources.
 
 Binary files cannot be reviewed in a diff, so their wording lives as plain text in
-``sample_documents/content/``. The output is byte-identical on every run: a changed
-file then always means changed content, and ``--check`` can prove that both agree.
+``sample_documents/content/``. The output is byte-identical on every run, so that a
+changed file always means changed content, and ``--check`` can prove that both agree.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def built_documents() -> Iterator[tuple[Path, bytes]]:
 
 
 def differs(path: Path, expected: bytes) -> bool:
-    """Treat a missing file as different: both need the same repair, a rebuild."""
+    """Return whether a file is missing or has other content; either needs a rebuild."""
     return not path.is_file() or path.read_bytes() != expected
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the changed files only, so that an indexer watching them sees no false updates."""
+    """Write only the files that changed, so that an indexer watching them sees no false updates."""
     parser = argparse.ArgumentParser(description="Make the office files of the sample corpus.")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="output folder")
     parser.add_argument("--check", action="store_true", help="write nothing, name the files that differ")

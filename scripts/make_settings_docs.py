@@ -2,7 +2,7 @@
 
     python -m scripts.make_settings_docs
 
-With `--check` it writes nothing; the exit status is 1 if a file is not what would be written.
+With `--check`, it writes nothing, and the exit status is 1 if a file is not current.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _section(group: type[SettingsGroup]) -> Iterator[str]:
 
 
 def _default(field: FieldInfo) -> str:
-    """Write a default as the environment would; nothing if there is none, or if it depends on something."""
+    """Return a default as it is written in the environment; empty if there is none, or if it is computed."""
     match field.get_default():
         case None | () | PydanticUndefinedType():
             return ""
@@ -101,7 +101,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _values(schema: dict[str, Any], name: str) -> str:
-    """Say which values are allowed, as far as pydantic knows it."""
+    """Describe the allowed values, as far as the schema has them."""
     kind = schema["properties"][name]
     kind = kind.get("anyOf", [kind])[0]
     if "$ref" in kind:
@@ -122,8 +122,11 @@ FILES = {ROOT / "docs" / "settings.md": settings_page, ROOT / ".env.example": en
 
 
 def main() -> int:
+    """Write the files that are not current, or only name them; return the exit status."""
     parser = argparse.ArgumentParser(description="Write docs/settings.md and .env.example.")
-    parser.add_argument("--check", action="store_true", help="only say which file is not current")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, name the files that are not current"
+    )
     check = parser.parse_args().check
     status = 0
     for path, write in FILES.items():

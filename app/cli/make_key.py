@@ -1,6 +1,6 @@
 """Make an API key.
 
-The key is shown once, on stderr; the line for API_KEYS_FILE (or API_KEYS), on stdout, has only its hash.
+The key is printed once, to stderr. The line for API_KEYS_FILE or API_KEYS, on stdout, has only its hash.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ _KEY_BYTES = 32
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> int:
+    """Print a new key and the line for its hash, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", type=_name, help="whose it is: for logs, metrics and limits")
+    parser.add_argument("name", type=_name, help="name of the client, for logs, metrics and rate limits")
     name = parser.parse_args(arguments).name
     key = f"rag_{secrets.token_urlsafe(_KEY_BYTES)}"
-    print(f"The key of {name}, which is shown this once:\n{key}", file=sys.stderr)
+    print(f"The key of {name}, which is shown only once:\n{key}", file=sys.stderr)
     print(f"{name}:sha256:{hashlib.sha256(key.encode()).hexdigest()}")
     return 0
 
 
 def _name(text: str) -> str:
     if not _NAME.fullmatch(text) or text == "sha256":
-        raise argparse.ArgumentTypeError("has up to 64 letters, digits, dots, dashes and underscores")
+        raise argparse.ArgumentTypeError("must have 1 to 64 letters, digits, dots, dashes or underscores")
     return text
 
 

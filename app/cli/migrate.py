@@ -1,8 +1,8 @@
 """Copy the served index between the disk and PostgreSQL, without embedding anything again.
 
---to postgres: from INDEX_DIR to the database of DATABASE_URL; --to disk: the other way. The target goes on
-serving its own index until the copy is complete and answers. Exit status: 0 done; 1 failed, and the target's
-index is as it was; 2 wrong usage or setting.
+--to postgres copies from INDEX_DIR to the database of DATABASE_URL, and --to disk the other way. The target
+keeps serving its own index until the copy is complete and answers. Exit status: 0 done; 1 failed, and the
+target's index is unchanged; 2 wrong usage or setting.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from app.indexing.migration import migrate
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> int:
+    """Copy the index, and return the exit status."""
     options = _parser(program).parse_args(arguments)
     cancelled = cancelled_by_signals()
     return exit_status(lambda: _migrate(options, cancelled))

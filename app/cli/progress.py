@@ -1,4 +1,4 @@
-"""A run's progress: a bar on a terminal, a line every few seconds elsewhere."""
+"""The progress of a run: bars on a terminal, and a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ _LINE_EVERY_S = 5.0
 
 @contextmanager
 def show_progress(stream: TextIO) -> Iterator[OnProgress]:
+    """Yield a function that shows the progress it is called with on a stream."""
     if stream.isatty():
-        # Its import takes 0.1 s, for which programs need not wait.
+        # Its import takes 0.1 s, and is not needed without a terminal.
         from app.cli.progress_bars import bars_on  # noqa: PLC0415
 
         with bars_on(stream) as show:

@@ -1,4 +1,4 @@
-"""A run's progress as bars on a terminal."""
+"""The progress of a run as bars on a terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LABELS = {
 
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """Documents and chunks a second."""
+        """Return the documents and chunks per second."""
         if not task.elapsed or not task.completed:
             return Text()
         rate = f"{task.completed / task.elapsed:.0f}/s"
@@ -42,6 +42,7 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def bars_on(stream: TextIO) -> Iterator[OnProgress]:
+    """Yield a function that shows the progress it is called with as bars, one for each stage."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

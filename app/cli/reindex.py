@@ -1,7 +1,7 @@
-"""Build the next index from the documents, beside the one that is served, and swap it in.
+"""Build the next index from the documents, beside the served one, and swap it in.
 
-Only what has changed since the index before is read and embedded. Exit status: 0 done; 1 failed, and the
-served index is as it was; 2 wrong usage or setting; 3 done, but some documents could not be read.
+Only documents that changed since the previous index are read and embedded. Exit status: 0 done; 1 failed, and
+the served index is unchanged; 2 wrong usage or setting; 3 done, but some documents could not be read.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from app.config.settings import Settings, load_settings
 
 DONE_WITH_PROBLEMS = 3
 
-# Between looks at whether the folder that is watched is still there.
+# The time between two checks that the watched folder still exists.
 _LOOK_MS = 500
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> int:
+    """Run the command, and return its exit status."""
     options = _parse(arguments, program)
     lower_priority()
     cancelled = cancelled_by_signals()
@@ -43,7 +44,7 @@ def _parse(arguments: Sequence[str] | None, program: str | None) -> argparse.Nam
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
-        "--plan", action="store_true", help="tell what would change and what it would cost; write nothing"
+        "--plan", action="store_true", help="show what would change and what it would cost; write nothing"
     )
     what.add_argument("--list", action="store_true", help="list the indexes that are kept")
     what.add_argument(
@@ -51,17 +52,21 @@ def _parse(arguments: Sequence[str] | None, program: str | None) -> argparse.Nam
         nargs="?",
         const="",
         metavar="ID",
-        help="serve a kept index again; without ID, the one before the served one",
+        help="serve a kept index again; without ID, the previous one",
     )
-    what.add_argument("--watch", action="store_true", help="go on, and reindex whenever documents change")
-    parser.add_argument("--full", action="store_true", help="take nothing over from the index before")
+    what.add_argument(
+        "--watch", action="store_true", help="keep running, and reindex whenever documents change"
+    )
+    parser.add_argument("--full", action="store_true", help="reuse nothing from the previous index")
     parser.add_argument(
-        "--force", action="store_true", help="even if more than MAX_SHRINK of the documents would be gone"
+        "--force",
+        action="store_true",
+        help="publish the index even if more than MAX_SHRINK of the documents would be gone",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON, for programs")
     options = parser.parse_args(arguments)
     if (options.full or options.force) and (options.list or options.rollback is not None):
-        parser.error("--full and --force are for building an index")
+        parser.error("--full and --force apply only to building an index")
     return options
 
 
@@ -105,20 +110,20 @@ def _roll_back(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _watch(settings: Settings, options: argparse.Namespace, cancelled: threading.Event) -> int:
-    # Its import takes 0.08 s, for which a single run need not wait.
+    # Its import takes 0.08 s, and is not needed for a single run.
     from watchfiles import watch  # noqa: PLC0415
 
     status = None
     folder = settings.documents.dir
     if folder.is_dir():
-        print(f"Watching {folder}; Ctrl-C ends this", file=sys.stderr, flush=True)
+        print(f"Watching {folder}; press Ctrl-C to stop", file=sys.stderr, flush=True)
         for changes in watch(
             folder,
-            # Every change counts, in hidden files, too: a Kubernetes volume changes by a link of such a name.
+            # Hidden files count, too: a Kubernetes volume changes through a symbolic link with a hidden name.
             watch_filter=None,
             stop_event=cancelled,
             raise_interrupt=False,
-            # The first run begins when the first look ends, so that no change during it is missed.
+            # The first run begins after the first timeout: the watch exists by then, and no change is missed.
             yield_on_timeout=True,
             rust_timeout=_LOOK_MS,
         ):

@@ -1,4 +1,4 @@
-"""What the commands that write indexes have in common: how they are stopped, and how they fail."""
+"""Priority, cancellation and exit status of the commands that write indexes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NICENESS = 10
 
 
 def lower_priority() -> None:
-    """Let a server on the same machine have the processor first, also before what this process starts."""
+    """Give a server on the same machine precedence over this process and its later children."""
     os.nice(_NICENESS)
 
 
 def cancelled_by_signals() -> threading.Event:
-    """Set by the first SIGINT or SIGTERM, for a clean end; the second raises KeyboardInterrupt."""
+    """Return an event that the first SIGINT or SIGTERM sets; the second one raises KeyboardInterrupt."""
     cancelled = threading.Event()
 
     def cancel(*_: object) -> None:
@@ -35,7 +35,7 @@ def cancelled_by_signals() -> threading.Event:
 
 
 def exit_status(work: Callable[[], int]) -> int:
-    """What the work gives, or what its failure means, which is printed."""
+    """Do some work and return its exit status; if it fails, print the reason and return the status for it."""
     try:
         return work()
     except SettingsError as error:
@@ -46,5 +46,5 @@ def exit_status(work: Callable[[], int]) -> int:
     except OSError as error:
         print(f"Failed: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("Stopped at once; the served index is as it was", file=sys.stderr)
+        print("Stopped at once; the served index is unchanged", file=sys.stderr)
     return FAILED

@@ -1,4 +1,4 @@
-"""Serve, with the settings from the environment or `.env`."""
+"""Serve over HTTP, with the settings from the environment or `.env`."""
 
 from __future__ import annotations
 
@@ -20,25 +20,28 @@ from app.http.server.workers import Workers
 from app.observability.logging import log_config
 from app.observability.worker_metrics import shared_metrics
 
-# For answers that are made and not yet sent; requests in work have had DRAIN_TIMEOUT_S before.
+# The time to send answers that are complete; requests in progress have had DRAIN_TIMEOUT_S before.
 _CLOSE_TIMEOUT_S = 5
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 def _check_address(host: str, port: int) -> None:
-    """uvicorn says what is wrong after the index has been loaded, and not of what."""
+    """Check that the server can listen on its address.
+
+    uvicorn would do so only after the index has been loaded, and would not name the setting.
+    """
     try:
         check_listening(host, port)
     except socket.gaierror as error:
-        raise SettingsError(f"HOST: {host!r} is no address of this machine ({error.strerror})") from None
+        raise SettingsError(f"HOST: {host!r} is not an address of this machine ({error.strerror})") from None
     except OSError as error:
-        raise SettingsError(f"PORT: {host}:{port} cannot be listened on ({error.strerror})") from None
+        raise SettingsError(f"PORT: cannot listen on {host}:{port} ({error.strerror})") from None
 
 
 def _end(*_: object) -> None:
-    """End well: uvicorn stops on a signal, then raises it again for the handler that was there before.
+    """Exit with status 0: uvicorn stops on a signal, then raises it again for the previous handler.
 
-    Whoever asks once more must not disturb the interpreter's own end.
+    Further signals are ignored, so that they do not disturb the interpreter's shutdown.
     """
     for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)
@@ -54,8 +57,9 @@ def _serve(config: uvicorn.Config) -> None:
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> int:
+    """Serve until the server is told to stop, and return the exit status."""
     argparse.ArgumentParser(prog=program, description=__doc__).parse_args(arguments)
-    # Off also while the application is imported and the index is loaded; then `relax_gc` turns it on again.
+    # Stays off while the application is imported and the index is loaded; `relax_gc` turns it on again.
     gc.disable()
     try:
         settings = load_settings()
@@ -76,12 +80,12 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         loop="uvloop",
         http="app.http.server.protocol:BoundedProtocol",
         ws="none",
-        # uvicorn would believe whoever asks from 127.0.0.1; TRUSTED_PROXIES says whom the service believes.
+        # uvicorn would trust any client at 127.0.0.1; the service trusts TRUSTED_PROXIES only.
         proxy_headers=False,
         log_config=log_config(
             settings.observability.log_level, settings.observability.log_format, secrets_of(settings)
         ),
-        access_log=False,  # app/http/access_log.py writes a line that says more
+        access_log=False,  # app/http/access_log.py writes a more detailed line
         server_header=False,
         timeout_graceful_shutdown=_CLOSE_TIMEOUT_S,
     )

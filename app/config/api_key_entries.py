@@ -1,4 +1,4 @@
-"""API keys as they are written down: `name:key`, `key`, or `name:sha256:<64 hex digits>`."""
+"""Entries of API keys in the settings: `name:key`, `key`, or `name:sha256:<64 hex digits>`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ def parse_keys(text: str) -> Names:
     """Return the names by the SHA-256 digests of their keys. Entries are separated by blanks or commas.
 
     Raises:
-        ValueError: an entry is malformed. The message shows nothing of it.
+        ValueError: an entry is malformed. The message does not show it.
     """
     return _named(enumerate(text.replace(",", " ").split(), 1), "entry")
 
 
 def hashed(names: Names) -> str:
-    """Write the names and digests so that `parse_keys` reads them, without any key."""
+    """Return entries of the names and digests, without the keys, as `parse_keys` reads them."""
     return " ".join(f"{name}:sha256:{digest.hex()}" for digest, name in names.items())
 
 
 def parse_keys_file(text: str) -> Names:
+    """Return the names by the SHA-256 digests of the keys in a file, one a line, with comments after `#`.
+
+    Raises:
+        ValueError: a line is malformed. The message does not show it.
+    """
     lines = ((number, _COMMENT.sub("", line).strip()) for number, line in enumerate(text.splitlines(), 1))
     return _named((line for line in lines if line[1]), "line")
 

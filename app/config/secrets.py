@@ -1,6 +1,6 @@
-"""The one place that knows which settings are secret, and takes secrets out of text.
+"""Secrets among the settings, and their removal from text.
 
-A setting is secret if its type is `SecretStr`. So is a password in an address, and what follows `Bearer` or
+A setting is secret if its type is `SecretStr`. So is a password in an address, and a word after `Bearer` or
 `Basic` in a text.
 """
 
@@ -34,10 +34,11 @@ class SecretMask:
         self._secrets = _spellings(secret for secret in secrets if len(secret) >= min_chars)
 
     def apply(self, text: str) -> str:
+        """Return a text in which every secret, and every word after `Bearer` or `Basic`, is masked."""
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, MASK)
-        # To find nothing, the regular expression takes 5 microseconds.
+        # The regular expression takes 5 microseconds even if it finds nothing.
         lowered = text.lower()
         if "bearer " in lowered or "basic " in lowered:
             text = _CREDENTIALS.sub(MASK, text)
@@ -83,7 +84,7 @@ def _kinds(annotation: Any) -> Iterator[Any]:
 def _password(text: str) -> str | None:
     try:
         return urlsplit(text).password
-    except ValueError:  # no address
+    except ValueError:  # not an address
         return None
 
 

@@ -27,7 +27,7 @@ from app.config.groups.models import EmbeddingSettings, LLMSettings, ProviderSet
 from app.config.groups.serving import LimitSettings, ObservabilitySettings, ServerSettings
 from app.config.secrets import may_be_shown
 
-# A ratio of difflib: that of API_KEY and API_KEYS is 0.93, that of DB_POOL_MIN and DB_POOL_MAX 0.82.
+# A similarity by difflib: API_KEY and API_KEYS have 0.93, DB_POOL_MIN and DB_POOL_MAX 0.82.
 _MISSPELT = 0.85
 
 
@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     limits: LimitSettings
     observability: ObservabilitySettings
 
-    # Type checkers would otherwise expect the groups, all of them.
+    # Type checkers would otherwise require every group as an argument.
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
 
@@ -92,8 +92,8 @@ class Settings(BaseSettings):
         in_memory = self.access.rate_limit_storage.get_secret_value().startswith("memory:")
         if self.access.rate_limit and self.server.workers > 1 and in_memory:
             raise ValueError(
-                f"RATE_LIMIT_STORAGE is memory://, of which each of the {self.server.workers} WORKERS would "
-                "have its own: set it to a Redis, such as redis://localhost:6379"
+                f"RATE_LIMIT_STORAGE is memory://, which the {self.server.workers} WORKERS do not share: "
+                "set it to a Redis, such as redis://localhost:6379"
             )
         needs_openai = {
             "LLM_PROVIDER": self.llm.provider is LLMProvider.OPENAI,
@@ -132,7 +132,7 @@ _GROUP_OF = {name: group for group, model in GROUPS.items() for name in model.fi
 
 
 def _grouped(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Sort settings into their groups; what is no setting stays where it is, for pydantic to judge."""
+    """Sort settings into their groups; other names are left for pydantic to reject."""
     sorted_in = {name: value for name, value in values.items() if name not in _GROUP_OF}
     for name, value in values.items():
         if group := _GROUP_OF.get(name):
@@ -141,8 +141,8 @@ def _grouped(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _set_in(source: PydanticBaseSettingsSource) -> dict[str, Any]:
-    """Return what the environment or `.env` sets; both have names of other programs, too."""
-    assert isinstance(source, EnvSettingsSource)  # noqa: S101 - that of .env is a subclass
+    """Return what the environment or `.env` sets; both may have names for other programs."""
+    assert isinstance(source, EnvSettingsSource)  # noqa: S101 - the source of .env is a subclass
     return {name: value for name, value in source.env_vars.items() if name in FIELDS}
 
 
@@ -150,7 +150,7 @@ def load_settings() -> Settings:
     """Read the settings.
 
     Raises:
-        SettingsError: one is wrong.
+        SettingsError: a setting is invalid.
     """
     try:
         if (file := Settings.model_config["env_file"]) is not None:
@@ -163,9 +163,9 @@ def load_settings() -> Settings:
 
 
 def _check_names(path: Path) -> None:
-    """Refuse a misspelt name, which would leave its setting at the default, such as the one without keys.
+    """Reject a misspelt name in `.env`, which would leave its setting at the default, such as no keys at all.
 
-    Names of other programs may be in the file, too; in the environment there are many, and nobody looks.
+    Names for other programs are allowed. The environment has too many of them to be checked.
     """
     if not path.is_file():
         return
@@ -179,7 +179,7 @@ def _check_names(path: Path) -> None:
 def _one_line(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     message = first["msg"].removeprefix("Value error, ")
-    # Its parts are the group and the setting; a message about several settings has no setting and names them.
+    # A location consists of group and setting; a message about several settings has none, but names them.
     setting = next((part for part in first["loc"] if part in FIELDS), None)
     if setting is None:
         return message

@@ -1,4 +1,4 @@
-"""Checks of single settings: each returns the value as it is kept, or raises a ValueError."""
+"""Validators of single settings: each returns the value to keep, or raises a ValueError."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ _DATABASE_ADDRESS = (
     "of the password percent-encoded"
 )
 
-# The moving window remembers each request.
+# The moving window stores a record of each request.
 _MAX_RATE = 100_000
 
 
 def checked_web_address(value: str) -> str:
+    """Check the address of a model provider, which may not contain a password."""
     return _address(value, "http://localhost:11434/v1", "OPENAI_API_KEY")
 
 
 def checked_collector_address(value: str) -> str:
+    """Check the address of an OTLP collector, which may not contain a password."""
     return _address(value, "http://localhost:4318", "OTEL_EXPORTER_OTLP_HEADERS")
 
 
@@ -32,7 +34,7 @@ def _address(value: str, example: str, place_of_keys: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"must be an address such as {example}")
     if parts.username or parts.password:
-        raise ValueError(f"must not hold a password; a key goes into {place_of_keys}")
+        raise ValueError(f"must not contain a password; a key belongs in {place_of_keys}")
     return value
 
 
@@ -48,10 +50,10 @@ def checked_database_address(value: SecretStr) -> SecretStr:
     """Check an address as libpq understands it.
 
     A password with a character that would have to be encoded is taken for the host, the port or the
-    database. The driver's errors would then show it, so the message says nothing of them.
+    database. The driver's errors would then show a part of it, so the message does not include them.
     """
     address = value.get_secret_value()
-    # The driver takes 0.15 s to import, for which those who keep the index on the disk need not wait.
+    # The driver takes 0.15 s to import, and is not needed for an index on disk.
     from psycopg import Error, conninfo  # noqa: PLC0415
 
     if not address.startswith(("postgresql://", "postgres://")):
@@ -67,7 +69,7 @@ def checked_database_address(value: SecretStr) -> SecretStr:
 
 
 def checked_api_keys(value: SecretStr) -> SecretStr:
-    """Hash the keys, so that they themselves are not kept."""
+    """Return the keys as hashes, so that the keys themselves are not kept."""
     names = parse_keys(value.get_secret_value())
     if not names:
         raise ValueError("there is no key in it")
@@ -75,9 +77,10 @@ def checked_api_keys(value: SecretStr) -> SecretStr:
 
 
 def checked_rate_limit(value: str | None) -> str | None:
+    """Check that a value is one limit, such as `60/minute`; return None if it is empty."""
     if not value:
         return None
-    # Its import takes 0.1 s, which whoever sets no limit need not wait for.
+    # Its import takes 0.1 s, and is not needed without a limit.
     from limits import parse_many  # noqa: PLC0415
 
     try:
@@ -90,23 +93,25 @@ def checked_rate_limit(value: str | None) -> str | None:
 
 
 def checked_rate_limit_storage(value: SecretStr) -> SecretStr:
+    """Check the address of a store of counts, which is `memory://` or a Redis."""
     parts = urlsplit(value.get_secret_value())
     if parts.scheme not in {"memory", "redis", "rediss"} or (parts.scheme != "memory" and not parts.hostname):
         raise ValueError("must be memory:// or an address such as redis://:password@host:6379/0")
     try:
         _ = parts.port
     except ValueError:
-        raise ValueError("the port is none") from None
+        raise ValueError("the port must be a number up to 65535") from None
     return value
 
 
 def checked_networks(value: str) -> str:
+    """Check that a value consists of IP addresses and networks."""
     parse_networks(value)
     return value
 
 
 def checked_origins(value: str) -> str:
-    """Separate the origins by single blanks."""
+    """Check origins, and return them separated by single blanks."""
     origins = value.replace(",", " ").split()
     for origin in origins:
         parts = urlsplit(origin)

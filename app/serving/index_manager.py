@@ -118,6 +118,7 @@ class IndexManager:
         return self._served
 
     def health(self) -> Health:
+        """Return the status, the served index if it is ready, and the reason for any problem."""
         if self._stopping.is_set():
             return Health(HealthStatus.DRAINING, detail="the server is stopping")
         if self._served is None or not self._is_reachable:

@@ -91,7 +91,7 @@ def test_all_is_well(served: Settings) -> None:
     status, output = run_doctor(environment_of(served))
     assert status == 0
     assert all(line.startswith("ok ") for line in output.splitlines()), output
-    assert re.search(r"^ok   index .* is whole: 2 documents, 2 chunks, local/.* ago$", output, re.MULTILINE)
+    assert re.search(r"^ok   index .* is intact: 2 documents, 2 chunks, local/.* ago$", output, re.MULTILINE)
     assert {path: path.stat().st_mtime_ns for path in served.index.dir.rglob("*")} == before
 
 

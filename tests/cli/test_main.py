@@ -95,7 +95,7 @@ def test_ctrl_c_while_a_command_is_imported_is_quiet(tmp_path: Path) -> None:
         "sys.exit(run('reindex', []))\n"
     )
     done = run(sys.executable, "-c", code, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (1, "Stopped before it began\n")
+    assert (done.returncode, done.stderr) == (1, "Interrupted before the command began\n")
 
 
 def pinned(lock: str) -> dict[str, str]:

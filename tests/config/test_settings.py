@@ -130,9 +130,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         for workers in ("1", "2"):
             done = start_with({"PORT": str(port), "WORKERS": workers}, tmp_path)
             assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-            assert done.stderr.startswith(
-                f"Wrong setting: PORT: 127.0.0.1:{port} cannot be listened on (Addr"
-            )
+            assert done.stderr.startswith(f"Wrong setting: PORT: cannot listen on 127.0.0.1:{port} (Addr")
 
 
 def test_a_wrong_value_stops_reindex_with_one_line() -> None:

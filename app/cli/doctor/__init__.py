@@ -1,1 +1,1 @@
-"""Checks of everything that the service needs, each with what to do; nothing is changed."""
+"""Checks of everything that the service needs, with advice for each problem; nothing is changed."""

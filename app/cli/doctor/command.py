@@ -1,7 +1,7 @@
-"""Look at settings, models, index, documents, room and port, and say what to do, in a line each.
+"""Check the settings, models, index, documents, disk and port, and print a line of advice for each problem.
 
-Changes nothing; asks the model provider, if one is set, for one tiny embedding and one tiny answer. Exit
-status: 0 nothing has failed; 1 something has; 2 wrong usage.
+Nothing is changed. If a model provider is set, it is asked for one tiny embedding and one tiny answer. Exit
+status: 0 if no check failed; 1 if one did; 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from app.cli.doctor.run import examine
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> int:
+    """Print the finding of each check, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON, for programs")
     options = parser.parse_args(arguments)
-    # Its findings say it all.
+    # The findings already report every problem.
     logging.disable()
     findings = []
     for finding in examine():

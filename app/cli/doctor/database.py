@@ -1,4 +1,4 @@
-"""PostgreSQL: reachable, with pgvector, the schema, the role's rights, and the index."""
+"""Check PostgreSQL: the connection, pgvector, the schema, the role's rights and the index."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ SELECT current_user, pg_is_in_recovery(),
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:
-    assert settings.database.url is not None  # noqa: S101 - who calls this has looked
+    """Check the primary and its replicas; the index is checked on the primary only."""
+    assert settings.database.url is not None  # noqa: S101 - the caller has checked it
     urls = [settings.database.url, *settings.database.read_urls]
     for number, url in enumerate(urls):
         name = "database" if number == 0 else f"replica {number}"
@@ -32,7 +33,7 @@ def check_database(settings: Settings) -> Iterator[Finding]:
             with database.connect("doctor") as connection, database_errors():
                 yield from _look(settings, name, database, connection, with_index=number == 0)
         except DatabaseError as error:
-            advice = f"see DATABASE_{'READ_URLS' if number else 'URL'}, and whether it is up"
+            advice = f"check DATABASE_{'READ_URLS' if number else 'URL'}, and whether the server is up"
             yield fail(name, error.reason, advice)
         except IndexingError as error:
             yield fail(name, str(error))
@@ -45,7 +46,7 @@ def _look(
     role, is_replica, may_write = _role(connection, database)
     version = connection.info.server_version // 10_000
     if vector is None:
-        yield (warn if may_write else fail)(name, "it has no pgvector yet", NO_VECTOR)
+        yield (warn if may_write else fail)(name, "the extension vector is missing", NO_VECTOR)
         return
     rights = "may reindex" if may_write and not is_replica else "may only read"
     yield ok(name, f"PostgreSQL {version}, pgvector {vector[0]}, role {role} {rights}")
@@ -64,7 +65,7 @@ def _role(connection: psycopg.Connection, database: Database) -> tuple[str, bool
 def _index(settings: Settings, generations: Generations) -> Iterator[Finding]:
     current = generations.current_id()
     if current is None:
-        yield fail("index", "there is none in the database yet", "run make reindex")
+        yield fail("index", "the database has no index yet", "run make reindex")
         return
     generation = generations.open(current)
     generations.check_count(current, generation.manifest.chunks)

@@ -1,4 +1,4 @@
-"""What was found, for people and for programs."""
+"""Findings of the checks, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from app.config.secrets import SecretMask
 
-# A shorter one would hide parts of words; the log, which has more of them, begins at six.
+# Masking shorter secrets would hide parts of words. The log has more words, and masks six characters or more.
 _MIN_SECRET_CHARS = 4
 
 
@@ -20,11 +20,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """
+    """A result of a check.
+
     Attributes:
-        check: what was looked at, in a word.
-        text: what is so.
-        advice: what to do; empty where nothing is to be done.
+        check: the name of the check, in one word.
+        text: the state that was found.
+        advice: the remedy; empty if none is needed.
     """
 
     check: str
@@ -45,12 +46,15 @@ class Finding:
 
 
 def ok(check: str, text: str) -> Finding:
+    """Return a finding that needs no action."""
     return Finding(check, State.OK, text)
 
 
 def warn(check: str, text: str, advice: str = "") -> Finding:
+    """Return a finding that does not keep the service from working."""
     return Finding(check, State.WARN, text, advice)
 
 
 def fail(check: str, text: str, advice: str = "") -> Finding:
+    """Return a finding of a problem that has to be solved."""
     return Finding(check, State.FAIL, text, advice)

@@ -1,4 +1,4 @@
-"""The index, on disk or in PostgreSQL: whether there is one, is whole, and fits the settings."""
+"""Check the index, on disk or in PostgreSQL: it exists, is intact, and fits the settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _REINDEX = "run make reindex"
 
 
 def check_index_on_disk(settings: Settings, tell_bytes: Callable[[int], None]) -> Iterator[Finding]:
-    """
+    """Check the index in `INDEX_DIR`.
+
     Args:
         tell_bytes: called with the size of the served index, if there is one.
     """
@@ -29,7 +30,7 @@ def check_index_on_disk(settings: Settings, tell_bytes: Callable[[int], None]) -
         snapshot = snapshots.open(current)
         snapshot.verify()
     except SnapshotDamaged as damage:
-        # Its text says what to do.
+        # The error's text says what to do.
         yield fail("index", str(damage))
         return
     tell_bytes(snapshot.bytes_on_disk)
@@ -37,22 +38,22 @@ def check_index_on_disk(settings: Settings, tell_bytes: Callable[[int], None]) -
 
 
 def describe(settings: Settings, manifest: Manifest) -> Iterator[Finding]:
-    """An index that is whole."""
+    """Describe an index that is intact, and check that it fits the settings."""
     recipe = make_recipe(settings)
     try:
         recipe.check_vectors_of(manifest)
     except FingerprintMismatch as mismatch:
-        # Its text says what to do.
+        # The error's text says what to do.
         yield fail("index", str(mismatch))
         return
-    text = f"{manifest.id} is whole: {manifest.documents:,} documents, {manifest.chunks:,} chunks, "
+    text = f"{manifest.id} is intact: {manifest.documents:,} documents, {manifest.chunks:,} chunks, "
     yield ok("index", f"{text}{manifest.embedding}, built {_age(manifest.built_at)} ago")
     if manifest.unread_documents:
         unread = f"{manifest.unread_documents:,} documents could not be read"
-        yield warn("index", unread, "GET /documents tells which, and why")
+        yield warn("index", unread, "GET /documents lists them, with the reasons")
     if not recipe.makes_chunks_of(manifest):
-        changed = "it was cut by other settings (CHUNK_...) or another version than these"
-        yield warn("index", changed, f"{_REINDEX} to cut all documents anew")
+        changed = "its chunks were made with other settings (CHUNK_...) or by another version"
+        yield warn("index", changed, f"{_REINDEX} to chunk all documents again")
 
 
 def _none_yet(settings: Settings, snapshots: SnapshotStore) -> Finding:
@@ -63,7 +64,9 @@ def _none_yet(settings: Settings, snapshots: SnapshotStore) -> Finding:
     except IndexingError as error:
         return fail("index", str(error))
     return warn(
-        "index", f"there is none in {settings.index.dir} yet", f"{_REINDEX}, or start: the first is built"
+        "index",
+        f"{settings.index.dir} has no index yet",
+        f"{_REINDEX}, or start the service, which builds one",
     )
 
 

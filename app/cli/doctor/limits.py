@@ -1,4 +1,4 @@
-"""The storage of the rate limits, where it is not this process's memory."""
+"""Check the storage of the rate limits."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from app.http.rate_limiter import RateLimiter
 
 
 def check_rate_limits(settings: Settings) -> Iterator[Finding]:
+    """Check that the storage answers, unless it is this process's memory."""
     limits = make_rate_limits(settings)
     if limits is None or settings.access.rate_limit_storage.get_secret_value().startswith("memory:"):
         return
@@ -22,7 +23,7 @@ def check_rate_limits(settings: Settings) -> Iterator[Finding]:
         refuses = settings.access.rate_limit_when_down is WhenDown.REFUSE
         fate = "every question is refused" if refuses else "nobody is limited"
         yield fail(
-            "limits", f"RATE_LIMIT_STORAGE does not answer, and {fate}", "start it, or mend its address"
+            "limits", f"RATE_LIMIT_STORAGE does not answer, and {fate}", "start it, or correct its address"
         )
 
 

@@ -1,4 +1,4 @@
-"""The model provider, asked for one tiny embedding and one tiny answer."""
+"""Check the model provider by asking for one tiny embedding and one tiny answer."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _MAX_BYTES = 1024 * 1024
 
 
 def check_models(settings: Settings) -> list[Finding]:
+    """Check the embedding model and the chat model, as far as they are the provider's."""
     return asyncio.run(_check_models(settings))
 
 
@@ -57,8 +58,8 @@ async def _embed(settings: Settings, provider: ProviderClient) -> str:
 
 
 async def _chat(settings: Settings, provider: ProviderClient) -> str:
-    # Not by the service's chat model, whose import takes two seconds. Without a limit of tokens: its name is
-    # not the same for all models, and reasoning ones would spend it on nothing.
+    # The service's own chat model takes two seconds to import. There is no token limit: its parameter has
+    # different names, and a reasoning model could use it up before it answers.
     body = {"model": settings.llm.model, "messages": [{"role": "user", "content": "Say ok."}]}
     endpoint = Endpoint(provider, "chat/completions", "the language model", _ONCE)
     await endpoint.post(body, lambda answer: answer["choices"][0]["message"], max_bytes=_MAX_BYTES)
@@ -66,26 +67,31 @@ async def _chat(settings: Settings, provider: ProviderClient) -> str:
 
 
 def _finding(check: str, error: RagError, name: str) -> Finding:
-    """By what kind of failure it is: the provider's own words may hold a part of the key."""
+    """Describe a failure by its kind; the provider's own message may contain a part of the key."""
     failure = error.__cause__
     status = failure.status if isinstance(failure, ProviderFailure) else None
     setting = "EMBEDDING_MODEL" if check == "embedding" else "LLM_MODEL"
     if status == 429:
-        return warn(check, "the provider lets nothing more through (429)", "see its limits and credit")
+        return warn(
+            check, "the provider's limit or credit is used up (429)", "check both the limits and the credit"
+        )
     match status:
         case 401 | 403:
-            text, advice = f"the provider refuses the key ({status})", "set OPENAI_API_KEY"
+            text, advice = f"the provider rejects the API key ({status})", "set OPENAI_API_KEY"
         case 404:
             text = f"the provider has no model {name}, or is not at OPENAI_BASE_URL (404)"
-            advice = f"set {setting} to one that it has, or OPENAI_BASE_URL"
+            advice = f"correct {setting} or OPENAI_BASE_URL"
         case 400 | 422:
-            text = f"the provider refuses a request for {name} ({status})"
-            advice = f"see whether {setting} is of the right kind"
+            text = f"the provider rejects a request for {name} ({status})"
+            advice = f"check that {setting} is a model of the right kind"
         case None if isinstance(error, ModelTimeout):
             text = f"the provider did not answer within {TIMEOUT_S:g} s"
-            advice = "see whether it is up, and set OPENAI_BASE_URL to where it is"
+            advice = "check that it is up, and that OPENAI_BASE_URL is right"
         case None:
-            text, advice = error.detail, "set OPENAI_BASE_URL to where the provider is, and see the network"
+            text, advice = error.detail, "check OPENAI_BASE_URL and the network"
         case _:
-            text, advice = f"the provider answers with status {status}", "see how it is, and try later"
+            text, advice = (
+                f"the provider answers with status {status}",
+                "check the provider's state, and try again later",
+            )
     return fail(check, text, advice)

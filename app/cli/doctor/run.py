@@ -1,4 +1,4 @@
-"""All checks, in the order in which what is wrong with one explains the next."""
+"""All checks, in an order in which a problem found by one explains those found by later ones."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from app.config.settings import Settings, SettingsError, load_settings
 
 
 def examine() -> Iterator[Finding]:
-    """With the settings from the environment or `.env`."""
+    """Run all checks with the settings from the environment or `.env`."""
     try:
         settings = load_settings()
     except SettingsError as error:
-        yield fail("settings", str(error), "the rest was not looked at")
+        yield fail("settings", str(error), "the other checks need valid settings")
     else:
         yield from examine_with(settings)
 
 
 def examine_with(settings: Settings) -> Iterator[Finding]:
-    """One by one, as they are found; without a secret in any."""
+    """Yield each finding as soon as it is made, without any secret in it."""
     secrets = secrets_of(settings)
     for finding in _all(settings):
         yield finding.without(secrets)
@@ -49,8 +49,8 @@ def _all(settings: Settings) -> Iterator[Finding]:
 def _guarded(check: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     try:
         yield from look()
-    except Exception as error:  # noqa: BLE001 - whatever one check meets, the others are still to be made
-        yield fail(check, f"could not be looked at: {type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - an error in one check must not keep the others from running
+        yield fail(check, f"the check itself failed: {type(error).__name__}: {error}")
 
 
 def _check_settings(settings: Settings) -> Finding:
@@ -58,11 +58,13 @@ def _check_settings(settings: Settings) -> Finding:
         keys = require_keys_unless_loopback(settings)
     except SettingsError as error:
         return fail("settings", str(error))
-    return ok("settings", "all are right; " + ("keys are asked for" if keys else "no key is asked for"))
+    return ok(
+        "settings", "all are valid; " + ("requests need an API key" if keys else "requests need no API key")
+    )
 
 
 def _check_database(settings: Settings) -> Iterator[Finding]:
-    # The driver takes 0.2 s to import, for which those who keep their indexes on the disk need not wait.
+    # The driver takes 0.2 s to import, and is not needed for an index on disk.
     from app.cli.doctor.database import check_database  # noqa: PLC0415
 
     return check_database(settings)

@@ -13,7 +13,7 @@ class SettingsGroup(BaseModel):
     there.
     """
 
-    # A group's own validator would only take time: that of all settings has it within.
+    # The validator of `Settings` includes that of each group; building it separately would only take time.
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, defer_build=True)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""How many requests are in work at once, and how fast they follow each other."""
+"""Limit the number of requests in progress, and the pace at which they begin."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from app.domain.errors import Overloaded
 from app.http.paths import is_work
 from app.http.problems import error_response
 
-# Of what a request costs, how much has to pass before the next begins. At 1, processor time is left unused,
-# since work that comes in batches is cheaper; at 0.5, the batches are felt: see `Pace`.
+# The share of a request's cost that has to pass before the next request begins. At 1, processor time is left
+# unused, since work in batches is cheaper; at 0.5, batches delay other requests: see `Pace`.
 _SHARE = 0.7
 _WEIGHT = 0.15
 _MAX_COST_S = 0.02
-# The clock of a thread's processor time is a system call.
+# Reading a thread's processor time is a system call, so it is read once for several requests.
 _MEASURED_TOGETHER = 8
-# Timers tick in milliseconds: what costs less is not worth to wait for.
+# Timers have a resolution of a millisecond, so shorter waits are left out.
 _SHORTEST_S = 0.0005
-# Over a longer time, other things than requests took it.
+# A longer interval includes processor time that was not spent on requests.
 _TOGETHER_S = 0.5
 
 
 class Pace:
-    """Lets requests begin one by one, about as fast as they can be finished.
+    """Lets requests begin one by one, about as fast as they can be completed.
 
-    Requests that come together would stay together: the provider keeps each for as long, and then all of them
-    want to go on in one turn of the event loop, which is idle in between. With 100 users and a provider of
-    100 + 500 ms, p99 is 628 ms instead of 690; with 1,000 users and two workers, a probe waits for 45 ms at
-    most instead of 186.
+    Requests that arrive together would otherwise stay together: the provider takes equally long for each, and
+    all of them resume in one turn of the event loop, which is idle in between. With 100 users and a provider
+    that takes 100 + 500 ms, p99 is 628 ms instead of 690 ms; with 1,000 users and two workers, a probe waits
+    for at most 45 ms instead of 186 ms.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Pace:
         self._cpu_s = 0.0
 
     async def wait(self) -> None:
-        """Wait for the turn of this request; what has begun before goes on first."""
+        """Wait for the turn of this request, so that earlier ones proceed first."""
         loop = asyncio.get_running_loop()
         if self._turn.locked() or self._next_at - loop.time() > _SHORTEST_S:
             async with self._turn:
@@ -57,7 +57,7 @@ class Pace:
         self._next_at = now + _SHARE * self._cost_s
 
     def _measure(self, now: float) -> None:
-        """A request costs, on average, the processor time of this thread between two beginnings."""
+        """Update the average cost of a request: the processor time of this thread per request that began."""
         self._begun += 1
         if self._begun % _MEASURED_TOGETHER:
             return
@@ -69,7 +69,7 @@ class Pace:
 
 
 class Level(Protocol):
-    """Shows how many there are."""
+    """A gauge of a number of requests."""
 
     def inc(self) -> None: ...
 
@@ -77,13 +77,13 @@ class Level(Protocol):
 
 
 class Admission:
-    """Lets so many requests in at once; some more wait for their turn, the rest are refused at once.
+    """Limits the requests in progress: a number of further ones wait, and the rest are refused at once.
 
-    What only asks how things are, such as a probe, is always let in. Counted per worker.
+    Requests that do no work, such as probes, always pass. Each worker counts its own requests.
 
     Args:
         queue_s: the time that a request waits for its turn before it is refused.
-        in_flight, queued: are shown how many requests are in work, and how many wait for that.
+        in_flight, queued: gauges of the requests in progress, and of those that wait.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Admission:
         """Take a slot.
 
         Raises:
-            Overloaded: there is none, and too many wait already, or this one has waited for long enough.
+            Overloaded: all slots are taken, and the queue is full or `QUEUE_S` seconds have passed.
         """
         if not self._slots.locked():
             await self._slots.acquire()

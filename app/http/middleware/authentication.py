@@ -1,4 +1,4 @@
-"""Who may ask: requests without a known key end here, but for what is open."""
+"""Refuse requests without a known API key, except for open paths."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from app.observability.request_context import current_context
 
 
 class Authentication:
-    """Lets a request in that has a key, and notes the key's name.
+    """Passes requests with a known key on, and notes the key's name.
 
-    Before the routing: without a key, a path that exists looks like one that does not.
+    It precedes the routing, so that without a key, existing and missing paths look the same.
     """
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, open_paths: frozenset[str]) -> None:
@@ -37,7 +37,7 @@ class Authentication:
 
 
 def _presented(scope: Scope) -> list[bytes]:
-    """The first key of each header: a proxy before the service may use the other one for itself."""
+    """Return the first key of each header; a proxy in front may use one of the headers for itself."""
     found: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name == b"x-api-key":

@@ -1,4 +1,4 @@
-"""Bounds of a request's body, in size and in time."""
+"""Limit a request's body in size and in time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.http.problems import error_response
 class BodyLimit:
     """Reads the body before the application does, and no more of it than is allowed.
 
-    Reading it here, chunked bodies too, keeps the error from being taken for a failure to parse.
+    If the limit took effect while the application reads, FastAPI would report an error of parsing.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
@@ -28,7 +28,7 @@ class BodyLimit:
         try:
             body = await self._read_in_time(receive)
         except (BodyTooLarge, RequestTimeout) as error:
-            # The rest of the body is still on its way: the connection cannot be used again.
+            # The rest of the body is still being sent, so the connection cannot be used again.
             refusal = error_response(scope["path"], error, headers={"Connection": "close"})
             await refusal(scope, receive, send)
             return
@@ -47,7 +47,7 @@ class BodyLimit:
             raise RequestTimeout(f"the body did not arrive within {self._timeout_s:g} s") from None
 
     async def _read(self, receive: Receive) -> Message:
-        """The whole body as one message, or what came instead of one."""
+        """Return the whole body as one message, or the message that came instead of it."""
         parts: list[bytes] = []
         size = 0
         while True:

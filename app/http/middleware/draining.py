@@ -1,4 +1,4 @@
-"""Drain a server that stops: refuse new requests, let those in progress finish for a while, cut the rest."""
+"""Drain a stopping server: refuse new requests, let others finish for a while, and cancel the rest."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from app.observability.request_context import current_context
 logger = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# For what was cut to tell its clients.
+# The time for cancelled requests to tell their clients.
 _CUT_GRACE_S = 2.0
 _RETRY_AFTER_S = 1
 
 
 class Drain:
-    """Between the signal that stops a server and the server's own stop, which closes its sockets.
+    """The phase between the signal that stops a server and the server's own stop, which closes its sockets.
 
-    Until all requests in work have ended, it goes on listening: whoever comes is told to go elsewhere,
-    probes above all.
+    The server keeps listening until all requests in progress have ended, so that new requests and probes are
+    answered, and clients turn to another server.
 
     Args:
-        timeout_s: what has not ended by then is cut.
+        timeout_s: requests that have not ended by then are cancelled.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -45,17 +45,17 @@ class Drain:
 
     @contextmanager
     def on_signals(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Drain when told to stop, and only then let the server know. For its lifespan.
+        """Drain on SIGTERM or SIGINT before the server is stopped; to be used in its lifespan.
 
-        A second SIGINT, as from somebody who waits at a terminal, cuts at once. A second SIGTERM says what is
-        known: a worker gets one from its parent, too.
+        A second SIGINT, as from somebody who waits at a terminal, cancels all requests at once. A second
+        SIGTERM changes nothing, since a worker gets one from its parent, too.
 
         Args:
-            stop: called when it begins.
+            stop: called when the drain begins.
         """
         stop_server = signal.getsignal(signal.SIGTERM)
         if threading.current_thread() is not threading.main_thread() or not callable(stop_server):
-            yield  # a server in a thread hears no signals, and is stopped otherwise
+            yield  # a server in a thread gets no signals, and is stopped by other means
             return
         loop = asyncio.get_running_loop()
         tasks: set[asyncio.Task[None]] = set()
@@ -63,7 +63,7 @@ class Drain:
         async def drain() -> None:
             stop()
             await self._drain()
-            # Whatever it was that came: this one ends a process without a trace.
+            # Always SIGTERM, even after SIGINT, which would end the process with a traceback.
             stop_server(signal.SIGTERM, None)
 
         def begin(number: int) -> None:
@@ -81,7 +81,7 @@ class Drain:
         yield
 
     def enter(self) -> asyncio.Task[None]:
-        """The current task is a request, which is to finish first."""
+        """Register the current task as a request to wait for, and return it."""
         request = current_task()
         self._requests.add(request)
         return request
@@ -90,7 +90,7 @@ class Drain:
         self._requests.discard(request)
 
     def has_cut(self, request: asyncio.Task[None]) -> bool:
-        """Whether it was this that cancelled it; asked once, by who ends it."""
+        """Return whether the drain has cancelled a request, and if so, clear the cancellation."""
         if request not in self._cut:
             return False
         request.uncancel()
@@ -99,7 +99,7 @@ class Drain:
     async def _drain(self) -> None:
         if not self._requests:
             return
-        logger.info("stopping: %d requests are in work", len(self._requests))
+        logger.info("stopping: %d requests are in progress", len(self._requests))
         ended = asyncio.create_task(asyncio.wait(set(self._requests)))
         hurried = asyncio.create_task(self._hurried.wait())
         await asyncio.wait({ended, hurried}, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -107,14 +107,14 @@ class Drain:
         hurried.cancel()
         self._cut = set(self._requests)
         if self._cut:
-            logger.warning("stopping: %d requests did not end in time, and are cut", len(self._cut))
+            logger.warning("stopping: %d requests did not end in time, and are cancelled", len(self._cut))
             for task in self._cut:
                 task.cancel()
             await asyncio.wait(self._cut, timeout=_CUT_GRACE_S)
 
 
 class RefuseWhenDraining:
-    """Answers what comes too late with 503."""
+    """Refuses new requests with 503 while the server drains."""
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self._app = app
@@ -136,7 +136,7 @@ class RefuseWhenDraining:
             except asyncio.CancelledError:
                 if not drain.has_cut(request):
                     raise
-                if current_context().status is not None:  # a stream, which has told the reason by an event
+                if current_context().status is not None:  # a stream, whose last event has given the reason
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
                 else:
                     await _refusal(scope)(scope, receive, send)

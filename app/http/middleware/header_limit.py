@@ -1,4 +1,4 @@
-"""How long a request's address and headers may be."""
+"""Limit the length of a request's address and headers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MAX_HEADERS = 100
 
 
 class HeaderLimit:
-    """Refuses what no client of ours sends.
+    """Refuses requests with a longer address, or with more or longer headers, than any usual client sends.
 
-    The server's protocol has a bound, too, for heads that do not end: see `app/http/server/protocol.py`.
+    Heads that do not end are limited by the server's protocol: see `app/http/server/protocol.py`.
     """
 
     def __init__(self, app: ASGIApp) -> None:

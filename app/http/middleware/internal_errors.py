@@ -1,4 +1,4 @@
-"""Answer for exceptions that nothing else has handled."""
+"""Answer requests whose exceptions nothing else has handled."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class InternalErrors:
     """Turns an unexpected exception into a problem document with the status 500 and the request's id.
 
     Starlette's own handler raises the exception again, which makes the server log it twice and close the
-    connection. An exception after the response has begun cannot become a status any more: it goes on, and the
-    server cuts the response off.
+    connection. After the response has begun, its status cannot change any more: the exception is raised
+    again, and the server cuts the response off.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -22,7 +22,7 @@ class InternalErrors:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
-        except Exception as error:  # the boundary of a request: no one else has answered it
+        except Exception as error:  # the boundary of a request, beyond which nothing answers
             if scope["type"] != "http" or current_context().status is not None:
                 raise
             await error_response(scope["path"], as_internal_error(error))(scope, receive, send)

@@ -1,4 +1,4 @@
-"""How often a client may ask."""
+"""Limit how often a client may ask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.observability.request_context import Header, current_context
 
 
 class RateLimit:
-    """Refuses work beyond the limit: by the key's name, or by address where there are no keys."""
+    """Refuses work beyond a client's limit; clients differ by key name, or by address without keys."""
 
     def __init__(self, app: ASGIApp, limiter: RateLimiter, address_of: ClientAddress) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Give each request its id, its context, the security headers of its answer, and its line in the log."""
+"""Give each request its id, context and line in the log, and its answer the security headers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ _SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
-    # Answers hold what is in the documents, and belong to whoever had the key.
+    # Answers contain text of the documents, and are meant for the holder of the key only.
     (b"cache-control", b"no-store"),
 )
-# While the server stops: the client's next request goes to another server.
+# Sent while the server stops, so that the client's next request goes to another server.
 _CLOSE = (b"connection", b"close")
 
 
 class RequestRecord:
-    """Gives a request its id, the caller's `X-Request-ID` where that is well-formed, and its context.
+    """Gives a request its context and its id, which is the client's `X-Request-ID` if that is well-formed.
 
-    Status and end of the answer are noted in the context here, for all middleware: a wrapper of `send` takes
-    10 microseconds each. The request is logged when its answer has ended, a stream with its last event.
+    Only this middleware notes the status and the end of the answer in the context, since each wrapper of
+    `send` takes 10 microseconds. A request is logged when its answer has ended, which for a stream is after
+    its last event.
     """
 
     def __init__(self, app: ASGIApp, log: AccessLog, drain: Drain) -> None:
@@ -63,7 +64,7 @@ class RequestRecord:
 
 
 def _given_id(scope: Scope) -> str | None:
-    """Return the first `X-Request-ID`, where it is well-formed."""
+    """Return the first `X-Request-ID` if it is well-formed."""
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             given: str = value.decode("latin-1")
@@ -72,6 +73,6 @@ def _given_id(scope: Scope) -> str | None:
 
 
 def _with_headers(message: Message, context: RequestContext) -> list[Header]:
-    """Return the headers of a response and of its context; of one name, only the context's."""
+    """Return the headers of a response and its context; the context's replace those of the same name."""
     names = dict(context.headers)
     return [header for header in message.get("headers", ()) if header[0] not in names] + context.headers

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def current_task() -> asyncio.Task[Any]:
-    """That of the request, which it ends with."""
+    """Return the current task, which is the one that answers the request."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine runs in a task
     return task

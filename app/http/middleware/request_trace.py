@@ -10,7 +10,7 @@ from app.http.paths import is_probe
 
 
 class RequestTrace:
-    """Begins the trace of each request but those of probes; below what begins the request's notes."""
+    """Begins the trace of each request except probes; it must be inside `RequestRecord`."""
 
     def __init__(self, app: ASGIApp, begin: Callable[[], None]) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Figures for Prometheus."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TEXT = {"schema": {"type": "string"}}
     },
 )
 async def metrics(request: Request) -> Response:
-    """Of all workers, whichever of them answers."""
+    """Return the metrics of all workers, whichever of them answers."""
     kept: Metrics = request.state.metrics
     body, media_type = await asyncio.to_thread(kept.exposition, request.headers.get("accept", ""))
     return Response(body, headers={"Content-Type": media_type})
