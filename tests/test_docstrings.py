@@ -24,9 +24,6 @@ import pytest
 
 from tests.support.serving import ROOT
 
-# Modules and packages whose docstrings are still to be written.
-NOT_YET = ("app/bootstrap",)
-
 FOLDERS = ("app", "scripts", "benchmarks")
 
 # The length in lines of a method's body up to which its name should say it all.
@@ -48,8 +45,7 @@ PLAIN_BASES = {"Protocol", "Generic", "NamedTuple", "Enum", "StrEnum", "IntEnum"
 
 def modules() -> list[Path]:
     """List the modules to check by their path from the root of the project."""
-    found = [path.relative_to(ROOT) for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
-    return [path for path in found if not any(path.is_relative_to(name) for name in NOT_YET)]
+    return [path.relative_to(ROOT) for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def parse(path: Path) -> ast.Module:
@@ -167,8 +163,3 @@ def test_every_docstring_begins_with_a_summary() -> None:
 def test_the_check_finds_each_problem(docstring: str, problem: str | None) -> None:
     """Each rule of a summary rejects the docstrings that break it, and accepts the others."""
     assert problem_of(docstring) == problem
-
-
-def test_exemptions_name_what_exists() -> None:
-    """The list of exemptions names no module that has been moved."""
-    assert [name for name in NOT_YET if not (ROOT / name).exists()] == []
