@@ -126,7 +126,7 @@ def test_packages_import_each_other_without_a_cycle() -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), STRANGERS)
-def test_strangers_do_not_import_each_other(one: str, other: str) -> None:
+def test_independent_packages_do_not_import_each_other(one: str, other: str) -> None:
     for name, path in MODULE_NAMES.items():
         for imported in imports(path):
             pair = (is_in(name, one) and is_in(imported, other)) or (
@@ -135,8 +135,8 @@ def test_strangers_do_not_import_each_other(one: str, other: str) -> None:
             assert not pair, f"{name} imports {imported}"
 
 
-def test_questions_and_answers_know_nothing_of_the_api() -> None:
-    """A field of the HTTP API is renamed in `app/http` alone: the domain's types are no schemas."""
+def test_questions_and_answers_do_not_depend_on_the_http_api() -> None:
+    """A field of the HTTP API is renamed in `app/http` alone, since the domain's types are no schemas."""
     for name, path in MODULE_NAMES.items():
         if is_in(name, "app.query") or is_in(name, "app.domain"):
             assert not any(is_in(imported, "app.http") for imported in imports(path)), name
@@ -144,15 +144,15 @@ def test_questions_and_answers_know_nothing_of_the_api() -> None:
         assert not any(is_in(imported, "pydantic") for imported in imports(MODULE_NAMES[name])), name
 
 
-def test_only_those_that_put_parts_together_know_the_settings() -> None:
+def test_only_the_outermost_packages_import_the_settings() -> None:
     for name, path in MODULE_NAMES.items():
         if is_ours(name) and package(name) not in KNOW_SETTINGS:
             known = {one for one in imports(path) if is_in(one, "app.config.groups")}
             assert not known | (imports(path) & {"app.config.settings"}), name
 
 
-def test_indexing_does_not_wait_for_llamaindex(tmp_path: Path) -> None:
-    """It takes two seconds to import: an operator would wait for that, and each reader process, too."""
+def test_indexing_does_not_import_llamaindex(tmp_path: Path) -> None:
+    """The import takes two seconds, in the command and in each reader process."""
     code = (
         "import sys, app.cli.reindex, app.cli.migrate, app.bootstrap.postgres\n"
         "unneeded = {'llama_index', 'fastapi', 'openai', 'aiohttp'} & set(sys.modules)\n"
@@ -161,8 +161,8 @@ def test_indexing_does_not_wait_for_llamaindex(tmp_path: Path) -> None:
     run_code(code, tmp_path)
 
 
-def test_commands_do_not_wait_for_each_other(tmp_path: Path) -> None:
-    """The readers and workers, which import what was started again, import the standard library alone."""
+def test_a_command_does_not_import_the_others(tmp_path: Path) -> None:
+    """Readers and workers import the main module again, which imports the standard library alone."""
     code = (
         "import sys\n"
         "known = {*sys.modules, *sys.stdlib_module_names, 'app', '__mp_main__'}\n"
@@ -178,14 +178,14 @@ def test_commands_do_not_wait_for_each_other(tmp_path: Path) -> None:
     run_code(code, tmp_path, *started, *(ROOT / "scripts").glob("[!_m]*.py"))
 
 
-def test_nothing_touches_llamaindex_global_settings() -> None:
-    """It is one mutable object for the whole process."""
+def test_no_module_uses_llamaindex_global_settings() -> None:
+    """They are one mutable object for the whole process."""
     for path in MODULES:
         assert "llama_index.core.Settings" not in imports(path), path
 
 
-def test_importing_does_nothing(tmp_path: Path) -> None:
-    """No files, no sockets, no threads, and no provider's client until one is set."""
+def test_importing_has_no_side_effects(tmp_path: Path) -> None:
+    """It opens no files or sockets, starts no threads, and makes no client of a provider."""
     code = (
         "import sys, threading, app.main\n"
         "assert threading.active_count() == 1, threading.enumerate()\n"

@@ -105,8 +105,8 @@ def run_traced(
     return json.loads(done.stdout)
 
 
-def test_all_steps_are_seen_and_nothing_else(tmp_path: Path) -> None:
-    """Of all threads and children; not what is only read, nor files elsewhere."""
+def test_the_tracer_sees_every_change_and_nothing_else(tmp_path: Path) -> None:
+    """Changes by all threads and children count; reads and files elsewhere do not."""
     steps, status = run_traced(tmp_path)
     assert steps == STEPS
     assert status == 3
@@ -124,19 +124,19 @@ def test_all_steps_are_seen_and_nothing_else(tmp_path: Path) -> None:
         (11, {"sub/d.txt": "one", "b.txt": "t", "c.txt": "three\n"}),
     ],
 )
-def test_it_kills_before_a_step(tmp_path: Path, where: int, there: dict[str, str]) -> None:
-    """That step has not taken place, and the one before has."""
+def test_the_tracer_kills_before_a_step(tmp_path: Path, where: int, there: dict[str, str]) -> None:
+    """That step has not taken place, but the previous one has."""
     assert run_traced(tmp_path, where=where, how="before") == [STEPS[:where], None]
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.relative_to(tmp_path).as_posix(): path.read_text() for path in files} == there
 
 
-def test_only_the_calls_that_are_asked_for_are_steps(tmp_path: Path) -> None:
+def test_only_the_requested_calls_are_steps(tmp_path: Path) -> None:
     steps, status = run_traced(tmp_path, calls={"write", "unlink"})
     assert (steps, status) == ([step for step in STEPS if step[0] in {"write", "unlink"}], 3)
 
 
-def test_it_kills_after_a_step(tmp_path: Path) -> None:
+def test_the_tracer_kills_after_a_step(tmp_path: Path) -> None:
     steps, status = run_traced(tmp_path, where=9, how="after")
     assert (len(steps), status) == (9, None)
     assert (tmp_path / "sub" / "d.txt").exists()
@@ -155,8 +155,8 @@ def work():
 
 
 @pytest.mark.parametrize("limits", [{"after_s": 0.5}, {"limit_s": 0.5}, {"where": 1, "how": "after"}])
-def test_what_is_killed_leaves_no_process(tmp_path: Path, limits: dict[str, Any]) -> None:
-    """At a moment, at its time limit, at a step."""
+def test_a_killed_program_leaves_no_process(tmp_path: Path, limits: dict[str, Any]) -> None:
+    """It may be killed at a moment, at its time limit or at a step."""
     told = run_traced(tmp_path, WAITS_WITH_A_CHILD, **limits)
     assert "not done after 0.5 s" in told if "limit_s" in limits else told[1] is None
     assert [process for process in Path("/proc").glob("[0-9]*") if works_in(tmp_path, process)] == []
@@ -179,11 +179,11 @@ def work():
 
 
 def test_a_trace_ends_with_the_last_process(tmp_path: Path) -> None:
-    """Also where that is an orphan."""
+    """That process may be an orphan."""
     assert run_traced(tmp_path, OUTLIVED_BY_A_CHILD) == [[["openat", "late"], ["write", "late"]], 0]
 
 
-def test_files_of_one_role_are_alike() -> None:
+def test_files_that_differ_only_in_ids_have_the_same_role() -> None:
     staging = "snapshots/.staging-20261121T031621Z-2e6f81"
     uuid = "804a5e7c-fdd4-4a80-9f52-b950b9337ed9"
     assert role(f"{staging}/engine/segments/{uuid}/x") == "snapshots/.staging-<id>/engine/*"
@@ -212,7 +212,7 @@ WELL_FLUSHED = [
 ]
 
 
-def test_what_is_flushed_in_order_is_on_the_disk() -> None:
+def test_files_flushed_in_order_count_as_durable() -> None:
     assert not_flushed(WELL_FLUSHED) == []
 
 
@@ -226,20 +226,20 @@ def test_what_is_flushed_in_order_is_on_the_disk() -> None:
         (".", "CURRENT"),
     ],
 )
-def test_each_flush_that_is_forgotten_is_told(path: str, missed: str) -> None:
+def test_each_missing_flush_is_reported(path: str, missed: str) -> None:
     assert not_flushed([step for step in WELL_FLUSHED if step != Step("fsync", path)]) == [missed]
 
 
-def test_nothing_is_removed_before_its_successor_is_on_the_disk() -> None:
+def test_a_removal_before_its_successor_is_durable_is_reported() -> None:
     removal = Step("rename", "snapshots/20251121T031621Z-2e6f81 -> snapshots/.removing")
     assert not_flushed([*WELL_FLUSHED[:-2], removal, *WELL_FLUSHED[-2:]]) == ["CURRENT"]
 
 
-def test_where_nothing_was_published_there_is_nothing_on_the_disk() -> None:
+def test_a_trace_without_a_publication_is_reported() -> None:
     assert not_flushed(WELL_FLUSHED[:-3]) == ["CURRENT"]
 
 
-def test_a_flush_before_the_last_change_is_none() -> None:
+def test_a_flush_before_the_last_change_does_not_count() -> None:
     late = Step("write", "snapshots/new/data")
     assert not_flushed([*WELL_FLUSHED[:5], late, *WELL_FLUSHED[5:]]) == [
         "snapshots/20261121T031621Z-2e6f81/data"

@@ -103,10 +103,10 @@ def scenario(request: pytest.FixtureRequest, scenarios: dict[str, Scenario]) -> 
     return scenarios[request.param]
 
 
-def test_undisturbed_they_serve_what_is_in_the_documents(
+def test_an_undisturbed_reindex_equals_a_build_from_nothing(
     workshop: Workshop, scenarios: dict[str, Scenario]
 ) -> None:
-    """As if built from nothing: what the trials expect is right."""
+    """The expectations of the trials are therefore right."""
     built, changed = scenarios["first_build"], scenarios["change"]
     assert changed.before == built.after
     index = workshop.copy_of(None)
@@ -122,7 +122,7 @@ def test_undisturbed_they_serve_what_is_in_the_documents(
 def test_a_kill_at_any_step_leaves_the_old_index_or_the_new(
     workshop: Workshop, scenario: Scenario, soak: bool
 ) -> None:
-    """It loads, and the next reindex succeeds and leaves nothing over."""
+    """That index loads, and the next reindex succeeds and leaves nothing behind."""
     planned = kills(scenario, every=soak)
     allowed = len(planned) // 10
     never: list[str] = []
@@ -138,17 +138,17 @@ def test_a_kill_at_any_step_leaves_the_old_index_or_the_new(
 def test_a_kill_at_any_moment_leaves_the_old_index_or_the_new(
     workshop: Workshop, scenario: Scenario, soak: bool
 ) -> None:
-    """Also while the engine writes into mapped memory, which is no step."""
+    """This includes writes of the engine to mapped memory, which are not steps."""
     chance = random.Random(_SEED)
     # Up to twice as long as it took alone: trials are made side by side.
     moments = [chance.uniform(0, 2 * scenario.seconds) for _ in range(70 if soak else 4)]
     check_all(workshop, scenario, [Kill(after_s=moment) for moment in moments], go_on_every=1)
 
 
-def test_what_was_never_served_takes_no_place_of_what_was(
+def test_an_unserved_snapshot_does_not_displace_a_served_one(
     workshop: Workshop, scenarios: dict[str, Scenario]
 ) -> None:
-    """Killed between the two renames that publish a snapshot: one can still go back to what was served."""
+    """A kill between the two renames of publishing leaves the served index available for a rollback."""
     changed = scenarios["change"]
     assert changed.start is not None
     index = workshop.copy_of(changed.start)
@@ -159,8 +159,8 @@ def test_what_was_never_served_takes_no_place_of_what_was(
     assert kept == [current_id(changed.start), current_id(index)]
 
 
-def test_what_is_published_is_flushed_before(scenario: Scenario) -> None:
-    """So that not even a power cut leaves less than the old index or the new; a kill does not show that."""
+def test_an_index_is_flushed_before_it_is_published(scenario: Scenario) -> None:
+    """Not even a power cut can then lose both indexes, which a kill cannot show."""
     assert not_flushed(scenario.steps) == []
 
 

@@ -54,8 +54,8 @@ def env_files(service: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("names", [FILES[:1], FILES])
-def test_the_service_is_as_the_image_is(names: tuple[str, ...]) -> None:
-    """Its command, its port, its folders; and every variable is a setting."""
+def test_the_compose_service_agrees_with_the_image(names: tuple[str, ...]) -> None:
+    """This holds for command, port and folders, and every variable is a setting."""
     folders = json.loads(re.findall(r"^VOLUME (.+)$", DOCKERFILE, re.MULTILINE)[0])
     port = re.findall(r"^EXPOSE (\d+)$", DOCKERFILE, re.MULTILINE)[0]
     services = ours(merged(*names))
@@ -77,8 +77,8 @@ def test_the_service_is_as_the_image_is(names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_no_secret_stands_in_them(name: str) -> None:
-    """They are in files that git leaves out."""
+def test_the_compose_files_contain_no_secret(name: str) -> None:
+    """Secrets are in files that git ignores."""
     text = (DEPLOY / name).read_text()
     assert "://" not in text
     ignored = (ROOT / ".gitignore").read_text().splitlines()
@@ -90,8 +90,8 @@ def test_no_secret_stands_in_them(name: str) -> None:
     assert ".env" in ignored
 
 
-def test_every_process_of_ours_gets_the_database() -> None:
-    """And waits for it; two servers, on two ports."""
+def test_every_process_of_the_service_gets_the_database() -> None:
+    """Each waits for it, and the two servers have different ports."""
     services = merged(*FILES)
     for service in ours(services).values():
         assert "service.env" in env_files(service)
@@ -102,8 +102,8 @@ def test_every_process_of_ours_gets_the_database() -> None:
     assert set(ours(services)) - set(servers(services)) == {"reindex", "migrate"}
 
 
-def test_the_database_keeps_what_it_has() -> None:
-    """The volume is where PostgreSQL 18's image has it, and the shared memory suffices to build an index."""
+def test_the_database_keeps_its_data() -> None:
+    """The volume is where PostgreSQL 18's image expects it, and the shared memory suffices for an index."""
     content = parsed("compose.postgres.yaml")
     database = content["services"]["database"]
     assert database["image"] == "pgvector/pgvector:pg18"
@@ -115,12 +115,12 @@ def test_the_database_keeps_what_it_has() -> None:
     assert shared_mb >= 2 * Settings().database.maintenance_mb
 
 
-def test_a_server_may_end_its_requests() -> None:
-    """Before it is killed."""
+def test_a_server_has_time_to_drain() -> None:
+    """It can drain before it is killed."""
     for service in servers(merged(*FILES)).values():
         assert int(service["stop_grace_period"].removesuffix("s")) > Settings().limits.drain_timeout_s + 5
 
 
-def test_paths_are_those_of_the_project() -> None:
+def test_all_paths_exist_in_the_project() -> None:
     service = parsed("compose.yaml")["services"]["service"]
     assert (DEPLOY / service["build"]).resolve() == Path(ROOT)

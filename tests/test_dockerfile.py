@@ -26,8 +26,8 @@ def steps(name: str) -> list[str]:
     return re.findall(rf"^{name} (.+)$", joined, re.MULTILINE)
 
 
-def test_what_is_copied_exists_and_is_let_through() -> None:
-    """.dockerignore leaves everything out that is not named in it."""
+def test_every_copied_path_exists_and_is_not_ignored() -> None:
+    """.dockerignore excludes all paths that it does not name."""
     let_through = {
         line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")
     }
@@ -36,7 +36,7 @@ def test_what_is_copied_exists_and_is_let_through() -> None:
     assert all((ROOT / path).exists() for path in copied)
 
 
-def test_it_runs_without_root_and_has_its_volumes() -> None:
+def test_the_image_runs_without_root_and_has_its_volumes() -> None:
     (user,) = steps("USER")
     assert int(user) > 0
     assert f"--uid {user} " in steps("RUN")[1]
@@ -94,8 +94,8 @@ def check_health(port: int) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def test_what_is_copied_serves(tmp_path: Path) -> None:
-    """The image's files alone, in an empty folder, with the image's command and health check."""
+def test_the_copied_files_are_enough_to_serve(tmp_path: Path) -> None:
+    """They are copied to an empty folder, and run with the image's command and health check."""
     commands = make_image(tmp_path)
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents" / "leave.md").write_text("Parental leave lasts 16 weeks.")
@@ -114,7 +114,7 @@ def test_what_is_copied_serves(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_the_image_works_with_a_read_only_root(tmp_path: Path, soak: bool) -> None:
-    """Index, doctor and server, as pods run them: no home, no network, nothing to write to but two volumes.
+    """Index, doctor and server run as in a pod: without home and network, and with two writable volumes.
 
     In its long form, what is installed is what the Dockerfile's own steps install.
     """
@@ -169,12 +169,12 @@ def test_the_image_works_with_a_read_only_root(tmp_path: Path, soak: bool) -> No
     assert list((volumes / "tmp").iterdir()) == []
 
 
-def test_the_base_is_pinned_and_used_twice() -> None:
+def test_both_stages_use_the_same_pinned_base() -> None:
     assert re.fullmatch(r"BASE=python:3\.\d+\.\d+-slim-\w+", steps("ARG")[0])
     assert steps("FROM") == ["${BASE} AS build", "${BASE}"]
 
 
-def test_it_installs_what_the_lock_pins() -> None:
+def test_the_image_installs_the_locked_versions() -> None:
     install, _, finish = steps("RUN")
     assert {"--no-index", "--no-deps"} <= set(shlex.split(finish))
     assert {"--require-hashes", "requirements.lock"} <= set(shlex.split(install))

@@ -70,30 +70,30 @@ def ask(command: list[str], block: Block, service: httpx.Client, folder: Path) -
         assert text in done.stdout
 
 
-def test_every_block_has_a_language_that_is_known() -> None:
+def test_every_block_has_a_known_language() -> None:
     """A block in another language would not be run, and nobody would notice."""
     assert {block.language for block in BLOCKS} <= LANGUAGES
     assert all(block.not_run is None for block in BLOCKS if block.language not in RUN)
 
 
 @pytest.mark.parametrize("block", [each for each in to_run("sh") if SERVICE.search(each.code)], ids=str)
-def test_commands_that_ask(block: Block, sample_on_disk: httpx.Client, tmp_path: Path) -> None:
+def test_documented_requests_work(block: Block, sample_on_disk: httpx.Client, tmp_path: Path) -> None:
     ask(["bash", "-euc"], block, sample_on_disk, tmp_path)
 
 
 @pytest.mark.parametrize("block", to_run("python"), ids=str)
-def test_python(block: Block, sample_on_disk: httpx.Client, tmp_path: Path) -> None:
+def test_documented_python_works(block: Block, sample_on_disk: httpx.Client, tmp_path: Path) -> None:
     ask([sys.executable, "-c"], block, sample_on_disk, tmp_path)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
 @pytest.mark.parametrize("block", to_run("javascript"), ids=str)
-def test_javascript(block: Block, sample_on_disk: httpx.Client, tmp_path: Path) -> None:
+def test_documented_javascript_works(block: Block, sample_on_disk: httpx.Client, tmp_path: Path) -> None:
     ask(["node", "--input-type=module", "--eval"], block, sample_on_disk, tmp_path)
 
 
 @pytest.mark.parametrize("block", [each for each in to_run("sh") if not SERVICE.search(each.code)], ids=str)
-def test_commands_of_the_project(block: Block, tmp_path: Path, provider_url: str) -> None:
+def test_documented_commands_of_the_project_work(block: Block, tmp_path: Path, provider_url: str) -> None:
     """They work in a fresh checkout; a fake provider stands in for OpenAI and Ollama."""
     checkout = Checkout(tmp_path)
     code = block.code.replace("http://localhost:11434/v1", f"{provider_url}/v1")
@@ -107,7 +107,7 @@ def test_commands_of_the_project(block: Block, tmp_path: Path, provider_url: str
         assert text in shown
 
 
-def test_postgresql_from_an_empty_database(tmp_path: Path) -> None:
+def test_the_postgresql_page_works_with_an_empty_database(tmp_path: Path) -> None:
     """The page's blocks work in their order, and a server starts with the role that only reads."""
     prepare, move, grant = blocks(TOGETHER)
     checkout = Checkout(tmp_path)
@@ -155,7 +155,7 @@ def test_json_examples_parse(block: Block) -> None:
     assert json.loads(block.code)
 
 
-def test_the_readmes_answer_is_the_services(sample_on_disk: httpx.Client) -> None:
+def test_the_readmes_answer_is_the_real_one(sample_on_disk: httpx.Client) -> None:
     """The fields, the text and the citation that the README prints are those of the real answer."""
     (shown,) = (json.loads(block.code) for block in blocks("README.md") if block.language == "json")
     answer = sample_on_disk.post("/query", json={"query": "How long is parental leave?"}).json()
@@ -235,7 +235,7 @@ def test_every_metric_is_described(sample_on_disk: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_settings_that_are_named_exist(document: str) -> None:
+def test_named_settings_exist(document: str) -> None:
     """Capital letters in code are a setting, alone or with a value, or one of a few other names."""
     known = {name.upper() for name in FIELDS}
     # Of make and of the database image; a file; a class; placeholders; levels of the log.
@@ -245,7 +245,7 @@ def test_settings_that_are_named_exist(document: str) -> None:
     assert not unknown
 
 
-def test_kubernetes_names_what_is_there() -> None:
+def test_the_kubernetes_page_names_existing_objects() -> None:
     """Every file and object that the page uses exists."""
     page = text_of("docs/kubernetes.md")
     base = ROOT / "deploy" / "kubernetes" / "base"
@@ -286,7 +286,7 @@ def test_the_compose_files_and_their_jobs_exist() -> None:
 
 @pytest.mark.skipif(not (ROOT / "app" / "domain").is_dir(), reason="the packages have not moved yet")
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_files_that_are_named_exist(document: str) -> None:
+def test_named_files_exist(document: str) -> None:
     """Paths of the code, the scripts, the tests and the benchmarks are right."""
     for path in re.findall(r"`((?:app|scripts|tests|benchmarks)/[\w./-]*)`", prose(document)):
         assert (ROOT / path).exists(), f"{document}: {path}"

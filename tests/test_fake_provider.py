@@ -40,8 +40,8 @@ def chunks(response: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(event.data) for event in events]
 
 
-def test_a_stream_is_as_openai_sends_it(provider: FakeProvider, provider_url: str) -> None:
-    """The role, the pieces, the finish reason, the usage, the end mark."""
+def test_a_stream_has_the_form_of_openais(provider: FakeProvider, provider_url: str) -> None:
+    """It has the role, the pieces, the finish reason, the usage and the end mark."""
     provider.reply = "It lasts 16 weeks [1]. "
     response = ask(provider_url, STREAM)
 
@@ -56,21 +56,21 @@ def test_a_stream_is_as_openai_sends_it(provider: FakeProvider, provider_url: st
     assert {piece["usage"] for piece in pieces} == {None}
 
 
-def test_usage_comes_only_where_it_is_asked_for(provider: FakeProvider, provider_url: str) -> None:
+def test_usage_is_sent_only_on_request(provider: FakeProvider, provider_url: str) -> None:
     provider.pieces = ["a", "b"]
     response = ask(provider_url, CHAT | {"stream": True})
     assert len(chunks(response)) == 4
     assert not any("usage" in chunk for chunk in chunks(response))
 
 
-def test_pieces_are_the_reply_without_a_stream_too(provider: FakeProvider, provider_url: str) -> None:
+def test_the_pieces_are_the_reply_of_an_ordinary_answer(provider: FakeProvider, provider_url: str) -> None:
     provider.pieces = ["a", "b"]
     answer = ask(provider_url, CHAT).json()
     assert answer["choices"][0]["message"]["content"] == "ab"
 
 
-def test_embeddings_come_in_the_format_that_is_asked_for(provider: FakeProvider, provider_url: str) -> None:
-    """base64 of little-endian float32, or lists; always lists where they are distorted."""
+def test_embeddings_have_the_requested_format(provider: FakeProvider, provider_url: str) -> None:
+    """It is base64 of little-endian float32, or lists; distorted ones are always lists."""
     body = {"model": "m", "input": ["one word", "another"]}
 
     def vectors(**more: str) -> list[Any]:
@@ -88,10 +88,10 @@ def test_embeddings_come_in_the_format_that_is_asked_for(provider: FakeProvider,
 @pytest.mark.parametrize("abruptly", [True, False])
 @pytest.mark.parametrize("slow", ["fault", "latency"])
 @pytest.mark.parametrize("body", [CHAT, STREAM])
-def test_a_request_is_open_until_its_client_is_gone(
+def test_a_request_is_open_until_its_client_disconnects(
     provider: FakeProvider, provider_url: str, body: dict[str, Any], slow: str, abruptly: bool
 ) -> None:
-    """By FIN or by RST; a fault or an answer that waits for something does not keep it open."""
+    """FIN and RST both end it, even during a fault or an answer that waits."""
     if slow == "latency":
         provider.chat.latency_s = 60
     else:
@@ -106,7 +106,7 @@ def test_a_request_is_open_until_its_client_is_gone(
 
 
 def test_a_stream_waits_for_the_test(provider: FakeProvider, provider_url: str) -> None:
-    """Before each piece, with its number."""
+    """It waits before each piece, and passes the number of the piece."""
     numbers: list[int] = []
 
     async def note(number: int) -> None:
@@ -147,10 +147,10 @@ FAILS: list[tuple[Fault, type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("fault", "error"), FAILS)
-def test_a_fault_is_what_it_says(
+def test_each_fault_fails_as_described(
     provider: FakeProvider, provider_url: str, fault: Fault, error: type[Exception]
 ) -> None:
-    """As a client without any patience sees it."""
+    """A client without timeouts or retries sees it."""
     provider.chat.fault = fault
     # What does not hang is told, however long a busy machine takes.
     timeout = httpx.Timeout(60, read=0.3 if error is httpx.ReadTimeout else 60)
@@ -169,16 +169,16 @@ def test_a_fault_is_what_it_says(
         (faults.after(2, faults.send_event(faults.ERROR_OBJECT)), 1),
     ],
 )
-def test_a_stream_ends_where_it_says(
+def test_a_truncated_stream_ends_at_its_piece(
     provider: FakeProvider, provider_url: str, fault: Fault, pieces: int
 ) -> None:
-    """In a regular way: only what was sent tells."""
+    """The connection ends regularly, so that only the content shows it."""
     provider.pieces = ["piece"] * 5
     provider.chat.fault = fault
     assert ask(provider_url, STREAM).text.count('"piece"') == pieces
 
 
-def test_bytes_come_one_by_one(provider: FakeProvider, provider_url: str) -> None:
+def test_an_answer_can_be_sent_byte_by_byte(provider: FakeProvider, provider_url: str) -> None:
     provider.chat.fault = faults.drip(0.001)
     with RawExchange(provider_url, CHAT, path="/v1/chat/completions") as exchange:
         assert json.loads(exchange.read_head().read())["choices"]
@@ -188,7 +188,7 @@ def test_bytes_come_one_by_one(provider: FakeProvider, provider_url: str) -> Non
 def test_an_endless_answer_ends_with_its_client(
     provider: FakeProvider, provider_url: str, fault: Fault
 ) -> None:
-    """It is as fast as the client, and no faster."""
+    """It is sent as fast as the client reads."""
     provider.chat.fault = fault
     with RawExchange(provider_url, STREAM, path="/v1/chat/completions") as exchange:
         parts = exchange.read_head().parts()
@@ -198,7 +198,7 @@ def test_an_endless_answer_ends_with_its_client(
     assert provider.sent_bytes < faults.ENDLESS_BYTES
 
 
-def test_a_fault_strikes_when_it_is_told(provider: FakeProvider, provider_url: str) -> None:
+def test_a_fault_can_wait_for_the_test(provider: FakeProvider, provider_url: str) -> None:
     provider.pieces = ["a", "b"]
     provider.chat.fault = faults.after(2, faults.when_told(faults.end))
     with RawExchange(provider_url, STREAM, path="/v1/chat/completions") as exchange:
@@ -218,7 +218,7 @@ STATUSES: list[tuple[Fault, int, str | None]] = [
 
 
 @pytest.mark.parametrize(("fault", "status", "retry_after"), STATUSES)
-def test_a_status_comes_with_its_header(
+def test_a_status_has_its_header(
     provider: FakeProvider, provider_url: str, fault: Fault, status: int, retry_after: str | None
 ) -> None:
     provider.embeddings.fault = fault
@@ -228,21 +228,21 @@ def test_a_status_comes_with_its_header(
     assert ask(provider_url, CHAT).status_code == 200
 
 
-def test_only_the_first_requests_fail(provider: FakeProvider, provider_url: str) -> None:
+def test_a_fault_can_be_limited_to_the_first_requests(provider: FakeProvider, provider_url: str) -> None:
     provider.chat.fault = faults.at_first(faults.status(500), times=2)
     statuses = [ask(provider_url, CHAT).status_code for _ in range(4)]
     assert statuses == [500, 500, 200, 200]
 
 
-def test_an_error_repeats_what_it_is_given(provider: FakeProvider, provider_url: str) -> None:
-    """In OpenAI's shape, for tests that look for its words."""
+def test_an_error_has_the_given_message(provider: FakeProvider, provider_url: str) -> None:
+    """It has OpenAI's form, for tests that look for its words."""
     provider.chat.fault = faults.status(401, message="Incorrect API key provided")
     response = ask(provider_url, CHAT)
     assert (response.status_code, response.json()["error"]["message"]) == (401, "Incorrect API key provided")
 
 
 def test_an_answer_takes_its_latency(provider: FakeProvider, provider_url: str) -> None:
-    """Of the endpoint, and of each piece of a stream but the first."""
+    """An endpoint has one, and so has each piece of a stream except the first."""
     provider.pieces = ["a", "b", "c"]
     provider.chat.latency_s, provider.token_s = 0.2, 0.1
     started = time.monotonic()
@@ -250,8 +250,8 @@ def test_an_answer_takes_its_latency(provider: FakeProvider, provider_url: str) 
     assert time.monotonic() - started >= 0.4
 
 
-def test_a_stream_that_is_held_goes_on_when_it_is_released(provider: FakeProvider, provider_url: str) -> None:
-    """What comes before the piece that it is held at is sent at once."""
+def test_a_held_stream_continues_when_it_is_released(provider: FakeProvider, provider_url: str) -> None:
+    """The pieces before the held one are sent at once."""
     released = threading.Event()
     provider.pieces = ["a", "b"]
     provider.chat.fault = faults.held_stream(released, from_piece=1)
@@ -263,13 +263,13 @@ def test_a_stream_that_is_held_goes_on_when_it_is_released(provider: FakeProvide
 
 
 def test_an_unknown_path_is_a_404(provider: FakeProvider, provider_url: str) -> None:
-    """It is among the requests all the same."""
+    """It is recorded with the other requests."""
     assert httpx.get(f"{provider_url}/elsewhere", timeout=60).status_code == 404
     assert [exchange.path for exchange in provider.exchanges] == ["/elsewhere"]
 
 
-def test_the_provider_forgets_everything(provider: FakeProvider, provider_url: str) -> None:
-    """With `reset`: what was set, and what was asked."""
+def test_reset_forgets_settings_and_requests(provider: FakeProvider, provider_url: str) -> None:
+    """Neither replies and faults nor recorded requests are left."""
     provider.pieces, provider.token_s = ["a"], 0.001
     provider.chat.latency_s, provider.embeddings.fault = 0.001, faults.hang
     ask(provider_url, STREAM)
@@ -279,8 +279,8 @@ def test_the_provider_forgets_everything(provider: FakeProvider, provider_url: s
         assert getattr(provider, name) == getattr(new, name), name
 
 
-def test_a_fault_that_fails_is_seen(provider: FakeProvider, provider_url: str) -> None:
-    """Its client gets half an answer: it is not taken for a client that is gone."""
+def test_an_error_in_a_fault_is_reported(provider: FakeProvider, provider_url: str) -> None:
+    """Its client gets half an answer, and is not mistaken for one that disconnected."""
 
     async def fail(_: int) -> None:
         raise asyncio.QueueFull
@@ -290,8 +290,8 @@ def test_a_fault_that_fails_is_seen(provider: FakeProvider, provider_url: str) -
         ask(provider_url, STREAM)
 
 
-def test_it_is_served_as_a_process_too() -> None:
-    """With the latencies and the length of an answer that the benchmarks set."""
+def test_the_provider_runs_as_a_process() -> None:
+    """The benchmarks set its latencies and the length of its answer."""
     with provider_process(Provider(chat_ms=1, tokens=3, token_ms=1)) as server:
         deltas = [chunk["choices"][0]["delta"] for chunk in chunks(ask(server.url, STREAM))[:-1]]
         assert [delta.get("content") for delta in deltas] == ["", "The ", "passages ", "say ", None]
@@ -343,8 +343,10 @@ class LeakyService:
 
 
 @pytest.mark.parametrize("leak", ["task", "socket", "request", "slot"])
-def test_what_a_request_leaves_is_noticed(provider: FakeProvider, provider_url: str, leak: str) -> None:
-    """Whatever it is."""
+def test_anything_that_a_request_leaves_is_noticed(
+    provider: FakeProvider, provider_url: str, leak: str
+) -> None:
+    """Each kind is tried."""
     provider.chat.fault = faults.hang
     leaky = LeakyService(leak, provider_url)
     with serve_watched(leaky.app, provider) as service:
@@ -354,7 +356,7 @@ def test_what_a_request_leaves_is_noticed(provider: FakeProvider, provider_url: 
         leaky.drop_all()
 
 
-def test_nothing_is_noticed_where_nothing_is_left(provider: FakeProvider, provider_url: str) -> None:
+def test_a_request_that_leaves_nothing_is_not_reported(provider: FakeProvider, provider_url: str) -> None:
     with serve_watched(LeakyService("nothing", provider_url).app, provider) as service:
         assert service.ask().code == "answered"
         service.check_nothing_is_left()

@@ -75,10 +75,10 @@ def stored_on(disk: SmallDisk, copy: Path) -> Stored:
     [(0, False), (4096, False), (16 * 1024, False), (80 * MB, False), (105 * MB, True), (102 * MB, False)],
     ids=["nothing", "a lock", "a few files", "not quite enough", "while adding", "before saving"],
 )
-def test_a_first_index_does_not_fit(
+def test_a_first_index_that_does_not_fit_leaves_nothing(
     environment: dict[str, str], tmp_path: Path, free: int, large: bool
 ) -> None:
-    """Not killed by the engine's writing to memory that has no room on the disk; nothing is left over."""
+    """The engine's writes to mapped memory without disk space do not kill the process."""
     if large:
         write_large_documents(tmp_path / "documents")
     with small_disk(tmp_path / "mounted", "10m") as disk:
@@ -92,8 +92,10 @@ def test_a_first_index_does_not_fit(
         assert not (index / "CURRENT").exists()
 
 
-def test_the_index_before_is_served_until_there_is_room(environment: dict[str, str], tmp_path: Path) -> None:
-    """Wherever the disk gets full: before anything, in copying, or in adding."""
+def test_the_previous_index_is_served_until_there_is_space(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The disk may be full at once, while copying or while adding."""
     with small_disk(tmp_path / "mounted", "200m") as disk:
         assert run_reindex(environment, within=disk.within).returncode == 0
         before = (disk.content / "index" / "CURRENT").read_text().strip()
@@ -112,8 +114,8 @@ def test_the_index_before_is_served_until_there_is_room(environment: dict[str, s
         assert len(stored_on(disk, tmp_path / "after").chunks) == LARGE_DOCUMENTS + 1
 
 
-def test_the_engine_is_understood_when_the_disk_is_full(tmp_path: Path) -> None:
-    """What it raises is of no class of its own."""
+def test_the_engines_error_of_a_full_disk_is_recognised(tmp_path: Path) -> None:
+    """It has no class of its own."""
     with small_disk(tmp_path, "4k") as disk:
         command = [*disk.within, sys.executable, "-c", MAKE_A_SHARD, str(tmp_path)]
         found = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -123,7 +125,7 @@ def test_the_engine_is_understood_when_the_disk_is_full(tmp_path: Path) -> None:
 
 
 def test_a_server_starts_on_a_full_disk(environment: dict[str, str], tmp_path: Path) -> None:
-    """From a copy on another disk; the engine writes when it loads."""
+    """It loads a copy on another disk, since the engine writes while it loads."""
     (tmp_path / "scratch").mkdir()
     environment["SCRATCH_DIR"] = str(tmp_path / "scratch")
     with small_disk(tmp_path / "mounted", "200m") as disk:
@@ -135,7 +137,7 @@ def test_a_server_starts_on_a_full_disk(environment: dict[str, str], tmp_path: P
 
 
 @pytest.mark.parametrize("free", [4096, 28 * 1024], ids=["its making", "its growing"])
-def test_there_is_no_room_for_the_embedding_cache(
+def test_a_disk_without_space_for_the_embedding_cache_is_reported(
     environment: dict[str, str], tmp_path: Path, provider_url: str, free: int
 ) -> None:
     environment["OPENAI_BASE_URL"] = f"{provider_url}/v1"

@@ -46,8 +46,8 @@ def key_of(manifest: Manifest) -> tuple[str, str]:
 
 @both
 @pytest.mark.parametrize("version", API_VERSIONS)
-def test_it_is_right_by_the_schemas(folder: Path, version: str) -> None:
-    """Strictly: a misspelt field is an error, which Kubernetes itself would only warn of."""
+def test_the_manifests_follow_the_schemas(folder: Path, version: str) -> None:
+    """The check is strict: a misspelt field is an error, for which Kubernetes itself would only warn."""
     secrets = [yaml.safe_load(path.read_text()) for path in SECRETS]
     for manifest in [*build(folder), *secrets]:
         validate(manifest, version, strict=True)
@@ -62,7 +62,7 @@ def test_a_misspelt_field_is_found() -> None:
 
 @both
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
-def test_kubectl_builds_the_same(folder: Path) -> None:
+def test_kubectl_builds_the_same_manifests(folder: Path) -> None:
     done = subprocess.run(
         ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=True
     )
@@ -72,7 +72,7 @@ def test_kubectl_builds_the_same(folder: Path) -> None:
 
 @both
 def test_every_variable_is_a_setting(folder: Path) -> None:
-    """And has a value that the settings take; the Secrets hold none."""
+    """The settings accept its value, and the Secrets have none."""
     manifests = build(folder)
     secrets = [yaml.safe_load(path.read_text())["stringData"] for path in SECRETS]
     assert not any(value for secret in secrets for value in secret.values())
@@ -84,8 +84,8 @@ def test_every_variable_is_a_setting(folder: Path) -> None:
 
 
 @both
-def test_what_is_referred_to_is_there(folder: Path) -> None:
-    """ConfigMaps, Secrets with their keys, claims, volumes, labels, ports."""
+def test_every_reference_resolves(folder: Path) -> None:
+    """They name ConfigMaps, Secrets with their keys, claims, volumes, labels and ports."""
     manifests = build(folder)
     names = {key_of(each) for each in manifests}
     secrets = {
@@ -125,7 +125,7 @@ def test_what_is_referred_to_is_there(folder: Path) -> None:
 
 @both
 @pytest.mark.parametrize(("kind", "name"), WORKLOADS)
-def test_a_pod_may_do_nothing_that_it_need_not(folder: Path, kind: str, name: str) -> None:
+def test_pods_have_minimal_rights(folder: Path, kind: str, name: str) -> None:
     spec = pod_of(folder, kind, name)
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
@@ -144,8 +144,8 @@ def test_a_pod_may_do_nothing_that_it_need_not(folder: Path, kind: str, name: st
 
 @both
 @pytest.mark.parametrize(("kind", "name"), WORKLOADS)
-def test_it_agrees_with_the_image(folder: Path, kind: str, name: str) -> None:
-    """User, port, folders, program, and where can be written."""
+def test_the_manifests_agree_with_the_image(folder: Path, kind: str, name: str) -> None:
+    """This holds for user, port, folders, program and writable paths."""
     spec = pod_of(folder, kind, name)
     assert steps("USER") == [str(spec["securityContext"]["runAsUser"])]
     data = get(build(folder), "ConfigMap", "rag-settings")["data"]
@@ -169,8 +169,8 @@ def test_it_agrees_with_the_image(folder: Path, kind: str, name: str) -> None:
     assert {data["DOCUMENTS_DIR"], data.get("INDEX_DIR", in_image[1])} == set(in_image)
 
 
-def test_it_can_be_drained_in_time() -> None:
-    """preStop, the drain and what comes after it fit into the time until Kubernetes kills."""
+def test_a_pod_can_drain_in_time() -> None:
+    """preStop, the drain and the rest fit into the time until Kubernetes kills it."""
     manifests = build(BASE)
     spec = pod_of(BASE, "Deployment", "rag")
     drain_s = float(get(manifests, "ConfigMap", "rag-settings")["data"]["DRAIN_TIMEOUT_S"])
@@ -180,7 +180,7 @@ def test_it_can_be_drained_in_time() -> None:
 
 
 @both
-def test_a_rollout_never_has_fewer_than_there_were(folder: Path) -> None:
+def test_a_rollout_never_reduces_the_ready_pods(folder: Path) -> None:
     manifests = build(folder)
     deployment = get(manifests, "Deployment", "rag")["spec"]
     assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
@@ -192,11 +192,11 @@ def test_a_rollout_never_has_fewer_than_there_were(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [BASE, POSTGRES], ids=["base", "postgres"])
-def test_the_cronjob_does_what_the_job_does(folder: Path) -> None:
+def test_the_cronjob_equals_the_job(folder: Path) -> None:
     assert pod_of(folder, "Job", "rag-reindex") == pod_of(folder, "CronJob", "rag-reindex")
 
 
-def test_with_a_database_no_pod_has_the_index() -> None:
+def test_with_a_database_no_pod_mounts_the_index() -> None:
     manifests = build(POSTGRES)
     assert ("PersistentVolumeClaim", "rag-index") not in {key_of(each) for each in manifests}
     for kind, name in WORKLOADS:

@@ -42,12 +42,12 @@ async def start_and_stop(settings: Settings, during: Callable[[], None] = lambda
         during()
 
 
-def test_what_was_opened_is_closed_in_reverse(settings: Callable[..., Settings], closed: list[str]) -> None:
+def test_parts_are_closed_in_reverse_order(settings: Callable[..., Settings], closed: list[str]) -> None:
     asyncio.run(start_and_stop(settings(rate_limit="5/minute")))
     assert closed == OPENED
 
 
-def test_it_is_closed_when_a_later_step_of_the_start_fails(
+def test_parts_are_closed_when_a_later_one_fails_to_start(
     settings: Callable[..., Settings], closed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(_: IndexManager) -> None:
@@ -59,7 +59,7 @@ def test_it_is_closed_when_a_later_step_of_the_start_fails(
     assert closed == OPENED
 
 
-def test_it_is_closed_when_the_server_fails(settings: Callable[..., Settings], closed: list[str]) -> None:
+def test_parts_are_closed_when_the_server_fails(settings: Callable[..., Settings], closed: list[str]) -> None:
     def fail() -> None:
         raise OSError("the server's")
 

@@ -71,10 +71,10 @@ class Load:
 
 
 @pytest.mark.timeout(1800)
-def test_nobody_notices_a_rolling_restart(
+def test_a_rolling_restart_fails_no_request(
     provider: FakeProvider, openai_settings: MakeSettings, tmp_path: Path, soak: bool
 ) -> None:
-    """No ordinary request fails, every stream ends with its event, every process with status 0."""
+    """Every stream ends with its event, and every process with status 0."""
     build(openai_settings())
     provider.reply = " ".join(["word"] * _WORDS) + " [1]."
     provider.token_s = _WORD_S

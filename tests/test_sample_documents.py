@@ -24,7 +24,7 @@ def ask(client: httpx.Client, question: str) -> dict[str, Any]:
     return answer
 
 
-def test_there_are_enough_in_enough_formats(sample: httpx.Client) -> None:
+def test_the_sample_has_enough_documents_and_formats(sample: httpx.Client) -> None:
     listed = sample.get("/documents").json()["documents"]
     formats = Counter(Path(document["name"]).suffix for document in listed)
     assert 15 <= len(listed) <= 25
@@ -36,7 +36,7 @@ def test_there_are_enough_in_enough_formats(sample: httpx.Client) -> None:
 
 
 def test_the_questions_find_their_documents(sample: httpx.Client) -> None:
-    """Without any model provider. The shares are what was measured, less a little for other versions."""
+    """No model provider is used. The expected shares are those measured, with a margin for other versions."""
     questions = lines("questions.jsonl")
     first = among = page = 0
     for question in questions:
@@ -54,15 +54,15 @@ def test_the_questions_find_their_documents(sample: httpx.Client) -> None:
     assert page >= 0.83 * len(questions)
 
 
-def test_most_of_what_it_cannot_know_is_declined(sample: httpx.Client) -> None:
+def test_most_off_topic_questions_are_declined(sample: httpx.Client) -> None:
     questions = lines("off_topic.jsonl")
     declined = sum(ask(sample, question["question"])["status"] == "no_context" for question in questions)
     assert len(questions) >= 20
     assert declined >= 0.75 * len(questions)
 
 
-def test_the_office_files_are_what_their_sources_say() -> None:
-    """Nobody edits the one without the other."""
+def test_the_office_files_agree_with_their_sources() -> None:
+    """Neither has been edited without the other."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "make_sample_documents.py"), "--check"],
         capture_output=True,

@@ -35,31 +35,31 @@ from tests.support.sse import Event, EventStreamParser, parse
     ],
 )
 def test_events_are_read_as_a_browser_reads_them(stream: bytes, events: list[Event]) -> None:
-    """All three kinds of line end, with and without the blank, names for one event only."""
+    """It accepts all three line ends, an optional blank, and names for one event only."""
     assert parse(stream) == events
 
 
 @pytest.mark.parametrize("stream", [b"event: named\n\n", b"id: 1\n\n", b": comment\n\n", b"\n\n\n"])
-def test_without_data_there_is_no_event(stream: bytes) -> None:
-    """Nor does its name stay for the next one."""
+def test_a_block_without_data_is_no_event(stream: bytes) -> None:
+    """Its name does not apply to the next event."""
     (event,) = parse(stream + b"data: next\n\n")
     assert (event.data, event.name) == ("next", "message")
 
 
 @pytest.mark.parametrize("stream", [b"data: a", b"data: a\n", b"data: a\r\n"])
-def test_an_event_cut_off_is_none(stream: bytes) -> None:
-    """The empty line is what completes it."""
+def test_an_incomplete_event_is_dropped(stream: bytes) -> None:
+    """Only the empty line completes it."""
     assert parse(stream) == []
 
 
-def test_an_id_stays_until_the_next() -> None:
-    """And one with a NUL is ignored."""
+def test_an_id_applies_until_the_next_one() -> None:
+    """An id with NUL is ignored."""
     events = parse(b"id: 1\ndata: a\n\ndata: b\n\nid: x\0\ndata: c\n\nid\ndata: d\n\n")
     assert [event.last_id for event in events] == ["1", "1", "1", ""]
 
 
-def test_comments_and_retry_are_kept_apart() -> None:
-    """Neither makes an event; a retry time is of ASCII digits only."""
+def test_comments_and_retry_make_no_event() -> None:
+    """A retry time consists of ASCII digits only."""
     parser = EventStreamParser()
     assert parser.feed(": one\n:two\nretry: 250\nretry: 2x\nretry: \u0663\n\n".encode()) == []
     assert parser.comments == ["one", "two"]
@@ -67,7 +67,7 @@ def test_comments_and_retry_are_kept_apart() -> None:
 
 
 def test_any_split_of_the_bytes_gives_the_same_events() -> None:
-    """Within a character, between CR and LF, within the byte order mark."""
+    """It may be within a character, between CR and LF, or within the byte order mark."""
     stream = "\ufeffid: 7\r\nevent: ü\r\ndata: a🙂\r\n: c\r\n\r\ndata: b\rdata:c\r\r\n\ndata: d\n\n".encode()
     whole = parse(stream)
     assert whole == [Event("a🙂", "ü", "7"), Event("b\nc", last_id="7"), Event("d", last_id="7")]

@@ -85,8 +85,8 @@ def served(settings: MakeSettings) -> Settings:
     return settings()
 
 
-def test_all_is_well(served: Settings) -> None:
-    """Without network or key; a line each, and the index is as it was."""
+def test_a_working_service_gets_only_ok(served: Settings) -> None:
+    """It needs neither network nor key, prints a line for each check, and changes nothing in the index."""
     before = {path: path.stat().st_mtime_ns for path in served.index.dir.rglob("*")}
     status, output = run_doctor(environment_of(served))
     assert status == 0
@@ -95,21 +95,21 @@ def test_all_is_well(served: Settings) -> None:
     assert {path: path.stat().st_mtime_ns for path in served.index.dir.rglob("*")} == before
 
 
-def test_before_the_first_index(settings: MakeSettings) -> None:
-    """It works: there is something to do, but nothing has failed."""
+def test_a_missing_first_index_is_only_a_warning(settings: MakeSettings) -> None:
+    """There is something to do, but nothing has failed."""
     found = examine(settings(port=free_port()))
     assert (found["index"].state, found["documents"].state) == ("warn", "warn")
     assert "make reindex" in found["index"].advice
     assert not any(each.state is State.FAIL for each in found.values())
 
 
-def test_a_wrong_setting_is_named(served: Settings) -> None:
+def test_an_invalid_setting_is_named(served: Settings) -> None:
     status, found = run_json(environment_of(served, TOP_K="many"))
     assert (status, list(found)) == (1, ["settings"])
     assert "TOP_K" in found["settings"]["text"]
 
 
-def test_an_open_server_without_keys_is_told(settings: MakeSettings) -> None:
+def test_an_open_server_without_keys_fails(settings: MakeSettings) -> None:
     found = examine(settings(host="0.0.0.0"))
     assert found["settings"].state is State.FAIL
     assert "set API_KEYS or API_KEYS_FILE" in found["settings"].text
@@ -125,10 +125,10 @@ def test_an_open_server_without_keys_is_told(settings: MakeSettings) -> None:
         (503, "fail", "later"),
     ],
 )
-def test_what_is_wrong_with_the_provider(
+def test_a_failing_provider_is_described_by_its_status(
     provider: FakeProvider, openai_settings: MakeSettings, status: int, state: str, named: str
 ) -> None:
-    """By the kind of its answer; what it says itself may hold a part of the key."""
+    """Its own message may contain a part of the key."""
     provider.chat.fault = faults.status(status, message=f"Incorrect API key provided: {KEY}")
     found = examine(openai_settings(openai_api_key=KEY))
     assert found["embedding"].state is State.OK
@@ -138,14 +138,14 @@ def test_what_is_wrong_with_the_provider(
     assert len(provider.chat.requests) == 1
 
 
-def test_a_provider_that_is_not_there(openai_settings: MakeSettings) -> None:
+def test_an_unreachable_provider_fails(openai_settings: MakeSettings) -> None:
     found = examine(openai_settings(openai_base_url=f"http://127.0.0.1:{free_port()}/v1"))
     for check in ("embedding", "chat"):
         assert (found[check].state, "cannot be reached" in found[check].text) == (State.FAIL, True)
         assert "OPENAI_BASE_URL" in found[check].advice
 
 
-def test_an_index_of_another_model(openai_settings: MakeSettings, settings: MakeSettings) -> None:
+def test_an_index_of_another_model_fails(openai_settings: MakeSettings, settings: MakeSettings) -> None:
     build(settings())
     found = examine(openai_settings())["index"]
     assert found.state is State.FAIL
@@ -153,8 +153,8 @@ def test_an_index_of_another_model(openai_settings: MakeSettings, settings: Make
     assert "make reindex" in found.text
 
 
-def test_a_damaged_index(served: Settings) -> None:
-    """Also where only a bit has changed."""
+def test_a_damaged_index_fails(served: Settings) -> None:
+    """A single changed bit is enough."""
     (file,) = served.index.dir.glob("snapshots/*/documents.jsonl")
     content = bytearray(file.read_bytes())
     content[10] ^= 1
@@ -165,7 +165,7 @@ def test_a_damaged_index(served: Settings) -> None:
     assert "make reindex" in found.text
 
 
-def test_documents_that_could_not_be_read_and_other_chunks(settings: MakeSettings) -> None:
+def test_unreadable_documents_and_other_chunk_settings_are_warnings(settings: MakeSettings) -> None:
     write_two_documents(settings().documents.dir)
     (settings().documents.dir / "empty.md").touch()
     build(settings())
@@ -175,20 +175,20 @@ def test_documents_that_could_not_be_read_and_other_chunks(settings: MakeSetting
     assert "CHUNK_" in found[2].text
 
 
-def test_folders_that_cannot_be(settings: MakeSettings, tmp_path: Path) -> None:
+def test_unusable_folders_are_named_with_their_settings(settings: MakeSettings, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     found = examine(settings(documents_dir=tmp_path / "no", scratch_dir=tmp_path / "file"))
     for check, setting in (("documents", "DOCUMENTS_DIR"), ("scratch", "SCRATCH_DIR")):
         assert (found[check].state, setting in found[check].advice) == (State.FAIL, True)
 
 
-def test_a_disk_without_room(settings: MakeSettings) -> None:
+def test_a_disk_without_space_fails(settings: MakeSettings) -> None:
     settings().index.dir.mkdir()
     status, found = run_json(environment_of(settings()), within=small(settings().index.dir, "1m"))
     assert (status, found["disk"]["state"]) == (1, "fail")
 
 
-def test_limits_that_nobody_counts(settings: MakeSettings, tmp_path: Path) -> None:
+def test_an_unreachable_rate_limit_storage_fails(settings: MakeSettings, tmp_path: Path) -> None:
     with redis_server(tmp_path) as address:
         # However long a busy machine keeps it waiting.
         patiently = f"{address}?socket_timeout=60&socket_connect_timeout=60"
@@ -201,23 +201,23 @@ def test_limits_that_nobody_counts(settings: MakeSettings, tmp_path: Path) -> No
     assert "limits" not in examine(settings(rate_limit="1/minute"))
 
 
-def test_a_port_that_is_taken(settings: MakeSettings) -> None:
+def test_a_port_in_use_fails(settings: MakeSettings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         found = examine(settings(port=other.getsockname()[1]))["port"]
     assert (found.state, "PORT" in found.advice) == (State.FAIL, True)
 
 
-def test_beside_a_running_server(served: Settings) -> None:
-    """As in a container: its own port is no problem."""
+def test_the_port_of_a_running_server_of_the_service_is_ok(served: Settings) -> None:
+    """In a container, the doctor runs beside it."""
     with serve_in_thread(create_app(served)) as url:
         found = examine(with_values(served, port=urlsplit(url).port))["port"]
     assert (found.state, "a server of this service" in found.text) == (State.OK, True)
 
 
-def test_an_index_in_a_database(
+def test_the_database_and_its_index_are_checked(
     postgres: PostgresServer, database: dict[str, Any], settings: MakeSettings
 ) -> None:
-    """First without its tables, then with an index; a wrong password is told, and not shown."""
+    """At first there are no tables, then an index; a wrong password is reported, but not shown."""
     write_two_documents(settings().documents.dir)
     postgres.execute("CREATE EXTENSION IF NOT EXISTS vector", "rag")
     found = examine(settings(**database))["database"]
@@ -235,7 +235,7 @@ def test_an_index_in_a_database(
     assert "DATABASE_URL" in found.advice
 
 
-def test_a_database_that_is_not_there(settings: MakeSettings) -> None:
+def test_an_unreachable_database_fails(settings: MakeSettings) -> None:
     found = examine(settings(database_url=f"postgresql://rag:planted@127.0.0.1:{free_port()}/rag"))[
         "database"
     ]
@@ -243,7 +243,7 @@ def test_a_database_that_is_not_there(settings: MakeSettings) -> None:
 
 
 def test_no_secret_is_shown(settings: MakeSettings) -> None:
-    """Whatever a library says: what a setting hides is hidden in every line."""
+    """Secret settings are masked in every line, whatever a library says."""
     secret = settings(openai_api_key=KEY, database_url="postgresql://rag:pl%40nted@db:5432/rag")
     finding = fail(
         "x", f"refused {KEY} of postgresql://rag:pl%40nted@db:5432/rag", "not pl@nted or pl%40nted"

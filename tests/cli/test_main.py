@@ -29,8 +29,8 @@ def run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedPr
     )
 
 
-def test_there_is_one_version(sample_on_disk: httpx.Client) -> None:
-    """The command, the OpenAPI document, the installed project and the changelog name the same."""
+def test_all_versions_agree(sample_on_disk: httpx.Client) -> None:
+    """The command, the OpenAPI document, the installed project and the changelog have the same one."""
     assert run(INSTALLED, "--version").stdout == f"rag-service {__version__}\n"
     assert sample_on_disk.get("/openapi.json").json()["info"]["version"] == __version__
     assert version("rag-service") == __version__
@@ -52,7 +52,7 @@ def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_its_own_options(command: str, tmp_path: Path) -> None:
-    """Its help and its errors call it as it was called."""
+    """Its help and its errors show the name it was called by."""
     done = run(INSTALLED, command, "--help", cwd=tmp_path)
     assert done.stdout.startswith(f"usage: rag-service {command} ")
     done = run(INSTALLED, command, "--no-such", cwd=tmp_path)
@@ -69,22 +69,22 @@ def test_each_command_has_its_own_options(command: str, tmp_path: Path) -> None:
         ("make-key", "make_key"),
     ],
 )
-def test_each_script_is_a_command(command: str, script: str, tmp_path: Path) -> None:
-    """It works in any folder, with the same options."""
+def test_each_script_has_the_options_of_its_command(command: str, script: str, tmp_path: Path) -> None:
+    """It works in any folder."""
     of_script = run(sys.executable, ROOT / "scripts" / f"{script}.py", "--help", cwd=tmp_path).stdout
     of_command = run(INSTALLED, command, "--help", cwd=tmp_path).stdout
     assert of_script.startswith(f"usage: {script}.py ")
     assert of_script.split("\n\n", 1)[1] == of_command.split("\n\n", 1)[1]
 
 
-def test_keys_are_made_before_anything_is_installed(tmp_path: Path) -> None:
-    """By any Python, which has neither the project nor what it needs."""
+def test_make_key_needs_no_installed_packages(tmp_path: Path) -> None:
+    """Any Python can run it, without the project and its dependencies."""
     script = ROOT / "scripts" / "make_key.py"
     done = run(sys.executable, "-I", "-S", script, "alice", cwd=tmp_path)
     assert done.stdout.startswith("alice:sha256:")
 
 
-def test_ctrl_c_while_a_command_is_imported_is_quiet(tmp_path: Path) -> None:
+def test_an_interrupt_during_imports_prints_one_line(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "class Interrupted:\n"
@@ -110,8 +110,8 @@ def assert_met(requirements: list[str], locks: dict[str, str]) -> None:
             assert requirement.specifier.contains(release), requirement
 
 
-def test_the_locks_pin_what_the_project_needs() -> None:
-    """Its dependencies, what builds it, and for the tests also what its extra needs."""
+def test_the_lock_files_meet_all_requirements() -> None:
+    """These are its dependencies, its build requirements and, for the tests, those of its extra."""
     runtime, development = pinned("requirements.lock"), pinned("requirements-dev.lock")
     assert_met(PROJECT["project"]["dependencies"], runtime)
     assert_met(PROJECT["build-system"]["requires"], runtime)
@@ -121,8 +121,8 @@ def test_the_locks_pin_what_the_project_needs() -> None:
     assert set(extra) <= set(PROJECT["dependency-groups"]["dev"])
 
 
-def test_the_extra_is_what_the_error_says() -> None:
-    """Whoever sets a collector without the packages is told to install those of the extra."""
+def test_the_error_names_the_packages_of_the_extra() -> None:
+    """It is raised if a collector is set without them."""
     provided = metadata("rag-service").get_all("Provides-Extra")
     assert provided == ["tracing"]
     extra = map(Requirement, PROJECT["project"]["optional-dependencies"]["tracing"])

@@ -88,10 +88,10 @@ def assert_failed(done: subprocess.CompletedProcess[str], said: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_plan_is_told_and_nothing_is_written(
+def test_a_plan_is_printed_and_nothing_is_written(
     environment: Environment, ids: list[str], tmp_path: Path
 ) -> None:
-    """Status 3 where documents could not be read."""
+    """The status is 3 if documents could not be read."""
     (tmp_path / "documents" / "travel.md").write_text("Trains are booked in second class.")
     (tmp_path / "documents" / "broken.pdf").write_text("not a PDF")
     before = tree(tmp_path / "index")
@@ -106,13 +106,13 @@ def test_a_plan_is_told_and_nothing_is_written(
     assert "tokens, about $0.0000" in lines[6]
 
 
-def test_a_plan_counts_what_a_provider_would_be_paid_for(
+def test_a_plan_counts_the_texts_that_would_be_paid_for(
     environment: Environment,
     tmp_path: Path,
     provider: FakeProvider,
     provider_url: str,
 ) -> None:
-    """It asks no provider, makes no folder, and where all can be read, its status is 0."""
+    """It asks no provider and makes no folder, and its status is 0 if all documents can be read."""
     (tmp_path / "documents" / "copy.md").write_text("Parental leave lasts 16 weeks.")
     done = run_reindex(
         environment | {"OPENAI_BASE_URL": f"{provider_url}/v1", "EMBEDDING_PRICE": "1000"},
@@ -132,7 +132,7 @@ def test_a_plan_counts_what_a_provider_would_be_paid_for(
 def test_the_indexes_are_listed_newest_first(
     environment: Environment, ids: list[str], tmp_path: Path
 ) -> None:
-    """With the one that is served, and what is damaged."""
+    """The list marks the served index, and any damage."""
     oldest, middle, newest = ids
     flip(folder_of(tmp_path / "index", middle) / "documents.jsonl")
     before = tree(tmp_path / "index")
@@ -155,7 +155,7 @@ def test_the_indexes_are_listed_newest_first(
     assert tree(tmp_path / "index") == before
 
 
-def test_no_index_is_an_empty_list(environment: Environment, tmp_path: Path) -> None:
+def test_without_an_index_the_list_is_empty(environment: Environment, tmp_path: Path) -> None:
     done = run_reindex(environment, "--list")
     assert (done.returncode, done.stdout) == (0, f"There is no index in {tmp_path / 'index'}\n")
     assert json.loads(run_reindex(environment, "--list", "--json").stdout) == []
@@ -165,7 +165,7 @@ def test_no_index_is_an_empty_list(environment: Environment, tmp_path: Path) -> 
 def test_a_rollback_reaches_a_running_server(
     environment: Environment, ids: list[str], tmp_path: Path
 ) -> None:
-    """The one before without an id; any other by its id."""
+    """Without an id it takes the previous index, with an id any other."""
     oldest, middle, newest = ids
     with server_process(environment, tmp_path / "log") as server:
         assert server.wait_until_ready()["index"]["id"] == newest
@@ -187,7 +187,7 @@ def test_a_rollback_reaches_a_running_server(
         wait_for(lambda: answers(oldest, 16), "the oldest")
 
 
-def test_a_rollback_to_what_is_not_there_names_what_is(
+def test_a_rollback_to_an_unknown_id_names_the_known_ones(
     environment: Environment, ids: list[str], tmp_path: Path
 ) -> None:
     assert_failed(
@@ -196,12 +196,12 @@ def test_a_rollback_to_what_is_not_there_names_what_is(
     assert served(tmp_path) == ids[-1]
 
 
-def test_a_rollback_without_any_index_is_told(environment: Environment) -> None:
+def test_a_rollback_without_any_index_fails(environment: Environment) -> None:
     assert_failed(run_reindex(environment, "--rollback"), "there are none at all")
 
 
-def test_full_makes_all_anew(environment: Environment, ids: list[str], tmp_path: Path) -> None:
-    """Where nothing has changed, too; without it, the index stays."""
+def test_a_full_run_embeds_everything_again(environment: Environment, ids: list[str], tmp_path: Path) -> None:
+    """It does so even if nothing has changed; without it, the index stays."""
     done = run_reindex(environment)
     assert (done.returncode, served(tmp_path)) == (0, ids[-1])
     assert f"Nothing has changed: index {ids[-1]} stays" in done.stdout
@@ -210,7 +210,7 @@ def test_full_makes_all_anew(environment: Environment, ids: list[str], tmp_path:
     assert served(tmp_path) not in ids
 
 
-def test_losing_many_documents_has_to_be_meant(environment: Environment, tmp_path: Path) -> None:
+def test_losing_many_documents_needs_force(environment: Environment, tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / "documents" / f"{number}.md").write_text(f"Text of number {number}.")
     assert run_reindex(environment).returncode == 0
@@ -247,7 +247,7 @@ def test_wrong_usage_is_status_2(environment: Environment, tmp_path: Path, argum
 
 
 @pytest.mark.parametrize("arguments", [[], ["--list"], ["--watch"]], ids=str)
-def test_a_wrong_setting_is_status_2_and_a_line(environment: Environment, arguments: list[str]) -> None:
+def test_an_invalid_setting_is_one_line_and_status_2(environment: Environment, arguments: list[str]) -> None:
     done = run_reindex(environment | {"MAX_SHRINK": "2"}, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
@@ -295,8 +295,8 @@ def answers(folder: Path, text: str) -> bool:
     return [chunk.text for chunk, _, _ in stored(folder / "index").chunks.values()] == [text]
 
 
-def test_a_changed_document_is_reindexed_by_itself(environment: Environment, tmp_path: Path) -> None:
-    """A run that fails does not end it. Ctrl-C does, quietly."""
+def test_watch_reindexes_a_changed_document(environment: Environment, tmp_path: Path) -> None:
+    """A failed run does not end the command, and Ctrl-C ends it quietly."""
     document = tmp_path / "documents" / "leave.md"
     with watching(environment, tmp_path / "log") as command:
         command.wait_for("1 texts embedded")
@@ -312,16 +312,16 @@ def test_a_changed_document_is_reindexed_by_itself(environment: Environment, tmp
         assert "Traceback" not in command.output
 
 
-def test_a_server_has_the_processor_first(environment: Environment, tmp_path: Path) -> None:
-    """On the same machine, whatever a run takes."""
+def test_a_run_has_a_lower_priority_than_a_server(environment: Environment, tmp_path: Path) -> None:
+    """A server on the same machine has the processor first."""
     own = os.getpriority(os.PRIO_PROCESS, 0)
     with watching(environment, tmp_path / "log") as command:
         command.wait_for("1 texts embedded")
         assert os.getpriority(os.PRIO_PROCESS, command.process.pid) == min(own + 10, 19)
 
 
-def test_a_kubernetes_volume_is_watched_too(environment: Environment, tmp_path: Path) -> None:
-    """Its files change by a link of a hidden name."""
+def test_watch_notices_changes_of_a_kubernetes_volume(environment: Environment, tmp_path: Path) -> None:
+    """Its files change by a symbolic link with a hidden name."""
     volume = tmp_path / "documents"
     (volume / "leave.md").unlink()
     (volume / "leave.md").symlink_to("..data/leave.md")
@@ -341,7 +341,7 @@ def flip_data(volume: Path, weeks: int) -> None:
     (volume / "..data_tmp").rename(volume / "..data")
 
 
-def test_what_changes_during_the_first_run_is_not_missed(
+def test_watch_notices_changes_during_the_first_run(
     environment: Environment,
     tmp_path: Path,
     provider: FakeProvider,
@@ -360,9 +360,7 @@ def test_what_changes_during_the_first_run_is_not_missed(
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
-def test_without_a_folder_there_is_nothing_to_watch(
-    environment: Environment, tmp_path: Path, when: str
-) -> None:
+def test_watch_fails_without_a_folder(environment: Environment, tmp_path: Path, when: str) -> None:
     if when == "before":
         shutil.rmtree(tmp_path / "documents")
     with watching(environment, tmp_path / "log") as command:
@@ -374,14 +372,14 @@ def test_without_a_folder_there_is_nothing_to_watch(
         assert "Traceback" not in command.output
 
 
-def test_of_eight_at_once_one_runs_and_seven_say_which(
+def test_seven_of_eight_concurrent_runs_name_the_eighth(
     environment: Environment,
     ids: list[str],
     tmp_path: Path,
     provider: FakeProvider,
     provider_url: str,
 ) -> None:
-    """The one that runs gets no answer from its provider before the others have ended."""
+    """The eighth gets no answer from its provider until the others have ended."""
     go_on = threading.Event()
     provider.embeddings.fault = faults.held(go_on)
     environment["OPENAI_BASE_URL"] = f"{provider_url}/v1"

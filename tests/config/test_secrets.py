@@ -8,8 +8,8 @@ from app.config.secrets import SecretMask, is_secret, may_be_shown, secrets_of
 from app.config.settings import FIELDS, Settings
 
 
-def test_the_secret_settings_are_known() -> None:
-    """They are those that hold a key or a password."""
+def test_the_secret_settings_are_these() -> None:
+    """They contain a key or a password."""
     assert {name for name in FIELDS if is_secret(FIELDS[name])} == {
         "api_keys",
         "database_read_urls",
@@ -19,13 +19,13 @@ def test_the_secret_settings_are_known() -> None:
     }
 
 
-def test_wrong_values_that_may_hold_a_password_are_not_shown() -> None:
+def test_invalid_values_that_may_hold_a_password_are_not_shown() -> None:
     hidden = {name for name in FIELDS if not may_be_shown(FIELDS[name]) and not is_secret(FIELDS[name])}
     assert hidden == {"openai_base_url", "otel_exporter_otlp_endpoint"}
 
 
 def test_secrets_are_found_in_every_group() -> None:
-    """With the passwords of addresses, as they are written there and as they are meant."""
+    """This includes the passwords of addresses, encoded and decoded."""
     settings = Settings(
         openai_api_key="sk-planted",
         database_url="postgresql://u:pl%40nted@db/rag",
@@ -46,6 +46,6 @@ def test_secrets_are_found_in_every_group() -> None:
     ],
 )
 def test_secrets_are_masked(text: str, masked: str) -> None:
-    """The longest first, in the spelling of JSON too; short ones stay."""
+    """The longest is masked first, also as JSON spells it, and short ones stay."""
     mask = SecretMask(["secret", "secret-key", 'secret"quoted', "or"], min_chars=6)
     assert mask.apply(text) == masked

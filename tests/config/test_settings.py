@@ -26,7 +26,7 @@ def start_with(environment: dict[str, str], folder: Path) -> subprocess.Complete
     )
 
 
-def test_the_defaults_are_the_contracts() -> None:
+def test_the_defaults_are_those_of_the_contract() -> None:
     settings = Settings()
     assert (settings.documents.dir, settings.index.dir) == (Path("documents"), Path("index_storage"))
     assert (settings.server.port, settings.server.workers, settings.retrieval.top_k) == (8000, 1, 5)
@@ -37,7 +37,7 @@ def test_the_defaults_are_the_contracts() -> None:
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_BASE_URL"])
-def test_a_key_or_an_address_turns_the_provider_on(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_key_or_an_address_enables_the_provider(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "http://127.0.0.1:1/v1")
     settings = load_settings()
     assert settings.uses_openai_llm
@@ -45,8 +45,8 @@ def test_a_key_or_an_address_turns_the_provider_on(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("key", ["", "  "])
-def test_an_empty_key_is_none(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    """As compose files and CI write a variable that is not set."""
+def test_an_empty_key_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """Compose files and CI set variables to empty values."""
     monkeypatch.setenv("OPENAI_API_KEY", key)
     assert not load_settings().uses_openai_llm
 
@@ -67,7 +67,7 @@ def test_an_empty_key_is_none(monkeypatch: pytest.MonkeyPatch, key: str) -> None
         ("OPENAI_BASE_URL", "http://user:planted@localhost/v1"),
     ],
 )
-def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_an_invalid_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name) as error:
         load_settings()
@@ -75,7 +75,7 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
     assert "planted" not in str(error.value)
 
 
-def test_a_dotenv_file_in_another_encoding_is_told(tmp_path: Path) -> None:
+def test_a_dotenv_file_in_another_encoding_is_reported(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"LLM_MODEL=caf\xe9\n")
     done = start_with({}, tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
@@ -85,29 +85,29 @@ def test_a_dotenv_file_in_another_encoding_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "meant"), [("API_KEY", "API_KEYS"), ("RATELIMIT", "RATE_LIMIT"), ("chunk_siz", "CHUNK_SIZE")]
 )
-def test_a_misspelt_name_in_the_file_is_told(
+def test_a_misspelt_name_in_the_file_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, meant: str
 ) -> None:
-    """It would leave its setting at the default, such as the one without keys."""
+    """Its setting would otherwise stay at the default, such as no keys at all."""
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
     (tmp_path / ".env").write_text(f"TOP_K=3\n{name}=1\n")
     with pytest.raises(SettingsError, match=f"^{name}: there is no such setting; if {meant} is meant"):
         load_settings()
 
 
-def test_names_of_other_programs_may_be_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_for_other_programs_may_be_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
     others = "POSTGRES_PASSWORD=a\nCOMPOSE_FILE=b\nOTEL_EXPORTER_OTLP_TRACES_ENDPOINT=c\n"
     (tmp_path / ".env").write_text(f"{others}TOP_K=3\nlog_level=DEBUG\n")
     assert load_settings().retrieval.top_k == 3
 
 
-def test_the_overlap_follows_the_size() -> None:
+def test_the_default_overlap_depends_on_the_size() -> None:
     assert Settings(chunk_size=200).chunking.overlap == 20
     assert Settings(chunk_size=200, chunk_overlap=0).chunking.overlap == 0
 
 
-def test_a_wrong_value_stops_the_server_with_one_line(tmp_path: Path) -> None:
+def test_an_invalid_value_stops_the_server_with_one_line(tmp_path: Path) -> None:
     done = start_with({"TOP_K": "many"}, tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -117,14 +117,14 @@ def test_a_wrong_value_stops_the_server_with_one_line(tmp_path: Path) -> None:
     ]
 
 
-def test_a_host_that_is_none_is_named(tmp_path: Path) -> None:
+def test_an_invalid_host_is_named(tmp_path: Path) -> None:
     done = start_with({"HOST": "999.1.1.1"}, tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("Wrong setting: HOST: '999.1.1.1'")
 
 
-def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    """Before an index is loaded."""
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    """It is named before an index is loaded."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         for workers in ("1", "2"):
@@ -133,28 +133,28 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
             assert done.stderr.startswith(f"Wrong setting: PORT: cannot listen on 127.0.0.1:{port} (Addr")
 
 
-def test_a_wrong_value_stops_reindex_with_one_line() -> None:
+def test_an_invalid_value_stops_reindex_with_one_line() -> None:
     done = run_reindex({"CHUNK_SIZE": "0"})
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "CHUNK_SIZE" in done.stderr
 
 
-def test_settings_come_from_a_dotenv_file_too(tmp_path: Path) -> None:
-    """And what it holds that is none of ours does not matter."""
+def test_settings_are_read_from_a_dotenv_file(tmp_path: Path) -> None:
+    """Other names in it are ignored."""
     (tmp_path / ".env").write_text("SOMETHING_ELSE=1\nTOP_K=0\n")
     done = start_with({}, tmp_path)
     assert done.returncode == 2
     assert "TOP_K" in done.stderr
 
 
-def test_secrets_show_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_not_in_representations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
     assert "sk-planted" not in repr(load_settings()) + load_settings().model_dump_json()
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings of one group may come from both, and what the constructor is given wins over either."""
+    """Settings of one group may come from both, and arguments of the constructor win over either."""
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
     (tmp_path / ".env").write_text("DB_SCHEMA=of_the_file\nDB_POOL_MAX=20\nHNSW_M=20\n")
     monkeypatch.setenv("db_pool_max", "30")
@@ -165,22 +165,22 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", ["INDEX", "INDEX__DIR", "DATABASE"])
-def test_a_group_is_no_setting(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A variable of another program may have the name of a group."""
+def test_the_name_of_a_group_is_not_a_setting(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A variable of another program may have that name."""
     monkeypatch.setenv(name, '{"dir": "elsewhere"}')
     assert load_settings() == Settings()
 
 
 def test_a_dump_can_be_read_again() -> None:
-    """What was not set does not become set by it: a default that depends on another setting follows that."""
+    """Settings that were not set stay so: a default that depends on another setting follows it."""
     settings = Settings(chunk_size=500, api_keys="alice:one", database_url="postgresql://u:p@db/rag")
     again = Settings(**settings.model_dump(exclude_unset=True))
     assert again == settings
     assert Settings(**settings.model_dump(exclude_unset=True) | {"chunk_size": 200}).chunking.overlap == 20
 
 
-def test_an_unknown_name_is_refused() -> None:
-    """The constructor takes no misspelt name; that in the environment belongs to another program."""
+def test_the_constructor_refuses_an_unknown_name() -> None:
+    """In the environment, it belongs to another program."""
     with pytest.raises(ValidationError, match="documents_dri"):
         Settings(documents_dri="documents")
 

@@ -16,17 +16,17 @@ from tests.support.serving import ROOT
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_a_file_is_current(path: Path) -> None:
-    """If it is not: `python -m scripts.make_settings_docs`."""
+    """To make it so, run `python -m scripts.make_settings_docs`."""
     assert path.read_text(encoding="utf-8") == FILES[path]()
 
 
-def test_the_check_agrees() -> None:
+def test_the_check_option_succeeds() -> None:
     subprocess.run([sys.executable, "-m", "scripts.make_settings_docs", "--check"], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_setting_is_described(name: str) -> None:
-    """A description is made of whole sentences, and names only settings that exist."""
+    """A description consists of whole sentences, and names only settings that exist."""
     description = FIELDS[name].description or ""
     assert re.fullmatch(r"[A-Z].*\.", description)
     named = {word.lower() for word in re.findall(r"`([A-Z][A-Z_]{2,})`", description)}
@@ -40,8 +40,8 @@ def test_every_setting_has_a_row() -> None:
     assert sections == [group.model_config["title"] for group in GROUPS.values()]
 
 
-def test_the_examples_values_are_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever removes every `#` in front of a name gets what nobody has set."""
+def test_the_values_in_the_example_are_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removing every `#` in front of a name changes nothing."""
     values = re.sub(r"^#(?=[A-Z_]+=)", "", env_example(), flags=re.MULTILINE)
     assert len(re.findall(r"^[A-Z_]+=", values, re.MULTILINE)) == len(FIELDS)
     (tmp_path / ".env").write_text(values)

@@ -113,7 +113,7 @@ def ask_live(connection: socket.socket) -> None:
         ("/documents", {f"X-{n}": "a" for n in range(MAX_HEADERS + 1)}, 431, "headers_too_large"),
     ],
 )
-def test_a_head_that_is_too_large_is_refused(
+def test_too_large_a_head_is_refused(
     impatient: httpx.Client, path: str, headers: dict[str, str], status: int, code: str
 ) -> None:
     answer = impatient.get(path, headers=headers)
@@ -121,8 +121,8 @@ def test_a_head_that_is_too_large_is_refused(
     assert answer.json()["code"] == code
 
 
-def test_a_head_of_a_usual_size_is_read(impatient: httpx.Client) -> None:
-    """Browsers and proxies send some kilobytes."""
+def test_a_head_of_usual_size_is_accepted(impatient: httpx.Client) -> None:
+    """Browsers and proxies send a few kilobytes."""
     headers = {f"X-{n}": "a" * 400 for n in range(60)}
     assert impatient.get("/documents?" + "a" * 8000, headers=headers).status_code == 200
 
@@ -130,8 +130,8 @@ def test_a_head_of_a_usual_size_is_read(impatient: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "part", [b"X-Long: " + b"a" * 65536, b"X-Many: a\r\n" * 6000, b"a" * 65536], ids=["one", "many", "url"]
 )
-def test_a_head_without_an_end_is_not_kept(real: ServerProcess, part: bytes) -> None:
-    """uvicorn's own protocol keeps all of it: 300 MB of headers took 300 MB. This is 50 of them."""
+def test_an_endless_head_takes_no_memory(real: ServerProcess, part: bytes) -> None:
+    """uvicorn's own protocol buffers all of it: 300 MB for 300 MB of headers. This test sends 50 MB."""
     before = resident_mib(real)
     with connect(real.url) as connection:
         start = b"GET /" if part.startswith(b"a") else b"GET / HTTP/1.1\r\nHost: a\r\n"
@@ -150,8 +150,8 @@ def chunks(size: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("key", ["one", "wrong"])
-def test_a_huge_chunked_body_is_refused(real: ServerProcess, soak: bool, key: str) -> None:
-    """While it arrives, with a key (413) and without (401); the rest of it is not read."""
+def test_a_huge_chunked_body_is_refused_while_it_arrives(real: ServerProcess, soak: bool, key: str) -> None:
+    """The status is 413 with a key and 401 without, and the rest of the body is not read."""
     before = resident_mib(real)
     with connect(real.url) as connection:
         head = f"POST /query HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -164,10 +164,10 @@ def test_a_huge_chunked_body_is_refused(real: ServerProcess, soak: bool, key: st
     ask(real)
 
 
-def test_who_has_no_key_is_told_so_while_sending(
+def test_a_client_without_a_key_can_read_its_401_while_sending(
     serve: Callable[..., httpx.Client], settings: Callable[..., Settings]
 ) -> None:
-    """A body of a usual size is not cut off: the client reads why it was refused."""
+    """A body of usual size is not cut off, so that the client reads the reason."""
     client = serve(settings(api_keys="alice:one"), ready=False)
     for _ in range(3):
         assert client.post("/query", content=b"a" * 500_000).status_code == 401
@@ -191,8 +191,8 @@ def trickle(connection: socket.socket, data: bytes, pause_s: float = 0.02) -> by
     raise AssertionError(f"the server read all of {len(data)} bytes")
 
 
-def test_a_head_that_comes_byte_by_byte_ends(impatient: httpx.Client) -> None:
-    """uvicorn's own protocol waits for ever."""
+def test_a_head_sent_byte_by_byte_times_out(impatient: httpx.Client) -> None:
+    """uvicorn's own protocol waits forever."""
     with connect(str(impatient.base_url)) as connection:
         received = trickle(connection, b"GET /health HTTP/1.1\r\n" + b"X-Slow: a\r\n" * 1000)
         assert status_of(received) == 408
@@ -200,8 +200,8 @@ def test_a_head_that_comes_byte_by_byte_ends(impatient: httpx.Client) -> None:
         assert read_all(connection) == b""
 
 
-def test_blank_lines_keep_no_connection(impatient: httpx.Client) -> None:
-    """They begin no head; also on a connection that was used before."""
+def test_blank_lines_do_not_keep_a_connection_open(impatient: httpx.Client) -> None:
+    """They do not begin a head, not even on a connection that was used before."""
     for used in (False, True):
         with connect(str(impatient.base_url)) as connection:
             if used:
@@ -209,13 +209,13 @@ def test_blank_lines_keep_no_connection(impatient: httpx.Client) -> None:
             assert trickle(connection, b"\r\n" * 5000) == b""
 
 
-def test_a_connection_that_says_nothing_ends(impatient: httpx.Client) -> None:
+def test_a_silent_connection_is_closed(impatient: httpx.Client) -> None:
     with connect(str(impatient.base_url)) as connection:
         assert read_all(connection) == b""
 
 
 @pytest.mark.parametrize("path", ["/query", "/health"])
-def test_a_body_that_comes_byte_by_byte_ends(
+def test_a_body_sent_byte_by_byte_times_out(
     serve: Callable[..., httpx.Client], settings: Callable[..., Settings], path: str
 ) -> None:
     client = serve(settings(request_timeout_s=0.5), ready=False)
@@ -224,8 +224,8 @@ def test_a_body_that_comes_byte_by_byte_ends(
         assert status_of(trickle(connection, b"a" * 4000)) == 408
 
 
-def test_a_body_that_nobody_wants_ends(sample_settings: Settings) -> None:
-    """Its answer has been given; the rest must not keep the connection."""
+def test_an_unread_body_does_not_keep_the_connection_open(sample_settings: Settings) -> None:
+    """Its request has already been answered."""
     settings = with_values(sample_settings, api_keys="alice:one")
     with serve_in_thread(create_app(settings), http=Impatient) as url, connect(url) as connection:
         connection.sendall(b"POST /query HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n")
@@ -235,16 +235,16 @@ def test_a_body_that_nobody_wants_ends(sample_settings: Settings) -> None:
     assert status_of(answer) == 401
 
 
-def test_a_slow_answer_is_not_cut(impatient: httpx.Client) -> None:
-    """The time is for requests: connections are used again, also after pauses shorter than keep-alive."""
+def test_a_slow_answer_is_not_cut_off(impatient: httpx.Client) -> None:
+    """The deadline is for requests, and a kept-alive connection may pause between them."""
     with connect(str(impatient.base_url)) as connection:
         for pause_s in (0, 0.5, 0.5):
             time.sleep(pause_s)
             ask_live(connection)
 
 
-def test_a_late_next_head_does_not_cut_the_answer_before() -> None:
-    """A client may send the next request's head while it still reads: the deadline waits for the answer."""
+def test_a_slow_next_head_does_not_cut_off_the_previous_answer() -> None:
+    """A client may send the next head while it reads: the deadline begins after the answer."""
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -268,8 +268,10 @@ def test_a_late_next_head_does_not_cut_the_answer_before() -> None:
     assert not rest[4:] or status_of(rest[4:]) == 408
 
 
-def test_many_slow_clients_and_idle_connections(impatient: httpx.Client, soak: bool) -> None:
-    """Others are served meanwhile, and all of them end."""
+def test_slow_clients_and_idle_connections_do_not_stop_the_service(
+    impatient: httpx.Client, soak: bool
+) -> None:
+    """Other requests are answered meanwhile, and all of these connections end."""
     held = [connect(str(impatient.base_url)) for _ in range(5000 if soak else 400)]
     for number, connection in enumerate(held):
         if number % 2:
@@ -281,8 +283,8 @@ def test_many_slow_clients_and_idle_connections(impatient: httpx.Client, soak: b
         connection.close()
 
 
-def test_idle_connections_take_little(real: ServerProcess, soak: bool) -> None:
-    """About 3 kB each."""
+def test_idle_connections_take_little_memory(real: ServerProcess, soak: bool) -> None:
+    """Each takes about 3 kB."""
     before = resident_mib(real)
     held = [connect(real.url) for _ in range(10_000 if soak else 400)]
     ask(real)
@@ -317,8 +319,8 @@ def test_every_response_has_the_security_headers(
     assert answer.headers.get_list("cache-control") == ["no-store"]
 
 
-def test_a_refusal_has_them_too(real: ServerProcess) -> None:
-    """And the service does not say what it is made of."""
+def test_a_refusal_has_the_security_headers(real: ServerProcess) -> None:
+    """No header names the software of the service."""
     answer = httpx.get(f"{real.url}/documents", timeout=60)
     assert answer.status_code == 401
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -343,7 +345,7 @@ def with_cors(sample_settings: Settings) -> Iterator[httpx.Client]:
 
 
 def test_a_preflight_needs_no_key(with_cors: httpx.Client) -> None:
-    """A browser never sends one with it."""
+    """A browser never sends a key with it."""
     answer = with_cors.options("/query", headers=PREFLIGHT)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == ORIGIN
@@ -352,8 +354,8 @@ def test_a_preflight_needs_no_key(with_cors: httpx.Client) -> None:
     assert all(name in allowed for name in ("authorization", "content-type", "x-api-key", "x-request-id"))
 
 
-def test_a_page_may_read_answers_and_refusals(with_cors: httpx.Client) -> None:
-    """Also a 401: else the page sees a network error without a reason."""
+def test_pages_of_allowed_origins_may_read_answers_and_refusals(with_cors: httpx.Client) -> None:
+    """Without this, a page would see a network error instead of a 401."""
     for key, status in (("one", 200), ("wrong", 401)):
         answer = with_cors.post("/query", json=QUESTION, headers={"Origin": ORIGIN, "X-API-Key": key})
         assert answer.status_code == status
@@ -361,8 +363,8 @@ def test_a_page_may_read_answers_and_refusals(with_cors: httpx.Client) -> None:
         assert "Retry-After" in answer.headers["access-control-expose-headers"]
 
 
-def test_other_origins_may_not(with_cors: httpx.Client, sample: httpx.Client) -> None:
-    """Nor any, where none is set."""
+def test_pages_of_other_origins_may_not_read_answers(with_cors: httpx.Client, sample: httpx.Client) -> None:
+    """If no origin is set, no page may."""
     evil = {**PREFLIGHT, "Origin": "https://evil.example.com"}
     assert with_cors.options("/query", headers=evil).status_code == 400
     for client, headers in ((with_cors, evil), (sample, PREFLIGHT)):
@@ -372,7 +374,7 @@ def test_other_origins_may_not(with_cors: httpx.Client, sample: httpx.Client) ->
 
 
 @pytest.mark.parametrize("value", ["app.example.com", "https://app.example.com/", "ftp://a", "https://a b/c"])
-def test_an_origin_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_an_invalid_origin_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("CORS_ORIGINS", value)
     with pytest.raises(SettingsError, match=r"^CORS_ORIGINS: "):
         load_settings()

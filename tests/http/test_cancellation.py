@@ -26,10 +26,10 @@ async def hang_in_mid_answer(exchange: Exchange) -> None:
     await (faults.after(2, faults.hang)(exchange) if exchange.streaming else exchange.hang())
 
 
-def test_two_hundred_clients_that_vanish_leave_nothing(
+def test_requests_of_two_hundred_vanished_clients_end(
     provider: FakeProvider, watched_service: GetService
 ) -> None:
-    """Half from a stream, half from a plain answer; by FIN and by RST: the model's requests end with them."""
+    """The model's requests end for streams and plain answers, and after FIN and RST alike."""
     service = watched_service(max_concurrency=CLIENTS, max_queue=CLIENTS, **PATIENT)
     provider.chat.fault = hang_in_mid_answer
     clients = [
@@ -53,10 +53,10 @@ def test_two_hundred_clients_that_vanish_leave_nothing(
 @pytest.mark.parametrize("stage", ["embeddings", "chat"])
 @pytest.mark.parametrize("path", ["/query", "/query/stream"])
 @pytest.mark.parametrize("abruptly", [True, False])
-def test_a_client_that_vanishes_frees_its_slot(
+def test_a_vanished_client_frees_its_slot(
     provider: FakeProvider, watched_service: GetService, stage: str, path: str, abruptly: bool
 ) -> None:
-    """At any stage, before a first byte of the answer, too."""
+    """It does so at any stage, also before the first byte of the answer."""
     service = watched_service(**PATIENT)
     endpoint: Endpoint = getattr(provider, stage)
     endpoint.fault = faults.hang
@@ -67,10 +67,10 @@ def test_a_client_that_vanishes_frees_its_slot(
 
 
 @pytest.mark.parametrize("path", ["/query", "/query/stream"])
-def test_a_client_that_vanishes_between_two_tries_is_not_tried_for_again(
+def test_no_retry_is_made_for_a_vanished_client(
     provider: FakeProvider, watched_service: GetService, path: str
 ) -> None:
-    """The pause that the provider asked for ends with it."""
+    """The pause that the provider asked for ends as well."""
     service = watched_service(**PATIENT)
     provider.chat.fault = faults.status(429, retry_after="30")
     client = RawExchange(service.url, question(), path=path)
@@ -79,10 +79,10 @@ def test_a_client_that_vanishes_between_two_tries_is_not_tried_for_again(
     service.check_nothing_is_left()
 
 
-def test_who_vanishes_from_the_queue_is_never_asked_for(
+def test_queued_requests_of_vanished_clients_never_reach_the_provider(
     provider: FakeProvider, watched_service: GetService
 ) -> None:
-    """One is served, five wait and go: the provider hears of one."""
+    """One client is served while five wait and vanish: the provider gets one request."""
     # Nobody leaves the queue in another way.
     service = watched_service(timing=Timing(queue_s=300), max_queue=10, **PATIENT)
     provider.chat.fault = faults.when_told(Exchange.answer_well)
@@ -103,10 +103,10 @@ def test_who_vanishes_from_the_queue_is_never_asked_for(
 
 
 @pytest.mark.parametrize("path", ["/query", "/query/stream"])
-def test_who_finds_every_place_taken_is_told_when_to_come_back(
+def test_a_refused_client_is_told_when_to_retry(
     provider: FakeProvider, watched_service: GetService, path: str
 ) -> None:
-    """At once, by an ordinary error; and the one who has the place is answered."""
+    """It gets an ordinary error at once, and the client that holds the slot is answered."""
     service = watched_service(**PATIENT)
     provider.chat.fault = faults.when_told(Exchange.answer_well)
     with RawExchange(service.url, question(), path="/query") as served:
@@ -121,10 +121,10 @@ def test_who_finds_every_place_taken_is_told_when_to_come_back(
     service.check_nothing_is_left()
 
 
-def test_a_client_that_reads_to_the_end_and_stays_holds_nothing(
+def test_an_open_connection_holds_no_slot_after_its_answer(
     provider: FakeProvider, watched_service: GetService
 ) -> None:
-    """Its connection is open, and its slot is free."""
+    """The client has read to the end and stays connected, and its slot is free."""
     service = watched_service(**PATIENT)
     with RawExchange(service.url, question()) as stayed:
         stayed.read_head().read()

@@ -17,7 +17,7 @@ OFFLINE = (
 
 
 def test_the_page_loads_nothing_from_elsewhere(sample: httpx.Client) -> None:
-    """The stock page is blank where there is no way to a CDN."""
+    """FastAPI's own page is blank if no CDN can be reached."""
     page = sample.get("/docs").text
     assert "https://" not in page
     assert "/static-offline-docs/swagger-ui-bundle.js" in page

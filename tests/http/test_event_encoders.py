@@ -41,12 +41,12 @@ def sent(encoder: EventEncoder) -> Iterator[tuple[str, Any]]:
 
 
 def test_the_example_has_every_kind_of_event() -> None:
-    """A further kind needs a further line in the tests below."""
+    """An added kind of event has to be added to the tests below."""
     assert {type(event) for event in EVENTS} == set(get_args(Event))
 
 
 def test_query_stream_names_its_events_and_ends_with_the_whole_answer() -> None:
-    """Citations, tokens without a name, and an answer that repeats the citations."""
+    """It sends citations, tokens without a name, and an answer that repeats the citations."""
     citations, first, second, (name, answer) = sent(QueryEventEncoder())
     citation = {
         "marker": 1,
@@ -80,7 +80,7 @@ def test_query_stream_names_its_events_and_ends_with_the_whole_answer() -> None:
 
 @pytest.mark.parametrize("includes_usage", [False, True])
 def test_chunks_carry_the_tokens_and_end_with_the_finish_reason(includes_usage: bool) -> None:
-    """All have one id; citations come with the first, annotations with the last, the usage after it."""
+    """All have the same id; citations come with the first, annotations with the last, usage after that."""
     chunks = [chunk for _, chunk in sent(ChunkEncoder(includes_usage=includes_usage))]
     assert len({chunk["id"] for chunk in chunks}) == 1
     if includes_usage:
@@ -103,7 +103,7 @@ def test_chunks_carry_the_tokens_and_end_with_the_finish_reason(includes_usage: 
 
 @pytest.mark.parametrize("encoder", [QueryEventEncoder(), ChunkEncoder(includes_usage=False)])
 def test_an_error_is_one_event(encoder: EventEncoder) -> None:
-    """Either shape has the code of the error and its detail."""
+    """In either encoding, it has the error's code and detail."""
     encoded = encoder.encode_error(ModelTimeout("the language model was too slow"))
     assert encoded.endswith(b"\n\n")
     assert encoded.count(b"\n\n") == 1

@@ -55,7 +55,7 @@ def ask_a_hundred_at_once(url: str, body: dict[str, Any]) -> list[int]:
 def test_no_callback_computes_for_long_under_a_hundred_users(
     level: str, path: str, provider: FakeProvider, openai_settings: MakeSettings
 ) -> None:
-    """Over a text of some size, with long questions and many passages."""
+    """The corpus is large, the questions are long, and there are many passages."""
     provider.embeddings.latency_s = provider.chat.latency_s = 0.2
     keyless = {"openai_base_url": None, "openai_api_key": None}
     patient = {"request_timeout_s": 300, "stream_idle_timeout_s": 300}
@@ -78,8 +78,8 @@ def slow_callbacks(settings: Settings, path: str) -> list[tuple[float, str]]:
     return [(seconds, what) for seconds, what in taken if seconds > LIMIT_S]
 
 
-def test_the_watchdog_barks() -> None:
-    """It would notice."""
+def test_the_watchdog_reports_a_long_callback() -> None:
+    """A callback that blocks is found."""
 
     async def block() -> None:
         deadline = time.thread_time() + 2 * LIMIT_S
@@ -95,7 +95,7 @@ def test_the_watchdog_barks() -> None:
     "path", ["/query", "/query/stream", "/retrieve", "/documents", "/health", "/health/live", "/v1/models"]
 )
 def test_no_route_waits_for_a_file_or_a_socket(path: str, openai_level: httpx.Client) -> None:
-    """blockbuster raises wherever a blocking call is made on an event loop."""
+    """blockbuster raises on any blocking call in an event loop."""
     guard = BlockBuster(scanned_modules="app")
     guard.activate()
     try:

@@ -24,7 +24,7 @@ Serve = Callable[..., httpx.Client]
 QUESTION = {"query": "How long is parental leave?"}
 
 
-def test_the_answer_is_the_models_with_its_name_and_usage(
+def test_the_answer_has_the_models_text_name_and_usage(
     provider: FakeProvider, openai_level: httpx.Client
 ) -> None:
     provider.reply = "It lasts 16 weeks [1]."
@@ -40,7 +40,7 @@ def test_the_answer_is_the_models_with_its_name_and_usage(
 def test_the_model_gets_the_question_and_the_numbered_passages(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
-    """With document and heading, so that it can tell them apart."""
+    """Each passage has its document and heading, so that the model can tell them apart."""
     serve(openai_settings(llm_model="my-own/model:latest")).post("/query", json=QUESTION)
 
     (request,) = provider.chat.requests
@@ -64,12 +64,12 @@ def test_the_model_gets_the_question_and_the_numbered_passages(
 def test_markers_that_name_no_passage_are_removed(
     provider: FakeProvider, openai_level: httpx.Client, reply: str, answer: str
 ) -> None:
-    """A reader who follows a marker always gets to a passage."""
+    """Every marker that is left leads to a passage."""
     provider.reply = reply
     assert openai_level.post("/query", json=QUESTION).json()["answer"] == answer
 
 
-def test_nothing_relevant_means_no_call_of_the_model(
+def test_an_irrelevant_question_does_not_reach_the_model(
     provider: FakeProvider, openai_level: httpx.Client
 ) -> None:
     answer = openai_level.post("/query", json={"query": "zzz qqq xxx"}).json()
@@ -79,16 +79,16 @@ def test_nothing_relevant_means_no_call_of_the_model(
     assert provider.chat.requests == []
 
 
-def test_retrieve_asks_no_language_model(provider: FakeProvider, openai_level: httpx.Client) -> None:
+def test_retrieve_does_not_ask_the_language_model(provider: FakeProvider, openai_level: httpx.Client) -> None:
     found = openai_level.post("/retrieve", json=QUESTION).json()
     assert found["citations"][0]["document"] == "leave.md"
     assert provider.chat.requests == []
 
 
-def test_heading_and_text_are_embedded_but_not_the_name(
+def test_headings_are_embedded_but_document_names_are_not(
     provider: FakeProvider, openai_settings: MakeSettings
 ) -> None:
-    """The heading path says what a text is about; a document that is renamed is embedded as before."""
+    """The heading path gives the text its subject, and a renamed document keeps its vectors."""
     build(openai_settings())
 
     texts = [text for request in provider.embeddings.requests for text in request.body["input"]]
@@ -96,10 +96,10 @@ def test_heading_and_text_are_embedded_but_not_the_name(
     assert not any("leave.md" in text for text in texts)
 
 
-def test_vectors_are_taken_by_index_not_by_arrival(
+def test_vectors_are_assigned_by_index_not_by_order(
     provider: FakeProvider, openai_level: httpx.Client
 ) -> None:
-    """A server may answer in any order."""
+    """A server may return them in any order."""
     provider.embeddings.fault = faults.distorted(lambda answer: answer["data"].reverse())
 
     for question, document in (("parental weeks", "leave.md"), ("trains second class", "travel.md")):
@@ -144,10 +144,10 @@ DISTORTIONS = [
 
 
 @pytest.mark.parametrize("distort", DISTORTIONS)
-def test_wrong_vectors_never_reach_an_index(
+def test_invalid_vectors_never_reach_an_index(
     provider: FakeProvider, openai_settings: MakeSettings, distort: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Too few, misnumbered, of different lengths, not finite: the build ends, and publishes nothing."""
+    """Missing, misnumbered, unequal or infinite vectors end the build, and nothing is published."""
     settings = openai_settings(embedding_retry_s=0)
     provider.embeddings.fault = faults.distorted(distort)
     with pytest.raises(IndexingError, match="embedding failed"):
@@ -156,7 +156,7 @@ def test_wrong_vectors_never_reach_an_index(
 
 
 @pytest.mark.parametrize("distort", DISTORTIONS)
-def test_a_wrong_vector_for_a_question_is_the_providers_fault(
+def test_an_invalid_vector_for_a_question_is_a_502(
     provider: FakeProvider, openai_level: httpx.Client, distort: Callable[[dict[str, Any]], None]
 ) -> None:
     provider.embeddings.fault = faults.distorted(distort)
@@ -166,10 +166,10 @@ def test_a_wrong_vector_for_a_question_is_the_providers_fault(
         assert (response.status_code, response.json()["code"]) == (502, "model_unavailable")
 
 
-def test_vectors_of_another_length_than_the_index_has_are_refused(
+def test_vectors_of_another_length_than_the_index_are_refused(
     provider: FakeProvider, openai_level: httpx.Client
 ) -> None:
-    """The provider changed its model behind our back."""
+    """The provider may have replaced its model under the same name."""
     provider.embeddings.fault = faults.distorted(
         lambda answer: answer["data"][0].update(embedding=[1.0] * (DIMENSIONS + 1))
     )
@@ -187,7 +187,7 @@ def test_a_failing_provider_is_a_502_without_its_text(
     stage: str,
     status: int,
 ) -> None:
-    """Its words are for the operator's log; the client gets ours. At most two retries."""
+    """The provider's message is only logged, and there are at most two retries."""
     provider.embeddings.requests.clear()
     endpoint: Endpoint = getattr(provider, stage)
     endpoint.fault = faults.status(status)
@@ -202,7 +202,7 @@ def test_a_failing_provider_is_a_502_without_its_text(
 
 @pytest.mark.parametrize("stage", ["embeddings", "chat"])
 @pytest.mark.parametrize("body", ["", "{", "[]", "{}", "null", '{"choices": []}', "<html>"])
-def test_an_answer_that_makes_no_sense_is_a_502(
+def test_a_malformed_answer_is_a_502(
     provider: FakeProvider, openai_level: httpx.Client, stage: str, body: str
 ) -> None:
     getattr(provider, stage).fault = faults.body(body.encode(), content_type="application/json")
@@ -216,17 +216,17 @@ def test_an_empty_answer_is_a_502(provider: FakeProvider, openai_level: httpx.Cl
     assert (response.status_code, response.json()["code"]) == (502, "model_unavailable")
 
 
-def test_a_provider_that_is_too_slow_is_a_504(
+def test_too_slow_a_provider_is_a_504(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
-    """One deadline for the whole request, retries included."""
+    """One deadline holds for the whole request, including retries."""
     client = serve(openai_settings(request_timeout_s=0.5))
     provider.embeddings.latency_s = 60
     response = client.post("/query", json=QUESTION)
     assert (response.status_code, response.json()["code"]) == (504, "model_timeout")
 
 
-def test_a_provider_that_cannot_be_reached_is_a_502(openai_settings: MakeSettings, serve: Serve) -> None:
+def test_an_unreachable_provider_is_a_502(openai_settings: MakeSettings, serve: Serve) -> None:
     build(openai_settings())
     client = serve(openai_settings(openai_base_url="http://127.0.0.1:9/v1"))
     response = client.post("/query", json=QUESTION)
@@ -237,22 +237,22 @@ def test_a_provider_that_cannot_be_reached_is_a_502(openai_settings: MakeSetting
 def test_a_local_server_needs_no_key(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
-    """OPENAI_BASE_URL alone is enough; the client gets a placeholder to send."""
+    """OPENAI_BASE_URL is enough; the client sends a placeholder."""
     client = serve(openai_settings(openai_api_key=None))
     assert client.post("/query", json=QUESTION).json()["model"] == "gpt-4o-mini"
     assert {exchange.headers["authorization"] for exchange in provider.exchanges} == {"Bearer not-needed"}
 
 
-def test_an_llm_can_be_used_over_local_embeddings(
+def test_an_llm_works_with_local_embeddings(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
-    """Chat servers often have no embedding model."""
+    """Many chat servers have no embedding model."""
     client = serve(openai_settings(embedding_provider="local"))
     assert client.post("/query", json=QUESTION).json()["model"] == "gpt-4o-mini"
     assert provider.embeddings.requests == []
 
 
-def test_openai_embeddings_can_be_used_without_an_llm(
+def test_openai_embeddings_work_without_an_llm(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
     client = serve(openai_settings(llm_provider="extractive"))
@@ -262,8 +262,8 @@ def test_openai_embeddings_can_be_used_without_an_llm(
     assert provider.chat.requests == []
 
 
-def test_an_index_of_another_model_is_refused_by_name(openai_settings: MakeSettings, serve: Serve) -> None:
-    """The detail names both models and the command that helps."""
+def test_an_index_of_another_model_is_refused(openai_settings: MakeSettings, serve: Serve) -> None:
+    """The detail names both models and the command that rebuilds the index."""
     build(openai_settings(embedding_provider="local"))
     client = serve(openai_settings(), ready=False)
 
@@ -277,10 +277,10 @@ def test_an_index_of_another_model_is_refused_by_name(openai_settings: MakeSetti
     assert int(refused.headers["retry-after"]) >= 1
 
 
-def test_health_says_nothing_of_what_the_provider_said(
+def test_health_does_not_show_the_providers_message(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Everybody may read it, and providers repeat parts of the key. The log has it."""
+    """Anybody can read it, and providers repeat parts of the key. The log has the message."""
     provider.embeddings.fault = faults.status(401, message="Incorrect API key provided: sk-planted")
     client = serve(openai_settings(), ready=False)
     wait_for(lambda: client.get("/health").json()["status"] == "failed", "the failure")
@@ -289,7 +289,7 @@ def test_health_says_nothing_of_what_the_provider_said(
     assert "sk-planted" in caplog.text
 
 
-def test_a_failed_first_build_is_not_paid_for_again(
+def test_a_failed_first_build_is_not_repeated_at_once(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
     settings = openai_settings(embedding_batch_size=1)
@@ -304,8 +304,8 @@ def test_a_failed_first_build_is_not_paid_for_again(
     assert len(provider.embeddings.requests) == sent
 
 
-def test_reindex_says_why_the_provider_failed(provider: FakeProvider, openai_settings: MakeSettings) -> None:
-    """The operator, unlike a client, gets to see the provider's words."""
+def test_reindex_shows_the_providers_message(provider: FakeProvider, openai_settings: MakeSettings) -> None:
+    """An operator, unlike a client, needs it."""
     settings = openai_settings()
     provider.embeddings.fault = faults.status(401, message="your key has expired")
     done = run_reindex(
@@ -322,10 +322,10 @@ def test_reindex_says_why_the_provider_failed(provider: FakeProvider, openai_set
     assert not (settings.index.dir / "CURRENT").exists()
 
 
-def test_fifty_queries_at_once_are_each_answered(
+def test_fifty_concurrent_queries_are_all_answered(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
-    """They wait for the provider together, not one after another: none meets the deadline."""
+    """They wait for the provider at the same time, so that none reaches its deadline."""
     client = serve(openai_settings(request_timeout_s=40))
     provider.embeddings.latency_s = provider.chat.latency_s = 2
 

@@ -29,10 +29,10 @@ _KEY = "a-key-of-schemathesis"
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("keys", [False, True], ids=["open", "with keys"])
-def test_the_description_holds(
+def test_every_response_follows_the_openapi_document(
     sample_settings: Settings, serve: Callable[..., httpx.Client], tmp_path: Path, keys: bool, soak: bool
 ) -> None:
-    """With `--soak`, 500 examples of each operation, and others each time."""
+    """With `--soak`, schemathesis tries 500 examples of each operation, and others in each run."""
     more: dict[str, Any] = {"api_keys": f"schemathesis:{_KEY}"} if keys else {}
     service = serve(with_values(sample_settings, **more, open_docs=True))
     (tmp_path / "schemathesis.toml").write_text(_CONFIGURATION)

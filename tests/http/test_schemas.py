@@ -14,7 +14,7 @@ LEAVE = Document("policies/leave.pdf", "0a", 1, 2, 3, DocumentStatus.INDEXED, No
 SCAN = Document('congés \a"日本', None, 0, None, 0, DocumentStatus.NEEDS_OCR, "no text")
 
 
-def test_the_list_of_documents() -> None:
+def test_the_list_of_documents_has_these_fields() -> None:
     assert encode_documents("20261120T101500Z-5f3a9c", iter([LEAVE, SCAN])) == (
         b'{"index":"20261120T101500Z-5f3a9c","documents":[{"name":"policies/leave.pdf","sha256":"0a","size":1,'
         b'"pages":2,"chunks":3,"status":"indexed","problem":null},{"name":"cong\xc3\xa9s \\u0007\\"'
@@ -23,8 +23,8 @@ def test_the_list_of_documents() -> None:
     )
 
 
-def test_the_list_of_documents_is_what_its_schema_says() -> None:
-    """However many there are, and for each status; it is encoded without the schema's models."""
+def test_the_list_of_documents_follows_its_schema() -> None:
+    """It is encoded without the schema's models, so this holds for any number and any status."""
     for count in (0, 1, 499, 500, 501, 1200):
         body = encode_documents("a", repeat(LEAVE, count))
         parsed = DocumentsResponse.model_validate_json(body, strict=True)
@@ -35,7 +35,7 @@ def test_the_list_of_documents_is_what_its_schema_says() -> None:
         assert DocumentsResponse.model_validate_json(body).documents[0].status is status
 
 
-def test_readiness() -> None:
+def test_readiness_has_these_fields() -> None:
     ready = Health(HealthStatus.OK, IndexInfo("a", 1, 2, "2026-11-20T10:15:00+00:00", "model"))
     assert HealthResponse.of(ready).model_dump_json(exclude_none=True) == (
         '{"status":"ok","index_ready":true,"index":{"id":"a","documents":1,"chunks":2,'

@@ -153,20 +153,20 @@ def problem_of(stream: RawExchange) -> dict[str, Any]:
         [CITATIONS, TOKEN, Event("x", "other"), ANSWER, DONE],
     ],
 )
-def test_the_checks_notice_what_breaks_the_promise(events: list[Event]) -> None:
-    """Each thing missing, doubled, misplaced or malformed."""
+def test_the_checks_reject_a_broken_stream(events: list[Event]) -> None:
+    """They notice anything missing, doubled, misplaced or malformed."""
     with pytest.raises((AssertionError, StopIteration, ValueError)):
         check(events)
 
 
-def test_the_checks_accept_what_keeps_it() -> None:
+def test_the_checks_accept_a_valid_stream() -> None:
     assert answered([CITATIONS, TOKEN, ANSWER, DONE]).tokens == ["a"]
     assert failed([CITATIONS, TOKEN, ERROR]).problem["code"] == "c"
     assert failed([CITATIONS, ERROR]).tokens == []
 
 
-def test_the_head_is_that_of_a_stream_which_nobody_holds_back(base_url: str) -> None:
-    """An event stream of unknown length, that no proxy may keep or collect."""
+def test_the_headers_forbid_buffering_and_caching(base_url: str) -> None:
+    """It is an event stream of unknown length."""
     with ask(base_url) as stream:
         assert stream.status_line == "HTTP/1.1 200 OK"
         assert stream.headers["content-type"].partition(";")[0] == "text/event-stream"
@@ -179,16 +179,16 @@ def test_the_head_is_that_of_a_stream_which_nobody_holds_back(base_url: str) -> 
         assert stream.ended
 
 
-def test_citations_then_tokens_then_the_answer_then_the_end_mark(base_url: str) -> None:
-    """In this order and nothing else; the tokens joined are the answer."""
+def test_events_come_in_the_documented_order(base_url: str) -> None:
+    """They are citations, tokens, the answer and the end mark, and the joined tokens are the answer."""
     outcome = answered(events_of(base_url))
     assert outcome.answer["status"] == "answered"
     assert outcome.citations["citations"]
     assert outcome.tokens
 
 
-def test_the_answer_is_what_query_would_have_answered(base_url: str) -> None:
-    """Every field and value, but for the times."""
+def test_the_answer_equals_that_of_query(base_url: str) -> None:
+    """Every field and value is the same, except the times."""
     streamed = answered(events_of(base_url)).answer
     plain = httpx.post(f"{base_url}/query", json=QUESTION, timeout=60).json()
     for answer in (streamed, plain):
@@ -196,24 +196,24 @@ def test_the_answer_is_what_query_would_have_answered(base_url: str) -> None:
     assert streamed == plain
 
 
-def test_both_names_of_a_field_mean_the_same(sample_url: str) -> None:
-    """As for POST /query."""
+def test_both_names_of_a_field_are_equivalent(sample_url: str) -> None:
+    """They are those of POST /query."""
     one = answered(events_of(sample_url, {"query": QUESTION["query"], "top_k": 2}))
     other = answered(events_of(sample_url, {"question": QUESTION["query"], "k": 2}))
     assert len(one.citations["citations"]) == 2
     assert one.tokens == other.tokens
 
 
-def test_the_connection_serves_the_next_request(base_url: str) -> None:
-    """The stream ends by itself, not with its connection."""
+def test_a_connection_can_be_used_again_after_a_stream(base_url: str) -> None:
+    """The stream has an end of its own, which does not close the connection."""
     with ask(base_url) as first:
         answered(list(first.events()))
         assert first.ended
         answered(events_of(base_url, connection=first.connection))
 
 
-def test_a_client_of_http_1_0_gets_the_same_events(base_url: str) -> None:
-    """And the end of the connection with that of the stream, whether or not uvicorn sends it in chunks."""
+def test_an_http_1_0_client_gets_the_same_events(base_url: str) -> None:
+    """Its connection ends with the stream, whether or not uvicorn sends chunks."""
     with ask(base_url, version="1.0") as stream:
         assert stream.status == 200
         old = answered(list(stream.events()))
@@ -222,7 +222,7 @@ def test_a_client_of_http_1_0_gets_the_same_events(base_url: str) -> None:
 
 
 def test_curl_shows_the_events(base_url: str) -> None:
-    """The first thing that anybody tries."""
+    """It is the first thing that anybody tries."""
     answered(parse(curl(base_url).communicate(timeout=20)[0]))
 
 
@@ -234,10 +234,10 @@ def curl(url: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([command, "-sN", *content, f"{url}/query/stream"], stdout=subprocess.PIPE)
 
 
-def test_citations_leave_before_the_model_says_anything(
+def test_citations_are_sent_before_the_first_token(
     provider: FakeProvider, openai_url: str, steps: Steps
 ) -> None:
-    """A client can show them while the model thinks."""
+    """A client can show them while the model is working."""
     with ask(openai_url) as stream:
         events = stream.events()
         assert next(events).name == "citations"
@@ -246,8 +246,8 @@ def test_citations_leave_before_the_model_says_anything(
         assert list(events)[-1] == DONE
 
 
-def test_tokens_leave_as_they_arrive(provider: FakeProvider, openai_url: str, steps: Steps) -> None:
-    """The model waits for each token to have reached the client before it makes the next."""
+def test_each_token_is_sent_when_it_arrives(provider: FakeProvider, openai_url: str, steps: Steps) -> None:
+    """The model waits until each token has reached the client before it sends the next."""
     provider.pieces = ["It", " lasts", " sixteen", " weeks"]
     with ask(openai_url) as stream:
         events = stream.events()
@@ -262,8 +262,8 @@ def test_tokens_leave_as_they_arrive(provider: FakeProvider, openai_url: str, st
         assert answered([*received, *events]).answer["answer"] == "It lasts sixteen weeks"
 
 
-def test_curl_gets_tokens_as_they_arrive(provider: FakeProvider, openai_url: str, steps: Steps) -> None:
-    """With -N, as the README shows."""
+def test_curl_gets_each_token_when_it_arrives(provider: FakeProvider, openai_url: str, steps: Steps) -> None:
+    """It is called with -N, as in the README."""
     provider.pieces = ["It", " lasts"]
     with curl(openai_url) as process:
         assert process.stdout is not None
@@ -285,7 +285,7 @@ def test_curl_gets_tokens_as_they_arrive(provider: FakeProvider, openai_url: str
         ["a" * 100_000],
     ],
 )
-def test_any_text_comes_through_as_it_is(provider: FakeProvider, openai_url: str, pieces: list[str]) -> None:
+def test_any_text_is_sent_unchanged(provider: FakeProvider, openai_url: str, pieces: list[str]) -> None:
     """No text of a model can end an event, or look like one."""
     provider.pieces = pieces
     assert answered(events_of(openai_url)).answer["answer"] == "".join(pieces)
@@ -294,10 +294,8 @@ def test_any_text_comes_through_as_it_is(provider: FakeProvider, openai_url: str
 MARKED = "Six [0] teen[7] weeks [1], [1, 9][2,\t8] or [x] [ 1] [12] [99999] [1,  2,3] a[i][1] [7]. [1"
 
 
-def test_markers_that_name_no_passage_are_removed_however_they_are_cut(
-    provider: FakeProvider, openai_url: str
-) -> None:
-    """Between any two characters, and at each character."""
+def test_split_markers_that_name_no_passage_are_removed(provider: FakeProvider, openai_url: str) -> None:
+    """They may be split between any two characters."""
     provider.reply = MARKED
     whole = httpx.post(f"{openai_url}/query", json=QUESTION, timeout=60).json()["answer"]
     assert "[7]" not in whole
@@ -313,10 +311,10 @@ def test_markers_that_name_no_passage_are_removed_however_they_are_cut(
 
 
 @pytest.mark.parametrize("text", ["It is [", "It is [1", "It is [1,", "It is ", "It is [1, 2"])
-def test_what_only_begins_like_a_marker_is_not_lost(
+def test_text_that_only_begins_like_a_marker_is_kept(
     provider: FakeProvider, openai_url: str, text: str
 ) -> None:
-    """It is held back until the end, and then said."""
+    """It is held back until it is clear that it is none."""
     provider.pieces = list(text)
     assert answered(events_of(openai_url)).answer["answer"] == text
 
@@ -325,10 +323,10 @@ def test_what_only_begins_like_a_marker_is_not_lost(
     ("level", "query"),
     [("sample_url", "Who painted the ceiling of the Sistine Chapel?"), ("openai_url", "zzz qqq xxx")],
 )
-def test_nothing_relevant_is_a_whole_stream_that_says_so(
+def test_an_irrelevant_question_gets_a_complete_stream(
     level: str, query: str, provider: FakeProvider, request: pytest.FixtureRequest
 ) -> None:
-    """Without citations, and without asking the model."""
+    """It has no citations, and the model is not asked."""
     outcome = answered(events_of(request.getfixturevalue(level), {"query": query}))
 
     assert outcome.answer["status"] == "no_context"
@@ -338,10 +336,10 @@ def test_nothing_relevant_is_a_whole_stream_that_says_so(
     assert provider.chat.requests == []
 
 
-def test_a_silent_model_is_bridged_by_comments(
+def test_comments_are_sent_while_the_model_is_silent(
     provider: FakeProvider, serve_openai_level: Callable[..., httpx.Client], steps: Steps
 ) -> None:
-    """So that no proxy takes the connection for dead, and no client sees anything of it."""
+    """Proxies keep the connection open, and clients ignore the comments."""
     client = serve_openai_level(Timing(stream=StreamTimes(keepalive_s=0.05)))
     provider.pieces = ["It", " lasts"]
     with ask(str(client.base_url).rstrip("/")) as stream:
@@ -356,16 +354,16 @@ def test_a_silent_model_is_bridged_by_comments(
     answered(parse(stream.body))
 
 
-def test_nothing_bridges_what_is_not_silent(base_url: str) -> None:
-    """A comment is for silence only."""
+def test_no_comments_are_sent_between_frequent_tokens(base_url: str) -> None:
+    """They are for silence only."""
     with ask(base_url) as stream:
         list(stream.events())
         assert stream.parser.comments == []
 
 
 @pytest.mark.parametrize("body", [{}, {"query": ""}, {"query": None}])
-def test_a_wrong_field_is_an_ordinary_error(base_url: str, body: dict[str, Any]) -> None:
-    """Before the first event there is a status to tell it with."""
+def test_an_invalid_field_is_an_ordinary_error(base_url: str, body: dict[str, Any]) -> None:
+    """Before the first event, the status can still be set."""
     with ask(base_url, body) as stream:
         problem = problem_of(stream)
     assert (problem["status"], problem["code"]) == (422, "invalid_request")
@@ -381,7 +379,7 @@ def test_a_wrong_field_is_an_ordinary_error(base_url: str, body: dict[str, Any])
         ([], "body"),
     ],
 )
-def test_a_wrong_field_is_named(sample_url: str, body: Any, field: str) -> None:
+def test_an_invalid_field_is_named(sample_url: str, body: Any, field: str) -> None:
     with ask(sample_url, body) as stream:
         problem = problem_of(stream)
     assert (problem["status"], problem["errors"][0]["field"]) == (422, field)
@@ -393,8 +391,8 @@ def test_a_body_that_is_too_large_is_an_ordinary_error(sample_url: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
-def test_another_method_is_refused(base_url: str, method: str) -> None:
-    """A browser's own EventSource cannot ask here, and is told so."""
+def test_other_methods_are_refused(base_url: str, method: str) -> None:
+    """A browser's own EventSource sends GET, and gets an error."""
     with ask(base_url, None, method=method) as stream:
         assert stream.status == 405
         assert stream.headers["allow"] == "POST"
@@ -410,16 +408,16 @@ def test_without_an_index_it_is_an_ordinary_error(settings: MakeSettings, serve:
         assert int(stream.headers["retry-after"]) >= 1
 
 
-def test_an_embedding_model_that_fails_is_an_ordinary_error(provider: FakeProvider, openai_url: str) -> None:
-    """Nothing has been sent by then."""
+def test_a_failing_embedding_model_is_an_ordinary_error(provider: FakeProvider, openai_url: str) -> None:
+    """No event has been sent by then."""
     provider.embeddings.fault = faults.status(400)
     with ask(openai_url, {"query": "Is a question that was never asked embedded?"}) as stream:
         assert (problem_of(stream)["code"], stream.status) == ("model_unavailable", 502)
     assert b"secret inner text" not in stream.body
 
 
-def test_a_language_model_that_fails_is_an_error_event(provider: FakeProvider, openai_url: str) -> None:
-    """After the citations there is no status any more; the problem is the same, with the request's id."""
+def test_a_failing_language_model_is_an_error_event(provider: FakeProvider, openai_url: str) -> None:
+    """The status has been sent, so the event has the same problem, with the request's id."""
     provider.chat.fault = faults.status(400)
     with ask(openai_url) as stream:
         assert stream.status == 200
@@ -431,8 +429,8 @@ def test_a_language_model_that_fails_is_an_error_event(provider: FakeProvider, o
     assert b"secret inner text" not in stream.body
 
 
-def test_streams_at_once_do_not_mix(provider: FakeProvider, openai_url: str) -> None:
-    """Each of them whole, whatever the order of their tokens."""
+def test_concurrent_streams_do_not_mix(provider: FakeProvider, openai_url: str) -> None:
+    """Each is complete, in whatever order the tokens arrive."""
     provider.reply = " ".join(f"word{number} [1]" for number in range(30))
     provider.token_s = 0.001
     streams = [ask(openai_url) for _ in range(20)]

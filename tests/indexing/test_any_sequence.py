@@ -264,8 +264,8 @@ def _told(report: Report) -> tuple[object, ...]:
 
 
 @pytest.mark.timeout(3 * 3600)
-def test_any_sequence_leaves_what_it_has_to(tmp_path: Path, soak: bool) -> None:
-    """With `--soak`, other sequences each time."""
+def test_any_sequence_of_changes_leaves_the_expected_index(tmp_path: Path, soak: bool) -> None:
+    """With `--soak`, the sequences differ in each run."""
     references, folders = References(), (tmp_path / str(number) for number in itertools.count())
 
     class SequenceHere(Sequence):

@@ -29,7 +29,7 @@ def names_to_read(changes: Changes) -> list[str]:
     return [each.name for each in changes.to_read]
 
 
-def test_what_is_the_same_is_kept() -> None:
+def test_unchanged_documents_are_kept() -> None:
     changes = compared([file("a.md")], [record("a.md")])
     assert not changes
     assert changes.kept == [record("a.md")]
@@ -58,8 +58,8 @@ def test_a_copy_is_added_but_not_read() -> None:
     assert [(old, each.name) for old, each in changes.copied] == [("a.md", "b.md")]
 
 
-def test_two_documents_may_change_places() -> None:
-    """Each has the content that the other had."""
+def test_two_documents_may_swap_their_contents() -> None:
+    """Each has the content that the other one had."""
     changes = compared([file("a.md", "2"), file("b.md", "1")], [record("a.md", "1"), record("b.md", "2")])
     assert changes.changed == ["a.md", "b.md"]
     assert [(old, each.name) for old, each in changes.copied] == [("b.md", "a.md"), ("a.md", "b.md")]
@@ -71,15 +71,15 @@ def test_one_of_two_equal_documents_is_renamed() -> None:
     assert not changes.removed
 
 
-def test_another_ending_is_another_way_to_read() -> None:
-    """The content is the same, its chunks may not be."""
+def test_another_file_extension_causes_another_reading() -> None:
+    """The content is the same, but its chunks may differ."""
     changes = compared([file("a.txt")], [record("a.md")])
     assert changes.renamed == [("a.md", "a.txt")]
     assert names_to_read(changes) == ["a.txt"]
 
 
-def test_other_rules_for_chunks_read_everything_again() -> None:
-    """And still tell what has changed."""
+def test_other_chunk_settings_read_all_documents_again() -> None:
+    """Changes of documents are still detected."""
     changes = compared(
         [file("a.md"), file("c.md", "3")], [record("a.md"), record("b.md", "3")], reusable=False
     )
@@ -89,8 +89,8 @@ def test_other_rules_for_chunks_read_everything_again() -> None:
 
 
 @pytest.mark.parametrize("status", list(DocumentStatus))
-def test_what_may_have_been_an_accident_is_tried_again(status: DocumentStatus) -> None:
-    """A limit may have been raised, or the machine less busy. What the file itself decides stays."""
+def test_failures_that_may_be_temporary_are_tried_again(status: DocumentStatus) -> None:
+    """A limit may have been raised, or the machine less busy. Failures due to the file itself are kept."""
     changes = compared([file("a.pdf")], [record("a.pdf", status=status)])
     accidents = {
         DocumentStatus.TIMED_OUT,
@@ -102,7 +102,7 @@ def test_what_may_have_been_an_accident_is_tried_again(status: DocumentStatus) -
     assert not changes
 
 
-def test_what_cannot_be_opened_is_looked_at_again_and_is_no_change() -> None:
+def test_an_unreadable_file_is_tried_again_and_is_no_change() -> None:
     unreadable = SourceFile("a.md", Path("a.md"), None, 0, DocumentStatus.UNREADABLE, "no permission")
     changes = compared([unreadable], [record("a.md", None, DocumentStatus.UNREADABLE)])
     assert not changes

@@ -60,8 +60,8 @@ def assert_as_if_built_anew(settings: Settings, tmp_path: Path) -> None:
     assert_same_index(stored(settings.index.dir), stored(anew.index.dir))
 
 
-def test_nothing_changed_is_nothing_done(made: Settings, sent: Callable[[], list[str]]) -> None:
-    """No new index, either: the served one is the same to the byte."""
+def test_a_run_without_changes_does_nothing(made: Settings, sent: Callable[[], list[str]]) -> None:
+    """No index is published, and the served one is the same to the byte."""
     before = (made.index.dir / "CURRENT").read_text()
     sent()
     report = build(made)
@@ -70,10 +70,8 @@ def test_nothing_changed_is_nothing_done(made: Settings, sent: Callable[[], list
     assert "Nothing has changed" in report.as_text()
 
 
-def test_only_texts_that_are_new_are_sent(
-    made: Settings, sent: Callable[[], list[str]], tmp_path: Path
-) -> None:
-    """Of a changed document, too: five of its six chunks are known."""
+def test_only_new_texts_are_embedded(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
+    """This holds within a changed document, too: five of its six chunks are known."""
     sent()
     (made.documents.dir / "rules.md").write_text(DOCUMENT.replace("thing 3 is", "thing 3 is never"))
     report = build(made)
@@ -91,8 +89,10 @@ def test_a_removed_document_disappears(made: Settings, sent: Callable[[], list[s
     assert_as_if_built_anew(made, tmp_path)
 
 
-def test_renaming_embeds_nothing(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
-    """Citations have the new name, of which chunks' ids are made."""
+def test_a_renamed_document_is_not_embedded_again(
+    made: Settings, sent: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    """Citations have the new name, of which the chunks' ids are made."""
     sent()
     (made.documents.dir / "new").mkdir()
     (made.documents.dir / "rules.md").rename(made.documents.dir / "new" / "rules.md")
@@ -101,7 +101,9 @@ def test_renaming_embeds_nothing(made: Settings, sent: Callable[[], list[str]], 
     assert_as_if_built_anew(made, tmp_path)
 
 
-def test_documents_may_change_places(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
+def test_documents_that_swap_contents_are_not_embedded_again(
+    made: Settings, sent: Callable[[], list[str]], tmp_path: Path
+) -> None:
     sent()
     leave, travel = made.documents.dir / "leave.md", made.documents.dir / "travel.md"
     leave.rename(made.documents.dir / "aside")
@@ -112,7 +114,9 @@ def test_documents_may_change_places(made: Settings, sent: Callable[[], list[str
     assert_as_if_built_anew(made, tmp_path)
 
 
-def test_a_copy_embeds_nothing(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
+def test_a_copied_document_is_not_embedded_again(
+    made: Settings, sent: Callable[[], list[str]], tmp_path: Path
+) -> None:
     sent()
     shutil.copy(made.documents.dir / "rules.md", made.documents.dir / "copy.md")
     report = build(made)
@@ -120,8 +124,8 @@ def test_a_copy_embeds_nothing(made: Settings, sent: Callable[[], list[str]], tm
     assert_as_if_built_anew(made, tmp_path)
 
 
-def test_touching_or_checking_out_a_tree_is_no_change(made: Settings, sent: Callable[[], list[str]]) -> None:
-    """Times say nothing: git does not keep them."""
+def test_new_modification_times_are_no_change(made: Settings, sent: Callable[[], list[str]]) -> None:
+    """git does not keep them."""
     sent()
     for path in made.documents.dir.iterdir():
         content = path.read_bytes()
@@ -132,10 +136,10 @@ def test_touching_or_checking_out_a_tree_is_no_change(made: Settings, sent: Call
     assert sent() == []
 
 
-def test_other_chunks_embed_only_new_text(
+def test_another_chunk_size_embeds_only_new_texts(
     made: Settings, sent: Callable[[], list[str]], tmp_path: Path
 ) -> None:
-    """A setting that cuts otherwise reads all documents; texts that come out the same keep their vectors."""
+    """All documents are read, and texts that do not change keep their vectors."""
     long = " ".join(f"Sentence {number} is here." for number in range(60))
     (made.documents.dir / "long.md").write_text(long)
     build(made)
@@ -149,10 +153,10 @@ def test_other_chunks_embed_only_new_text(
     assert_as_if_built_anew(smaller, tmp_path)
 
 
-def test_an_index_of_another_layout_is_written_anew(
+def test_an_index_of_another_layout_is_rebuilt(
     made: Settings, sent: Callable[[], list[str]], tmp_path: Path
 ) -> None:
-    """As after an update: all documents are read, and nothing is embedded."""
+    """After an update, all documents are read, but nothing is embedded."""
     sent()
     storage = DiskStorage(
         make_snapshots(made), Scratch(), cache_path=tmp_path / "embeddings.sqlite", engine="the next layout"
@@ -164,16 +168,18 @@ def test_an_index_of_another_layout_is_written_anew(
     assert not indexer.build(lambda _: None, Event()).published
 
 
-def test_full_takes_nothing_over(made: Settings, sent: Callable[[], list[str]]) -> None:
-    """Not even what is as it was; what a provider was paid for is not thrown away."""
+def test_a_full_run_reuses_nothing_of_the_index(made: Settings, sent: Callable[[], list[str]]) -> None:
+    """The vectors that a provider was paid for come from the cache."""
     first = (made.index.dir / "CURRENT").read_text()
     report = build(made, full=True)
     assert report.published
     assert (made.index.dir / "CURRENT").read_text() != first
 
 
-def test_the_same_text_is_sent_once(openai_settings: MakeSettings, sent: Callable[[], list[str]]) -> None:
-    """Boilerplate in a hundred documents is paid once."""
+def test_a_repeated_text_is_embedded_once(
+    openai_settings: MakeSettings, sent: Callable[[], list[str]]
+) -> None:
+    """Boilerplate in a hundred documents is paid for once."""
     settings = openai_settings(embedding_batch_size=3)
     for number in range(20):
         (settings.documents.dir / f"{number}.md").write_text("# Same\n\nThe same in all of them.\n")
@@ -182,10 +188,10 @@ def test_the_same_text_is_sent_once(openai_settings: MakeSettings, sent: Callabl
     assert (report.embedded, report.chunks) == (3, 22)
 
 
-def test_what_was_embedded_survives_a_failed_run(
+def test_embeddings_survive_a_failed_run(
     openai_settings: MakeSettings, provider: FakeProvider, sent: Callable[[], list[str]]
 ) -> None:
-    """The next run sends the rest."""
+    """The next run embeds the rest."""
     settings = openai_settings(embedding_batch_size=1, embedding_concurrency=1, embedding_retry_s=0)
     for number in range(8):
         (settings.documents.dir / f"{number}.md").write_text(f"Text of number {number}.")
@@ -200,7 +206,7 @@ def test_what_was_embedded_survives_a_failed_run(
 
 
 def test_another_model_behind_the_same_name_is_noticed(made: Settings, provider: FakeProvider) -> None:
-    """Vectors of two models in one index would be found by neither."""
+    """An index with vectors of two models would find neither."""
     (made.documents.dir / "leave.md").write_text("Something else entirely.")
     provider.embeddings.fault = faults.distorted(halve)
     with pytest.raises(EmbeddingChanged, match="--full"):
@@ -208,7 +214,9 @@ def test_another_model_behind_the_same_name_is_noticed(made: Settings, provider:
     assert build(made, full=True).published
 
 
-def test_plan_tells_and_writes_nothing(made: Settings, sent: Callable[[], list[str]], tmp_path: Path) -> None:
+def test_a_plan_reports_and_writes_nothing(
+    made: Settings, sent: Callable[[], list[str]], tmp_path: Path
+) -> None:
     sent()
     (made.documents.dir / "rules.md").write_text(DOCUMENT.replace("thing 3 is", "thing 3 is never"))
     (made.documents.dir / "leave.md").rename(made.documents.dir / "absence.md")
@@ -239,7 +247,7 @@ def test_a_plan_needs_no_index_and_makes_none(openai_settings: MakeSettings) -> 
 
 
 def test_many_lost_documents_stop_a_run(openai_settings: MakeSettings, sent: Callable[[], list[str]]) -> None:
-    """A volume that was not mounted should not empty the index; nothing is paid for before that is seen."""
+    """A volume that is not mounted must not empty the index. Nothing is paid for before that is noticed."""
     settings = openai_settings()
     for number in range(8):
         (settings.documents.dir / f"{number}.md").write_text(f"Text of number {number}.")
@@ -254,7 +262,7 @@ def test_many_lost_documents_stop_a_run(openai_settings: MakeSettings, sent: Cal
     assert build(settings, force=True).published
 
 
-def test_documents_that_can_no_longer_be_read_are_lost_too(openai_settings: MakeSettings) -> None:
+def test_documents_that_become_unreadable_count_as_lost(openai_settings: MakeSettings) -> None:
     settings = openai_settings()
     build(settings)
     (settings.documents.dir / "leave.md").write_text("")
@@ -262,7 +270,7 @@ def test_documents_that_can_no_longer_be_read_are_lost_too(openai_settings: Make
         build(settings)
 
 
-def test_renamed_documents_are_not_lost(openai_settings: MakeSettings) -> None:
+def test_renamed_documents_do_not_count_as_lost(openai_settings: MakeSettings) -> None:
     settings = openai_settings()
     build(settings)
     for path in list(settings.documents.dir.iterdir()):
@@ -270,7 +278,7 @@ def test_renamed_documents_are_not_lost(openai_settings: MakeSettings) -> None:
     assert build(settings).published
 
 
-def test_nothing_readable_leaves_the_index(made: Settings) -> None:
+def test_a_run_without_a_readable_document_leaves_the_index(made: Settings) -> None:
     before = (made.index.dir / "CURRENT").read_text()
     for path in made.documents.dir.iterdir():
         path.write_text("")
@@ -279,8 +287,8 @@ def test_nothing_readable_leaves_the_index(made: Settings) -> None:
     assert (made.index.dir / "CURRENT").read_text() == before
 
 
-def test_a_damaged_index_is_not_built_upon(made: Settings, tmp_path: Path) -> None:
-    """What was flipped in it must not be in the next."""
+def test_a_damaged_index_is_not_reused(made: Settings, tmp_path: Path) -> None:
+    """Flipped bits must not get into the next index."""
     current = made.index.dir / "snapshots" / (made.index.dir / "CURRENT").read_text().strip()
     largest = max((path for path in current.rglob("*.dat")), key=lambda path: path.stat().st_size)
     stat = largest.stat()
@@ -293,7 +301,7 @@ def test_a_damaged_index_is_not_built_upon(made: Settings, tmp_path: Path) -> No
     assert_as_if_built_anew(made, tmp_path)
 
 
-def test_rollback_serves_the_one_before(made: Settings) -> None:
+def test_a_rollback_serves_the_previous_index(made: Settings) -> None:
     first = (made.index.dir / "CURRENT").read_text().strip()
     (made.documents.dir / "leave.md").write_text("Something else entirely.")
     second = build(made).index
@@ -304,10 +312,10 @@ def test_rollback_serves_the_one_before(made: Settings) -> None:
         make_indexer(made).roll_back("20200101T000000Z-abcdef")
 
 
-def test_after_a_rollback_the_next_run_starts_from_what_is_served(
+def test_a_run_after_a_rollback_starts_from_the_served_index(
     made: Settings, sent: Callable[[], list[str]], tmp_path: Path
 ) -> None:
-    """And embeds nothing that either of the two knows."""
+    """It embeds nothing that either index has."""
     (made.documents.dir / "leave.md").write_text("Something else entirely.")
     build(made)
     make_indexer(made).roll_back()

@@ -9,8 +9,8 @@ from app.indexing.changes import Changes
 from app.indexing.report import Report
 
 
-def test_its_json_has_these_fields() -> None:
-    """Literally: renaming a field of the program changes none of them."""
+def test_the_json_of_a_report_has_these_fields() -> None:
+    """Renaming a field of the program changes none of them."""
     documents = [
         Document("a.md", "0a", 1, None, 2, DocumentStatus.INDEXED, None),
         Document("b.pdf", "0b", 3, None, 0, DocumentStatus.UNREADABLE, "not a valid PDF file"),

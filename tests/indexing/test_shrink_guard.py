@@ -38,24 +38,24 @@ def entry(number: int, vector: np.ndarray) -> Entry:
     return Entry(chunk, vector, TermCounts([number + 1, 1000], [1, 1]))
 
 
-def test_a_good_one_passes(folder: Path) -> None:
+def test_an_intact_index_passes(folder: Path) -> None:
     check_answers(folder, chunks=CHUNKS)
 
 
-def test_too_few_or_too_many_chunks_are_refused(folder: Path) -> None:
+def test_a_wrong_number_of_chunks_is_refused(folder: Path) -> None:
     for expected in (CHUNKS - 1, CHUNKS + 1):
         with pytest.raises(IndexingError, match=f"has {CHUNKS} chunks instead of {expected}"):
             check_answers(folder, chunks=expected)
 
 
-def test_chunks_that_are_not_found_are_refused(tmp_path: Path) -> None:
-    """Such as by vectors that are near nothing."""
+def test_an_index_that_does_not_find_its_chunks_is_refused(tmp_path: Path) -> None:
+    """Vectors that are near nothing cause this."""
     make(tmp_path, np.tile(NOT_A_NUMBER, (CHUNKS, 1)))
     with pytest.raises(IndexingError, match="finds 0 of 20 of its own chunks: run make reindex"):
         check_answers(tmp_path, chunks=CHUNKS)
 
 
-def test_chunks_without_a_direction_are_not_asked_for(tmp_path: Path) -> None:
+def test_chunks_with_a_zero_vector_are_not_searched_for(tmp_path: Path) -> None:
     """A text without any word has such a vector, and is no reason to refuse the others."""
     vectors = np.eye(DIMENSIONS, dtype=np.float32).repeat(2, axis=0)
     vectors[::4] = 0
@@ -91,10 +91,10 @@ def garble(path: Path) -> None:
         ("is_null/status.dat", cut),
     ],
 )
-def test_one_that_cannot_be_loaded_is_refused(
+def test_an_index_that_cannot_be_loaded_is_refused(
     folder: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
-    """Whatever the engine raises."""
+    """Any error of the engine counts."""
     for path in folder.rglob(name.rpartition("/")[2]):
         if path.as_posix().endswith(name):
             damage(path)

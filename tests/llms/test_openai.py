@@ -34,15 +34,15 @@ def make_llm(settings: Settings, model: str) -> OpenAIChat:
     return OpenAIChat(endpoint, model=model, stream_idle_s=60)
 
 
-def test_every_way_to_ask_gives_the_answer(llm: OpenAIChat) -> None:
-    """Chat and completion, whole and streamed."""
+def test_every_synchronous_method_gives_the_answer(llm: OpenAIChat) -> None:
+    """These are chat and completion, whole and streamed."""
     assert llm.chat(ASKED).message.content == "Sixteen weeks."
     assert llm.complete("How long?").text == "Sixteen weeks."
     assert [response.delta for response in llm.stream_chat(ASKED)] == ["Sixteen", " weeks."]
     assert list(llm.stream_complete("How long?"))[-1].text == "Sixteen weeks."
 
 
-def test_every_asynchronous_way_too(llm: OpenAIChat) -> None:
+def test_every_asynchronous_method_gives_the_answer(llm: OpenAIChat) -> None:
     async def ask() -> list[str | None]:
         chat = await llm.achat(ASKED)
         complete = await llm.acomplete("How long?")
@@ -62,7 +62,7 @@ def test_parameters_are_passed_on(llm: OpenAIChat, provider: FakeProvider) -> No
 
 
 @pytest.mark.parametrize("model", ["o3-mini", "gpt-5", "openai/gpt-5-nano"])
-def test_reasoning_models_get_no_parameters_that_they_refuse(
+def test_reasoning_models_get_only_supported_parameters(
     provider: FakeProvider, openai_settings: MakeSettings, model: str
 ) -> None:
     make_llm(openai_settings(), model).chat(ASKED, max_tokens=9)
@@ -72,7 +72,7 @@ def test_reasoning_models_get_no_parameters_that_they_refuse(
     assert request.body["max_completion_tokens"] == 9
 
 
-def test_an_error_is_ours(llm: OpenAIChat, provider: FakeProvider) -> None:
+def test_a_failure_is_raised_as_model_unavailable(llm: OpenAIChat, provider: FakeProvider) -> None:
     provider.chat.fault = faults.status(400)
     with pytest.raises(ModelUnavailable, match="the language model answered with status 400"):
         llm.chat(ASKED)
@@ -86,7 +86,7 @@ def _encoding(request: pytest.FixtureRequest, provider: FakeProvider) -> Iterato
 
 
 @pytest.mark.usefixtures("_encoding")
-def test_embeddings_come_in_either_encoding(openai_settings: MakeSettings) -> None:
+def test_embeddings_are_read_in_either_encoding(openai_settings: MakeSettings) -> None:
     settings = openai_settings()
     embedding = make_embedding(settings, make_provider(settings))
     expected = [embed("one text"), embed("another")]
@@ -94,10 +94,10 @@ def test_embeddings_come_in_either_encoding(openai_settings: MakeSettings) -> No
     assert embedding.get_query_embedding("one text") == expected[0]
 
 
-def test_one_that_never_answers_does_not_hold_up_a_build_forever(
+def test_a_hanging_provider_does_not_block_a_build_forever(
     provider: FakeProvider, openai_settings: MakeSettings
 ) -> None:
-    """Outside a request there is a deadline, too."""
+    """There is a deadline outside of requests, too."""
     settings = openai_settings()
     provider.embeddings.latency_s = 60
     embedding = make_embedding(settings, make_provider(settings), RetryPolicy(alone_s=0.2))
@@ -105,13 +105,15 @@ def test_one_that_never_answers_does_not_hold_up_a_build_forever(
         embedding.get_text_embedding_batch(["one text"])
 
 
-def test_one_client_can_be_used_in_one_event_loop_after_another(llm: OpenAIChat) -> None:
-    """As LlamaIndex's synchronous methods do."""
+def test_a_client_can_be_used_in_several_event_loops(llm: OpenAIChat) -> None:
+    """LlamaIndex's synchronous methods start a new loop each time."""
     for _ in range(2):
         assert asyncio.run(llm.achat(ASKED)).message.content == "Sixteen weeks."
 
 
 @pytest.mark.parametrize("usage", [{}, {"prompt_tokens": 1}, {"prompt_tokens": None, "completion_tokens": 2}])
-def test_half_a_usage_loses_no_answer(llm: OpenAIChat, provider: FakeProvider, usage: dict[str, Any]) -> None:
+def test_an_incomplete_usage_loses_no_answer(
+    llm: OpenAIChat, provider: FakeProvider, usage: dict[str, Any]
+) -> None:
     provider.chat.fault = faults.distorted(lambda answer: answer.update(usage=usage))
     assert llm.chat(ASKED).message.content == "Sixteen weeks."

@@ -36,13 +36,13 @@ def check(response: object) -> None:
     assert any("16 weeks" in node.node.get_content() for node in response.source_nodes)
 
 
-def test_it_is_asked_by_llamaindex_own_methods(engine: RagQueryEngine) -> None:
-    """Both, so that it can be a part of LlamaIndex's workflows and tools."""
+def test_the_engine_answers_llamaindex_methods(engine: RagQueryEngine) -> None:
+    """The synchronous and the asynchronous one work, as LlamaIndex's workflows and tools need them."""
     check(asyncio.run(engine.aquery(QUESTION)))
     check(engine.query(QUESTION))
 
 
-def test_the_index_gives_a_retriever(engine: RagQueryEngine) -> None:
-    """A real VectorStoreIndex, over the same store."""
+def test_a_vector_store_index_gives_a_retriever(engine: RagQueryEngine) -> None:
+    """It is LlamaIndex's own class, over the same store."""
     found = engine.index.as_retriever(similarity_top_k=5).retrieve(QUESTION)
     assert "policies/leave.pdf" in {node.node.metadata["document"] for node in found}

@@ -111,8 +111,8 @@ def contents(store: Store) -> list[str]:
 
 @pytest.mark.parametrize("target", ["disk", "postgres"])
 @pytest.mark.parametrize("source", ["disk", "postgres"])
-def test_chunks_are_the_same_in_another_store(opened: Opened, source: str, target: str) -> None:
-    """Read from one store as nodes and added to another: payloads, ids, hashes, and what is embedded."""
+def test_chunks_are_unchanged_in_another_store(opened: Opened, source: str, target: str) -> None:
+    """Nodes that are read from one store and added to another keep payload, id, hash and embedded text."""
     chunks = [*handbook(), *ODD]
     wanted = {chunk.id: StoredChunk.of(chunk) for chunk in chunks}
     assert len(wanted) == len(chunks)
@@ -134,8 +134,8 @@ def test_chunks_are_the_same_in_another_store(opened: Opened, source: str, targe
 
 
 @pytest.mark.parametrize("kind", ["disk", "postgres"])
-def test_nodes_from_elsewhere_come_back_as_they_were(opened: Opened, kind: str) -> None:
-    """With LlamaIndex's own templates, by which all of their metadata is embedded."""
+def test_foreign_nodes_are_returned_unchanged(opened: Opened, kind: str) -> None:
+    """They have LlamaIndex's own templates, which embed all metadata."""
     # In the order that jsonb gives them: it does not keep the one in which they came.
     metadata = {"tags": ["x"], "author": "A. B.", "heading": "Leave"}
     node = TextNode(text="Sixteen weeks.", metadata=metadata)
@@ -148,15 +148,15 @@ def test_nodes_from_elsewhere_come_back_as_they_were(opened: Opened, kind: str) 
     assert chunk_of(found) == chunk_of(node)
 
 
-def test_a_node_without_metadata_is_hashed_by_what_is_embedded() -> None:
-    """Also where its metadata is kept from the embedding."""
+def test_a_node_without_metadata_is_hashed_by_its_embedded_text() -> None:
+    """This includes nodes whose metadata is excluded from the embedding."""
     node = TextNode(text="text", metadata={"author": "A. B."}, excluded_embed_metadata_keys=["author"])
     assert chunk_of(node).text_hash == text_hash("text")
     assert node_of(chunk_of(node)).get_content(MetadataMode.EMBED) == "text"
 
 
-def test_a_node_is_its_chunk_for_any_use() -> None:
-    """Metadata, place and document are where LlamaIndex looks for them; a copy is the same."""
+def test_a_node_equals_its_chunk() -> None:
+    """Metadata, position and document are where LlamaIndex looks for them, and a copy is equal."""
     chunk = StoredChunk.of(Chunk("folder/name.md", 7, None, "Text.", 3, 8, text_hash("Text."), 2))
     node = node_of(chunk)
     assert node.metadata == {"document": "folder/name.md", "format": "md", "page": 7, "heading": None}
@@ -165,7 +165,7 @@ def test_a_node_is_its_chunk_for_any_use() -> None:
     assert chunk_of(type(node).from_dict(node.to_dict())) == chunk
 
 
-def test_it_is_a_llamaindex_transformation() -> None:
-    """So that whoever extends the index by LlamaIndex's own means gets the same chunks."""
+def test_the_chunker_is_a_llamaindex_transformation() -> None:
+    """An index that is extended by LlamaIndex's own means gets the same chunks."""
     nodes = Chunker(chunking=CHUNKING)([LlamaDocument(text=HANDBOOK, id_="folder/name.md")])
     assert [chunk_of(node) for node in nodes] == [StoredChunk.of(chunk) for chunk in handbook()]

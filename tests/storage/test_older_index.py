@@ -34,8 +34,8 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def test_it_is_served(older: Settings, serve: Serve) -> None:
-    """With its documents and passages; of a snapshot, no file is changed."""
+def test_an_older_index_is_served(older: Settings, serve: Serve) -> None:
+    """It has its documents and passages, and no file of a snapshot is changed."""
     before = contents(older.index.dir)
     client = serve(older)
     assert client.get("/health").json()["index"] == {
@@ -64,8 +64,8 @@ def test_it_is_served(older: Settings, serve: Serve) -> None:
     assert contents(older.index.dir) == before
 
 
-def test_the_next_run_goes_on_from_it(older: Settings) -> None:
-    """What it has of a document is kept or moved, and of a changed one, the vectors of texts that stayed."""
+def test_the_next_run_reuses_an_older_index(older: Settings) -> None:
+    """Documents are kept or renamed, and a changed one keeps the vectors of unchanged texts."""
     report = build(older)
     assert (report.published, report.index, report.embedded) == (False, INDEX, 0)
     document = older.documents.dir / NAME

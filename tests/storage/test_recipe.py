@@ -25,10 +25,10 @@ def place(request: pytest.FixtureRequest) -> dict[str, Any]:
     return request.getfixturevalue("database") if request.param == "postgres" else {}
 
 
-def test_it_is_neither_served_nor_gone_back_to_nor_called_good(
+def test_an_index_of_another_model_is_refused_everywhere(
     place: dict[str, Any], settings: MakeSettings, openai_settings: MakeSettings, serve: Serve, tmp_path: Path
 ) -> None:
-    """Both models are named, and what to do."""
+    """Serving, rollback and doctor name both models and the remedy."""
     older = build(settings(**place)).index
     (tmp_path / "documents" / "more.md").write_text("# More\n\nMore of it.")
     newer = build(settings(**place)).index

@@ -97,21 +97,21 @@ CHUNK_HASH = "aa1d0e22bdcb363451a5f0b005001b42"
 METADATA = {"document": "policies/Leave.PDF", "format": "pdf", "page": 3, "heading": "Leave > Parental"}
 
 
-def test_the_manifest_file(tmp_path: Path) -> None:
-    """Every byte of it."""
+def test_the_manifest_file_has_this_content(tmp_path: Path) -> None:
+    """Every byte of it is compared."""
     write_manifest(tmp_path, MANIFEST)
     assert (tmp_path / "manifest.json").read_bytes() == MANIFEST_JSON
     assert read_manifest(tmp_path) == MANIFEST
 
 
 @pytest.mark.parametrize(("document", "line"), [(LEAVE, LEAVE_JSON), (SCAN, SCAN_JSON)])
-def test_a_stored_document(document: Document, line: bytes) -> None:
+def test_a_stored_document_has_this_form(document: Document, line: bytes) -> None:
     assert encode_document(document) == line
     assert decode_document(orjson.loads(line)) == document
 
 
-def test_the_file_of_documents(tmp_path: Path) -> None:
-    """A line for each document, whatever its name holds."""
+def test_the_file_of_documents_has_this_content(tmp_path: Path) -> None:
+    """It has a line for each document, whatever characters are in its name."""
     store = SnapshotStore(tmp_path, keep=1)
     with store.writer(), store.stage() as staging:
         fill(staging)
@@ -122,8 +122,8 @@ def test_the_file_of_documents(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("documents", [[], [LEAVE], [LEAVE, SCAN]])
-def test_the_row_of_a_generation(database: dict[str, Any], documents: list[Document]) -> None:
-    """Its manifest is that of the file, without files; its documents are one array, without blanks."""
+def test_the_row_of_a_generation_has_this_form(database: dict[str, Any], documents: list[Document]) -> None:
+    """The manifest equals that of the file, without files; the documents are one array, without blanks."""
     place = Database(database["database_url"], database["db_schema"], PATIENT.database)
     manifest = replace(MANIFEST, files={})
     with place.connect("test") as connection:
@@ -142,8 +142,8 @@ def test_the_row_of_a_generation(database: dict[str, Any], documents: list[Docum
     assert list(opened.documents()) == documents
 
 
-def test_the_payload_of_a_chunk() -> None:
-    """Its fields in the engine of the disk; their order is that in which the engine writes them."""
+def test_the_payload_of_a_chunk_has_this_form() -> None:
+    """The order of the fields is that in which the engine on disk writes them."""
     payload = to_payload(CHUNK, length=4)
     assert list(payload.items()) == [
         ("id", CHUNK_ID),
@@ -168,7 +168,7 @@ def test_the_payload_of_a_chunk() -> None:
     assert from_payload(payload) == CHUNK
 
 
-def test_the_row_of_a_chunk() -> None:
+def test_the_row_of_a_chunk_has_this_form() -> None:
     row = dict(zip(COLUMNS, row_of(Entry(CHUNK, [3.0, 4.0], TermCounts([7], [4])), 4.0), strict=True))
     row["metadata"] = row["metadata"].obj
     assert {name: row[name] for name in list(row)[:9]} == {
@@ -186,8 +186,8 @@ def test_the_row_of_a_chunk() -> None:
     assert chunk_of_row(list(row.values())[:8]) == CHUNK
 
 
-def test_a_listed_index_as_json() -> None:
-    """`rag-service reindex --list --json`, for programs."""
+def test_a_listed_index_has_this_json() -> None:
+    """Programs read it from `rag-service reindex --list --json`."""
     summary = IndexSummary("a", True, "2026-11-20T10:15:00+00:00", 1, 2, MANIFEST.embedding, 3)
     assert summary.as_json() == (
         '{"id":"a","current":true,"built_at":"2026-11-20T10:15:00+00:00","documents":1,"chunks":2,'

@@ -46,8 +46,8 @@ def test_each_mode_finds_the_passage(store: Store, mode: str) -> None:
     assert [node.node_id for node in result.nodes] == result.ids
 
 
-def test_words_find_what_meaning_does_not(store: Store) -> None:
-    """A code says nothing to an embedding."""
+def test_codes_are_found_by_their_terms(store: Store) -> None:
+    """An embedding does not represent a code."""
     assert "WC-05" in texts_of(store, ask("WC-05"))[0]
 
 
@@ -57,7 +57,7 @@ def test_other_modes_are_refused(store: Store) -> None:
 
 
 def test_alpha_weighs_the_two_rankings(store: Store) -> None:
-    """1 is the embeddings alone, 0 the words alone."""
+    """At 1, only embeddings count; at 0, only terms."""
     query = "sixteen trains"
     only_dense = store.query(ask(query, alpha=1.0)).similarities or []
     only_words = store.query(ask(query, alpha=0.0)).similarities or []
@@ -66,8 +66,8 @@ def test_alpha_weighs_the_two_rankings(store: Store) -> None:
     assert only_words[0] == pytest.approx((store.query(ask(query, "sparse")).similarities or [])[0])
 
 
-def test_nothing_matching_is_an_empty_result(store: Store) -> None:
-    """Not an error, and not everything."""
+def test_a_query_without_a_match_has_an_empty_result(store: Store) -> None:
+    """It neither raises an error nor returns everything."""
     result = store.query(ask("leave", filters=where("document", "no such")))
     assert (result.nodes, result.similarities, result.ids) == ([], [], [])
     assert store.query(ask("zzzz", "sparse")).nodes == []
@@ -89,7 +89,7 @@ def test_nothing_matching_is_an_empty_result(store: Store) -> None:
         (where("nothing", None, "is_empty"), {"leave.pdf", "travel.md", "codes.csv"}),
     ],
 )
-def test_filters(store: Store, filters: MetadataFilters, expected: set[str]) -> None:
+def test_filters_select_documents(store: Store, filters: MetadataFilters, expected: set[str]) -> None:
     found = store.query(ask("leave", top_k=50, filters=filters)).nodes or []
     assert {node.metadata["document"] for node in found} == expected
 
@@ -103,24 +103,24 @@ def test_filters_are_combined(store: Store) -> None:
     assert counts == {FilterCondition.AND: 1, FilterCondition.OR: 3, FilterCondition.NOT: 2}
 
 
-def test_a_filter_value_is_never_taken_for_more_than_a_value(store: Store) -> None:
+def test_a_filter_value_is_never_interpreted(store: Store) -> None:
     for value in ("leave.pdf' OR 1=1 --", "*", "leave.pdf\x00", "metadata.document"):
         assert store.query(ask("leave", filters=where("document", value))).nodes == []
 
 
-def test_an_unknown_operator_is_refused_by_name(store: Store) -> None:
+def test_the_refusal_of_an_unknown_operator_names_it(store: Store) -> None:
     with pytest.raises(NotImplementedError, match="text_match"):
         store.query(ask("leave", filters=where("document", "leave", "text_match")))
 
 
-def test_nodes_come_back_as_they_were(store: Store) -> None:
+def test_nodes_are_returned_unchanged(store: Store) -> None:
     for node in store.get_nodes():
         assert node.metadata["document"] == node.ref_doc_id
         assert node.get_content() in TEXTS[node.metadata["document"]]
 
 
 def test_a_document_is_deleted_by_name(store: Store) -> None:
-    """Its words no longer count in the statistics either."""
+    """Its terms no longer count in the statistics, either."""
     store.delete("leave.pdf")
     assert {node.metadata["document"] for node in store.get_nodes()} == {"travel.md", "codes.csv"}
     assert store.chunk_count == 3
@@ -128,7 +128,7 @@ def test_a_document_is_deleted_by_name(store: Store) -> None:
 
 
 def test_adding_a_node_again_replaces_it(store: Store, stores: Stores) -> None:
-    """A repeated run changes nothing, the statistics included."""
+    """A repeated run changes nothing, not even the statistics."""
     again = nodes()
     before = stores.create("other", filled=False)
     before.add(again)
@@ -138,7 +138,7 @@ def test_adding_a_node_again_replaces_it(store: Store, stores: Stores) -> None:
     assert before.query(query).similarities == pytest.approx(store.query(query).similarities)
 
 
-def test_what_is_saved_is_what_is_opened(store: Store, stores: Stores) -> None:
+def test_a_saved_store_can_be_opened_again(store: Store, stores: Stores) -> None:
     query = ask("How long is parental leave?")
     expected = store.query(query).similarities
     store.save()
@@ -148,8 +148,8 @@ def test_what_is_saved_is_what_is_opened(store: Store, stores: Stores) -> None:
     assert opened.chunk_count == 5
 
 
-def test_a_vector_index_sits_on_it(stores: Stores) -> None:
-    """LlamaIndex's own index writes to it and reads from it; no other store is needed."""
+def test_a_vector_store_index_works_with_the_store(stores: Stores) -> None:
+    """LlamaIndex's own index writes to it and reads from it, and needs no other store."""
     store = stores.create(filled=False)
     index = VectorStoreIndex(
         nodes=[TextNode(text=text, metadata={"document": name}) for name in TEXTS for text in TEXTS[name]],
@@ -162,7 +162,7 @@ def test_a_vector_index_sits_on_it(stores: Stores) -> None:
 
 
 def test_ids_may_be_any_text(stores: Stores) -> None:
-    """The engine knows numbers and UUIDs; LlamaIndex lets everybody choose."""
+    """The engine has only numbers and UUIDs, but LlamaIndex allows any text."""
     store = stores.create(filled=False)
     vector = EMBEDDING.get_text_embedding("text")
     ids = ["chapter 1", "7", "日本", "a" * 500]
@@ -172,8 +172,8 @@ def test_ids_may_be_any_text(stores: Stores) -> None:
     assert {node.node_id for node in store.get_nodes()} == {"chapter 1", "a" * 500}
 
 
-def test_everything_is_deleted_only_by_its_name(store: Store) -> None:
-    """Not by a call that forgot to say what."""
+def test_only_clear_deletes_everything(store: Store) -> None:
+    """A call of `delete_nodes` without arguments is refused."""
     with pytest.raises(ValueError, match="clear"):
         store.delete_nodes()
     assert store.chunk_count == 5
@@ -182,21 +182,21 @@ def test_everything_is_deleted_only_by_its_name(store: Store) -> None:
     assert store.query(ask("leave")).nodes == []
 
 
-def test_a_node_twice_in_one_call_is_one(stores: Stores) -> None:
+def test_a_node_added_twice_in_one_call_is_stored_once(stores: Stores) -> None:
     store = stores.create(filled=False)
     node = nodes()[0]
     store.add([node, node])
     assert store.chunk_count == len(store.get_nodes()) == 1
 
 
-def test_it_can_be_asked_from_an_event_loop(store: Store) -> None:
+def test_a_store_can_be_queried_from_an_event_loop(store: Store) -> None:
     query = ask("How long is parental leave?")
     assert asyncio.run(store.aquery(query)).ids == store.query(query).ids
     assert [hit.chunk.id for hit in asyncio.run(store.afind(query))] == store.query(query).ids
 
 
-def test_nul_bytes_are_no_obstacle(store: Store) -> None:
-    """Not every engine can hold them: a text is found by its words, and a node goes by its own id."""
+def test_texts_and_ids_with_nul_bytes_are_stored(store: Store) -> None:
+    """Not every engine can store them; a text is still found by its terms, and a node deleted by its id."""
     name = "cooling\x00tower"
     vector = EMBEDDING.get_text_embedding("cooling")
     node = TextNode(id_=name, text="The \x00 tower is cooled.", embedding=vector, metadata={"document": name})

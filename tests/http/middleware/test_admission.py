@@ -49,10 +49,10 @@ def wait_until_queued(client: httpx.Client, count: int) -> None:
 
 
 @pytest.mark.parametrize("path", ["/query", "/query/stream", "/retrieve", "/v1/chat/completions"])
-def test_what_is_too_much_is_refused_at_once(
+def test_requests_beyond_slots_and_queue_are_refused_at_once(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve, path: str
 ) -> None:
-    """503 with Retry-After, while probes and what else costs nothing are still answered."""
+    """The answer is 503 with Retry-After, while probes and other cheap requests are still answered."""
     client = serve(openai_settings(max_concurrency=2, max_queue=0))
     with held_streams(provider, client) as (ask, _):
         answers = [ask(), ask()]
@@ -68,10 +68,10 @@ def test_what_is_too_much_is_refused_at_once(
     assert all(answer.result().text.endswith("data: [DONE]\n\n") for answer in answers)
 
 
-def test_a_few_wait_for_their_turn(
+def test_up_to_max_queue_requests_wait_for_a_slot(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
-    """As many as MAX_QUEUE; they are answered when there is room, and the next is refused."""
+    """They are answered when a slot is free, and the next request is refused."""
     client = serve(openai_settings(max_concurrency=1, max_queue=1), timing=Timing(queue_s=60))
     with held_streams(provider, client) as (ask, released):
         first = ask()
@@ -83,7 +83,9 @@ def test_a_few_wait_for_their_turn(
     assert statuses == [200, 200, 503]
 
 
-def test_nobody_waits_for_long(provider: FakeProvider, openai_settings: MakeSettings, serve: Serve) -> None:
+def test_a_queued_request_is_refused_after_a_while(
+    provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
+) -> None:
     client = serve(openai_settings(max_concurrency=1, max_queue=1), timing=Timing(queue_s=0.1))
     with held_streams(provider, client) as (ask, _):
         ask()
@@ -92,10 +94,10 @@ def test_nobody_waits_for_long(provider: FakeProvider, openai_settings: MakeSett
     assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
 
 
-def test_a_place_is_free_again_after_each_end(
+def test_a_slot_is_free_again_after_each_kind_of_end(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
-    """An answer, an error, and a request that was wrong."""
+    """An answer, an error and an invalid request each release their slot."""
     client = serve(openai_settings(max_concurrency=1, max_queue=0))
     for _ in range(3):
         assert client.post("/query", json=QUESTION).status_code == 200
@@ -103,10 +105,10 @@ def test_a_place_is_free_again_after_each_end(
         assert client.post("/query/stream", json=QUESTION).status_code == 200
 
 
-def test_who_waits_and_goes_away_leaves_the_queue(
+def test_a_client_that_disconnects_leaves_the_queue(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
-    """Its place in the queue is the next one's."""
+    """Its place in the queue is free for the next client."""
     client = serve(openai_settings(max_concurrency=1, max_queue=1), timing=Timing(queue_s=60))
     with held_streams(provider, client) as (ask, released):
         first = ask()

@@ -62,8 +62,8 @@ def closed(sample_settings: Settings) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_nothing_is_open(closed: httpx.Client, method: str, path: str) -> None:
-    """What exists looks like what does not, whatever the method."""
+def test_every_path_needs_a_key(closed: httpx.Client, method: str, path: str) -> None:
+    """Existing and missing paths get the same answer without a key, whatever the method."""
     answer = closed.request(method, path, json=QUESTION)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -77,8 +77,8 @@ def test_nothing_is_open(closed: httpx.Client, method: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(PROBES))
-def test_the_probes_are_open(closed: httpx.Client, path: str) -> None:
-    """Kubernetes has no key."""
+def test_probes_need_no_key(closed: httpx.Client, path: str) -> None:
+    """Kubernetes has no key to send."""
     assert closed.get(path).status_code == 200
 
 
@@ -93,8 +93,8 @@ def test_the_probes_are_open(closed: httpx.Client, path: str) -> None:
         {"X-API-Key": KEY, "Authorization": "Basic YTpi"},
     ],
 )
-def test_a_key_opens(closed: httpx.Client, header: dict[str, str]) -> None:
-    """In either header; a proxy may use the other one."""
+def test_a_known_key_is_accepted(closed: httpx.Client, header: dict[str, str]) -> None:
+    """It may be in either header, since a proxy may use one of them for itself."""
     assert closed.post("/query", json=QUESTION, headers=header).json()["status"] == "answered"
     assert closed.get("/documents", headers=header).status_code == 200
 
@@ -114,13 +114,13 @@ def test_a_key_opens(closed: httpx.Client, header: dict[str, str]) -> None:
         {"Cookie": f"key={KEY}"},
     ],
 )
-def test_what_is_no_key_does_not_open(closed: httpx.Client, header: dict[str, str]) -> None:
+def test_an_unknown_or_malformed_key_is_refused(closed: httpx.Client, header: dict[str, str]) -> None:
     answer = closed.post("/query", json=QUESTION, headers=header)
     assert answer.status_code == 401
     assert KEY not in answer.text
 
 
-def test_an_openai_client_sends_its_key(closed: httpx.Client) -> None:
+def test_an_openai_clients_key_is_accepted(closed: httpx.Client) -> None:
     models = closed.get("/v1/models", headers={"Authorization": f"Bearer {KEY}"})
     assert models.json()["data"][0]["id"] == "rag-service"
 
@@ -135,12 +135,12 @@ def test_an_openai_client_sends_its_key(closed: httpx.Client) -> None:
         ("alice:one alice:two", b"two", "alice"),
     ],
 )
-def test_entries(entries: str, key: bytes, name: str) -> None:
+def test_entries_give_their_keys_and_names(entries: str, key: bytes, name: str) -> None:
     assert asyncio.run(ApiKeys(parse_keys(entries)).client_of(key)) == name
 
 
-def test_a_key_without_a_name_gets_one() -> None:
-    """Its own, so that it has a limit of its own."""
+def test_a_key_without_a_name_gets_a_name_of_its_own() -> None:
+    """It therefore has a rate limit of its own, too."""
     one, two = parse_keys("one two").values()
     assert re.fullmatch("key-[0-9a-f]{8}", one)
     assert one != two
@@ -159,14 +159,14 @@ def test_a_key_without_a_name_gets_one() -> None:
         "bob:planted eve:planted",
     ],
 )
-def test_what_is_no_entry_is_told_and_not_shown(monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
+def test_a_malformed_entry_is_reported_but_not_shown(monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
     monkeypatch.setenv("API_KEYS", entry)
     with pytest.raises(Exception, match=r"API_KEYS: entry [12]:") as error:
         load_settings()
     assert "planted" not in str(error.value)
 
 
-def test_no_key_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_without_any_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A template with nothing to fill in must not open the service."""
     monkeypatch.setenv("API_KEYS", " , ")
     with pytest.raises(Exception, match="API_KEYS: there is no key"):
@@ -174,17 +174,17 @@ def test_no_key_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_keys_are_kept_as_hashes() -> None:
-    """Whoever reads the memory, or a dump of the settings, has no key."""
+    """The memory and a dump of the settings do not contain the keys."""
     loaded = Settings(api_keys=SecretStr(f"alice:{KEY}"))
     assert loaded.access.api_keys is not None
     assert loaded.access.api_keys.get_secret_value().startswith("alice:sha256:")
     assert KEY not in repr(vars(loaded)) + repr(vars(ApiKeys(parse_keys(f"alice:{KEY}"))))
 
 
-def test_the_documentation_can_be_opened(
+def test_open_docs_opens_the_documentation_only(
     serve: Callable[..., httpx.Client], sample_settings: Settings
 ) -> None:
-    """The page, the API's description and each file that it loads; and nothing more."""
+    """The page, the OpenAPI document and the files that the page loads need no key; all other paths do."""
     client = serve(with_keys(sample_settings, open_docs=True))
     page = client.get("/docs")
     assert page.status_code == 200
@@ -198,7 +198,9 @@ def test_the_documentation_can_be_opened(
     assert schema["paths"]["/health"]["get"]["security"] == []
 
 
-def test_metrics_can_be_opened(serve: Callable[..., httpx.Client], sample_settings: Settings) -> None:
+def test_open_metrics_opens_the_metrics(
+    serve: Callable[..., httpx.Client], sample_settings: Settings
+) -> None:
     client = serve(with_keys(sample_settings, open_metrics=True))
     assert client.get("/metrics").status_code != 401
     assert client.get("/docs").status_code == 401
@@ -228,8 +230,8 @@ def seen_by_the_application(
     return seen, sent
 
 
-def test_the_application_sees_the_name() -> None:
-    """For logs, metrics and limits; a path that is open has none."""
+def test_the_application_knows_the_keys_name() -> None:
+    """Logs, metrics and limits use it; requests to open paths have none."""
     headers = [(b"x-api-key", KEY.encode())]
     seen, _ = seen_by_the_application({"type": "http", "path": "/query", "headers": headers})
     assert seen == ["alice"]
@@ -237,8 +239,8 @@ def test_the_application_sees_the_name() -> None:
     assert seen == [None]
 
 
-def test_websockets_are_closed() -> None:
-    """There are none; if a route were added, it would not be open."""
+def test_websockets_without_a_key_are_closed() -> None:
+    """The service has none, but a route that is added later would not be open."""
     seen, sent = seen_by_the_application({"type": "websocket", "path": "/health", "headers": []})
     assert seen == []
     assert sent == [{"type": "websocket.close", "code": 1008}]
@@ -269,13 +271,13 @@ def by_file(serve: Callable[..., httpx.Client], sample_settings: Settings, key_f
     return serve(with_keys(sample_settings, api_keys="fixed:of-the-setting", api_keys_file=key_file))
 
 
-def test_keys_come_from_a_file(by_file: httpx.Client) -> None:
+def test_keys_are_read_from_a_file(by_file: httpx.Client) -> None:
     assert all(opens(by_file, key) for key in (KEY, "one", "of-the-setting"))
     assert not opens(by_file, "# ours")
 
 
 def test_a_changed_file_is_read_again(by_file: httpx.Client, key_file: Path) -> None:
-    """A key that is taken out is refused soon, one that is put in is let in; the setting's stay."""
+    """A removed key is soon refused, an added one is accepted, and the keys of the setting stay."""
     key_file.write_text("carol:three\n")
     wait_for(lambda: opens(by_file, "three"), "the new key to be let in")
     assert not opens(by_file, KEY)
@@ -285,7 +287,7 @@ def test_a_changed_file_is_read_again(by_file: httpx.Client, key_file: Path) -> 
 def test_a_mounted_secret_that_is_swapped_is_read_again(
     serve: Callable[..., httpx.Client], sample_settings: Settings, tmp_path: Path
 ) -> None:
-    """Kubernetes flips a link; size and time stamps may be the same."""
+    """Kubernetes swaps a symbolic link, and size and time stamps may be the same."""
     for name, key in (("old", "one"), ("new", "two")):
         (tmp_path / name).write_text(f"alice:{key}\n")
         os.utime(tmp_path / name, (1, 1))
@@ -298,10 +300,10 @@ def test_a_mounted_secret_that_is_swapped_is_read_again(
 
 
 @pytest.mark.parametrize("content", ["bob:\n", "carol:ok\nb/b:planted\n", "\xff", None])
-def test_a_file_that_cannot_be_read_keeps_the_old_keys(
+def test_an_unreadable_file_leaves_the_previous_keys_valid(
     by_file: httpx.Client, key_file: Path, caplog: pytest.LogCaptureFixture, content: str | None
 ) -> None:
-    """And says so once, without showing what is in it."""
+    """The log reports it once, without the file's content."""
     with caplog.at_level(logging.INFO, "app.http.api_keys"):
         key_file.unlink()
         if content is not None:
@@ -319,7 +321,7 @@ def test_an_emptied_file_closes_the_service(
     key_file: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It never opens it, and somebody may not have meant that."""
+    """An empty file refuses every key, and never opens the service."""
     by_file = serve(with_keys(sample_settings, api_keys=None, api_keys_file=key_file))
     with caplog.at_level(logging.INFO, "app.http.api_keys"):
         key_file.write_text("")
@@ -328,8 +330,8 @@ def test_an_emptied_file_closes_the_service(
     assert by_file.get("/documents").status_code == 401
 
 
-def test_the_file_is_looked_at_once_a_second(key_file: Path) -> None:
-    """Not with each request."""
+def test_the_file_is_checked_at_most_once_a_second(key_file: Path) -> None:
+    """It is not checked with each request."""
     keys = ApiKeys({}, key_file, look_each_s=3600)
 
     assert asyncio.run(keys.client_of(b"one")) == "bob"
@@ -341,7 +343,7 @@ def test_the_file_is_looked_at_once_a_second(key_file: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_nobody_is_let_in_by_accident(tmp_path: Path, host: str) -> None:
+def test_a_network_address_without_keys_stops_the_start(tmp_path: Path, host: str) -> None:
     done = start_with({"HOST": host}, tmp_path)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert done.stderr.startswith("Wrong setting: API_KEYS: none is set")
@@ -349,7 +351,7 @@ def test_nobody_is_let_in_by_accident(tmp_path: Path, host: str) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "# none\n", "b/b:planted\n"])
-def test_a_wrong_file_stops_the_start(tmp_path: Path, content: str | None) -> None:
+def test_an_invalid_keys_file_stops_the_start(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "keys").write_text(content)
     done = start_with({"API_KEYS_FILE": "keys"}, tmp_path)
@@ -359,10 +361,10 @@ def test_a_wrong_file_stops_the_start(tmp_path: Path, content: str | None) -> No
 
 
 @pytest.mark.parametrize(("setting", "status"), [("ALLOW_ANONYMOUS", 200), ("API_KEYS", 401)])
-def test_what_lets_it_start_on_a_network(
+def test_a_network_address_needs_keys_or_allow_anonymous(
     sample_settings: Settings, tmp_path: Path, setting: str, status: int
 ) -> None:
-    """As the image does, which binds 0.0.0.0."""
+    """The image binds 0.0.0.0 in this way."""
     environment = {
         "HOST": "0.0.0.0",
         "DOCUMENTS_DIR": str(sample_settings.documents.dir),
@@ -389,8 +391,8 @@ def make_key(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_makes_a_key() -> None:
-    """The file gets its hash alone; each key is another one."""
+def test_make_key_prints_a_new_key_and_its_hash() -> None:
+    """The line for the file has only the hash, and every key is different."""
     made = [make_key("alice") for _ in range(2)]
     keys = [one.stderr.splitlines()[-1] for one in made]
     assert keys[0] != keys[1]
@@ -401,7 +403,7 @@ def test_the_command_makes_a_key() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "sha256"])
-def test_the_command_refuses_what_is_no_name(name: str) -> None:
+def test_make_key_refuses_an_invalid_name(name: str) -> None:
     assert make_key(name).returncode == 2
 
 
@@ -452,7 +454,7 @@ headers = st.lists(st.tuples(st.sampled_from(NAMES), values), max_size=6)
 def test_no_request_without_a_key_reaches_a_route(
     closed: httpx.Client, method: str, path: str, sent: list[tuple[str, str]]
 ) -> None:
-    """No path, host, method or header: 401, but for the probes and for what is no HTTP."""
+    """Any path, host, method and header gets 401, except for probes and for malformed HTTP."""
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent), "Connection: close"]
     with connect(str(closed.base_url)) as connection:
         connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
@@ -467,7 +469,7 @@ def test_no_request_without_a_key_reaches_a_route(
         assert status == 401, content
 
 
-def test_the_fuzz_would_notice(closed: httpx.Client) -> None:
-    """The requests that it makes do reach the routes, where they have a key."""
+def test_the_fuzzed_requests_reach_routes_with_a_key(closed: httpx.Client) -> None:
+    """The test above would notice a request that was let in."""
     assert closed.request("PUT", "/query", headers={"X-API-Key": KEY}).status_code == 405
     assert closed.request("GET", "/no/such", headers={"X-API-Key": KEY}).status_code == 404

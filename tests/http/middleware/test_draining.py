@@ -54,10 +54,10 @@ def environment_of(settings: Settings, **more: str) -> dict[str, str]:
     }
 
 
-def test_a_stream_is_finished_first(
+def test_a_stream_is_completed_before_the_process_ends(
     pausing: threading.Event, openai_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    """All of it, and then the process ends with status 0."""
+    """The client gets the whole answer, and the process then ends with status 0."""
     build(openai_settings())
     with server_process(environment_of(openai_settings()), tmp_path / "log") as server:
         server.wait_until_ready()
@@ -71,10 +71,10 @@ def test_a_stream_is_finished_first(
 
 
 @pytest.mark.parametrize("limit", ["REQUEST_TIMEOUT_S", "STREAM_IDLE_TIMEOUT_S"])
-def test_a_stream_whose_model_hangs_ends_with_its_event(
+def test_a_stream_of_a_hanging_model_ends_with_its_timeout_event(
     pausing: threading.Event, openai_settings: MakeSettings, tmp_path: Path, limit: str
 ) -> None:
-    """At the time that it has, and no server waits for longer."""
+    """The request's own timeout applies, and the server waits no longer than that."""
     build(openai_settings())
     with server_process(environment_of(openai_settings(), **{limit: "15"}), tmp_path / "log") as server:
         server.wait_until_ready()
@@ -95,10 +95,10 @@ def is_draining(server: ServerProcess) -> bool:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_what_comes_meanwhile_is_sent_away(
+def test_new_requests_are_refused_during_the_drain(
     pausing: threading.Event, openai_settings: MakeSettings, tmp_path: Path, workers: str
 ) -> None:
-    """With 503 and `Connection: close`, on old connections, too. Being told twice to stop changes nothing."""
+    """They get 503 with `Connection: close`, also on old connections. A second SIGTERM changes nothing."""
     build(openai_settings())
     environment = environment_of(openai_settings(), WORKERS=workers)
     with server_process(environment, tmp_path / "log") as server:
@@ -125,10 +125,10 @@ def test_what_comes_meanwhile_is_sent_away(
         assert "Traceback" not in server.output
 
 
-def test_what_waits_for_its_turn_is_in_work(
+def test_a_queued_request_is_still_answered(
     pausing: threading.Event, openai_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    """It was let in: it gets its answer."""
+    """A request that has been admitted gets its answer."""
     build(openai_settings())
     environment = environment_of(openai_settings(), MAX_CONCURRENCY="1")
     with server_process(environment, tmp_path / "log") as server, ThreadPoolExecutor() as pool:
@@ -145,10 +145,10 @@ def test_what_waits_for_its_turn_is_in_work(
         assert server.process.wait(30) == 0
 
 
-def test_what_cannot_end_in_time_is_told(
+def test_requests_that_outlast_the_drain_get_an_error(
     pausing: threading.Event, provider: FakeProvider, openai_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    """A stream by its event and the regular end of its body, another request by 503; then all ends well."""
+    """A stream gets an event and a regular end, another request 503, and the process ends with status 0."""
     build(openai_settings())
     environment = environment_of(
         openai_settings(), DRAIN_TIMEOUT_S="1", STREAM_IDLE_TIMEOUT_S="60", WORKERS="2"
@@ -175,10 +175,10 @@ def test_what_cannot_end_in_time_is_told(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_second_ctrl_c_waits_for_nobody(
+def test_a_second_sigint_ends_the_drain_at_once(
     pausing: threading.Event, openai_settings: MakeSettings, tmp_path: Path, workers: str
 ) -> None:
-    """The stream still ends with its event, and the process with status 0 and no traceback."""
+    """The stream still gets its event, and the process ends with status 0 and no traceback."""
     build(openai_settings())
     environment = environment_of(
         openai_settings(), DRAIN_TIMEOUT_S="600", STREAM_IDLE_TIMEOUT_S="60", WORKERS=workers
@@ -199,10 +199,10 @@ def test_a_second_ctrl_c_waits_for_nobody(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_server_that_starts_can_be_stopped(
+def test_a_starting_server_can_be_stopped(
     openai_settings: MakeSettings, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Asked twice while it imports: quietly, with status 0."""
+    """Two signals during the imports end it quietly, with status 0."""
     build(openai_settings())
     with server_process(environment_of(openai_settings()), tmp_path / "log") as server:
         wait_for(lambda: "Started server process" in server.output, "the server to begin")

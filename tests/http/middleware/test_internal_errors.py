@@ -69,18 +69,18 @@ LAYERS = [
 ]
 
 
-def test_the_layers_are_all_that_there_are(settings: Callable[..., Settings]) -> None:
-    """So that a middleware that is added gets a case below."""
+def test_every_middleware_has_a_case_below(settings: Callable[..., Settings]) -> None:
+    """A middleware that is added needs a case, too."""
     app = with_all_middleware(settings)
     names = dict.fromkeys(middleware.cls.__name__ for middleware in app.user_middleware)  # type: ignore[attr-defined]
     assert list(names) == [RequestRecord.__name__, *LAYERS]
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_an_exception_within_each_layer_is_a_problem_document(
+def test_an_exception_below_each_middleware_is_a_problem_document(
     settings: Callable[..., Settings], layer: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the request's id, the security headers, no inner text, and a line that says 500."""
+    """It has the request's id, the security headers and no inner text, and the log has a line with 500."""
     caplog.set_level("INFO", logger="app.requests")
     with serve_in_thread(raising_within(with_all_middleware(settings), layer)) as url:
         answer = ask(url)
@@ -100,15 +100,15 @@ def test_an_exception_within_each_layer_is_a_problem_document(
     assert 'method="POST",route="none",status="500"} 1.0' in counted.text
 
 
-def test_below_v1_it_has_openais_shape(settings: Callable[..., Settings]) -> None:
+def test_an_exception_below_v1_has_openais_shape(settings: Callable[..., Settings]) -> None:
     with serve_in_thread(raising_within(with_all_middleware(settings), "Authentication")) as url:
         answer = ask(url, "/v1/chat/completions")
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
 
 
-def test_an_exception_after_the_response_has_begun_cuts_it_off(settings: Callable[..., Settings]) -> None:
-    """It cannot become a status any more; the client must not take the rest for an answer."""
+def test_an_exception_after_the_response_has_begun_aborts_it(settings: Callable[..., Settings]) -> None:
+    """The status is already sent, and the client must not take the rest for a complete answer."""
 
     class RaisesLate:
         def __init__(self, app: ASGIApp) -> None:
@@ -130,7 +130,7 @@ def test_an_exception_after_the_response_has_begun_cuts_it_off(settings: Callabl
 def test_paths_that_begin_like_a_probe_are_logged(
     sample_on_disk: httpx.Client, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A probe that is set up with a wrong path is found by its 404s."""
+    """The 404s of a probe with a misspelt path are in the log."""
     caplog.set_level("INFO", logger="app.requests")
     assert sample_on_disk.get(path).status_code == 404
     wait_for(lambda: path in [fields["path"] for fields in logged(caplog)], "the line of the request")

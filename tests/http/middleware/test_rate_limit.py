@@ -67,8 +67,8 @@ def statuses(client: httpx.Client, count: int, **headers: str) -> list[int]:
     return [ask(client, **headers).status_code for _ in range(count)]
 
 
-def test_what_is_over_the_limit_is_refused(start: Start) -> None:
-    """With when to come back; and each answer before says how many are left."""
+def test_requests_over_the_limit_are_refused(start: Start) -> None:
+    """The refusal says when to try again, and each answer before it says how many requests are left."""
     client = start(rate_limit="3/hour")
     answers = [ask(client) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
@@ -82,7 +82,7 @@ def test_what_is_over_the_limit_is_refused(start: Start) -> None:
     assert "retry-after" not in answers[0].headers
 
 
-def test_openai_clients_understand_it(start: Start) -> None:
+def test_a_refusal_below_v1_has_openais_shape(start: Start) -> None:
     client = start(rate_limit="1/hour")
     messages = {"model": "rag-service", "messages": [{"role": "user", "content": "leave?"}]}
     answers = [client.post("/v1/chat/completions", json=messages) for _ in range(2)]
@@ -92,14 +92,14 @@ def test_openai_clients_understand_it(start: Start) -> None:
     assert int(answers[1].headers["retry-after"]) > 0
 
 
-def test_a_stream_says_it_too(start: Start) -> None:
+def test_a_stream_has_the_rate_limit_headers(start: Start) -> None:
     answer = ask(start(rate_limit="2/hour"), "/query/stream")
     assert answer.headers["ratelimit-remaining"] == "1"
     assert answer.text.endswith("data: [DONE]\n\n")
 
 
 def test_only_work_is_limited(start: Start) -> None:
-    """Probes above all are not."""
+    """Probes and other cheap requests are not counted."""
     client = start(rate_limit="1/hour")
     assert statuses(client, 2) == [200, 429]
     for path in ("/health", "/health/live", "/documents", "/v1/models"):
@@ -108,21 +108,21 @@ def test_only_work_is_limited(start: Start) -> None:
 
 
 def test_two_keys_never_share_a_limit(start: Start) -> None:
-    """From one address, and interleaved."""
+    """The limits are separate even if requests from one address are interleaved."""
     client = start(rate_limit="5/hour", api_keys=KEYS)
     found = Counter((key, ask(client, X_API_Key=key).status_code) for _ in range(8) for key in ("one", "two"))
     assert found == {("one", 200): 5, ("one", 429): 3, ("two", 200): 5, ("two", 429): 3}
 
 
 def test_a_key_has_one_limit_wherever_it_is_used(start: Start) -> None:
-    """In either header, and from any address."""
+    """Neither another header nor another address gives it a second one."""
     client = start(rate_limit="2/hour", api_keys=KEYS, trusted_proxies="127.0.0.1")
     assert ask(client, X_API_Key="one", X_Forwarded_For="192.0.2.1").status_code == 200
     assert ask(client, Authorization="Bearer one", X_Forwarded_For="192.0.2.2").status_code == 200
     assert ask(client, X_API_Key="one", X_Forwarded_For="192.0.2.3").status_code == 429
 
 
-def test_who_has_no_key_takes_nothing_from_who_has(start: Start) -> None:
+def test_refused_requests_without_a_key_do_not_count_against_a_key(start: Start) -> None:
     client = start(rate_limit="1/hour", api_keys=KEYS)
     assert statuses(client, 3, X_API_Key="wrong") == [401, 401, 401]
     assert statuses(client, 2, X_API_Key="one") == [200, 429]
@@ -134,15 +134,15 @@ def test_a_spoofed_address_makes_no_new_client(start: Start) -> None:
     assert found == [200, 200, 429, 429]
 
 
-def test_a_trusted_proxy_tells_clients_apart(start: Start) -> None:
-    """By what it appended; what a client wrote before that is made up."""
+def test_clients_behind_a_trusted_proxy_are_told_apart(start: Start) -> None:
+    """The address that the proxy appended counts; a client may have invented those before it."""
     client = start(rate_limit="1/hour", trusted_proxies="127.0.0.0/8")
     assert ask(client, X_Forwarded_For="192.0.2.1").status_code == 200
     assert ask(client, X_Forwarded_For="192.0.2.2").status_code == 200
     assert ask(client, X_Forwarded_For="203.0.113.7, 192.0.2.1").status_code == 429
 
 
-def test_the_window_moves(start: Start) -> None:
+def test_the_limit_holds_for_a_moving_window(start: Start) -> None:
     client = start(rate_limit="1/second")
     assert 429 in statuses(client, 20)
     wait_for(lambda: ask(client).status_code == 200, "the limit to allow one again")
@@ -175,14 +175,14 @@ def test_the_window_moves(start: Start) -> None:
         ("", "not an address", [], "not an address"),
     ],
 )
-def test_addresses(trusted: str, peer: str, forwarded: list[str], address: str) -> None:
-    """Proxies are believed from the right; of IPv6, a client has a network."""
+def test_the_clients_address_is_found(trusted: str, peer: str, forwarded: list[str], address: str) -> None:
+    """Proxies are trusted from the right, and an IPv6 client has a whole network."""
     headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
     address_of = ClientAddress(parse_networks(trusted))
     assert address_of({"client": (peer, 4711), "headers": headers}) == address
 
 
-def test_a_socket_without_an_address_is_one_client() -> None:
+def test_all_clients_without_an_address_count_as_one() -> None:
     assert ClientAddress(())({"client": None, "headers": []}) == ""
 
 
@@ -209,7 +209,7 @@ def test_a_socket_without_an_address_is_one_client() -> None:
         ("ALLOW_ANONYMOUS", "perhaps"),
     ],
 )
-def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_an_invalid_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=rf"^{name}: ") as error:
         load_settings()
@@ -217,8 +217,8 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
     assert "planted" not in str(error.value)
 
 
-def test_several_workers_need_a_storage_that_they_share(tmp_path: Path) -> None:
-    """In memory, each would let as many through."""
+def test_several_workers_need_a_shared_storage(tmp_path: Path) -> None:
+    """With counts in memory, each worker would allow the full limit."""
     done = start_with({"RATE_LIMIT": "60/minute", "WORKERS": "2"}, tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert done.stderr.startswith("Wrong setting: RATE_LIMIT_STORAGE is memory://")
@@ -241,7 +241,7 @@ class Clock:
         return self.now
 
 
-def test_what_is_over_is_forgotten() -> None:
+def test_expired_counts_are_removed() -> None:
     """A scan from many addresses does not fill the memory."""
     clock = Clock()
     storage = MovingWindows(clock)
@@ -263,8 +263,8 @@ def test_what_is_over_is_forgotten() -> None:
     st.lists(st.tuples(st.integers(0, 12), st.sampled_from("ab"), st.integers(1, 2)), max_size=60),
     st.integers(1, 6),
 )
-def test_the_windows_are_those_of_the_library(asked: list[tuple[int, str, int]], limit: int) -> None:
-    """Who is let in, how many are left, and from when, after any pauses."""
+def test_decisions_equal_those_of_the_limits_library(asked: list[tuple[int, str, int]], limit: int) -> None:
+    """The verdict, the remaining requests and the reset time agree after any pauses."""
 
     clock = Clock()
 
@@ -284,15 +284,15 @@ def test_the_windows_are_those_of_the_library(asked: list[tuple[int, str, int]],
         asyncio.run(compare())
 
 
-def test_a_redis_keeps_the_count(start: Start, tmp_path: Path) -> None:
-    """Two servers that share one share the limit."""
+def test_servers_with_one_redis_share_the_limit(start: Start, tmp_path: Path) -> None:
+    """Requests to either of two servers are counted together."""
     with redis_server(tmp_path) as address:
         clients = [start(rate_limit="4/hour", rate_limit_storage=address + PATIENTLY) for _ in range(2)]
         assert [ask(clients[n % 2]).status_code for n in range(6)] == [200] * 4 + [429] * 2
 
 
-def test_a_redis_that_is_started_again_is_used_again(start: Start, tmp_path: Path) -> None:
-    """At once: the first request finds its connection closed, and makes another."""
+def test_a_restarted_redis_is_used_again_at_once(start: Start, tmp_path: Path) -> None:
+    """The first request finds its connection closed, and opens another."""
     with redis_server(tmp_path) as address:
         client = start(
             rate_limit="1/hour", rate_limit_storage=address + PATIENTLY, rate_limit_when_down="refuse"
@@ -304,7 +304,7 @@ def test_a_redis_that_is_started_again_is_used_again(start: Start, tmp_path: Pat
 
 
 def test_four_workers_and_spoofed_addresses_keep_the_limit(sample_settings: Settings, tmp_path: Path) -> None:
-    """Within 5 %: in fact, Redis counts exactly."""
+    """The limit holds within 5 %; Redis itself counts exactly."""
     with redis_server(tmp_path) as address:
         environment = {
             "DOCUMENTS_DIR": str(sample_settings.documents.dir),
@@ -359,10 +359,10 @@ def storage_that_hangs() -> Iterator[tuple[str, list[int]]]:
 
 
 @pytest.mark.parametrize(("policy", "status"), [("allow", 200), ("refuse", 503)])
-def test_without_its_storage_it_does_what_is_set(
+def test_without_its_storage_the_configured_decision_applies(
     start: Start, caplog: pytest.LogCaptureFixture, policy: str, status: int
 ) -> None:
-    """Says so once, and does not wait for it with each request."""
+    """It is logged once, and later requests do not wait for the storage."""
     with storage_that_hangs() as (address, tries):
         client = start(
             rate_limit="1/hour",
@@ -381,8 +381,8 @@ def test_without_its_storage_it_does_what_is_set(
     assert "planted" not in caplog.text
 
 
-def test_a_burst_does_not_wait_for_a_storage_that_hangs(start: Start) -> None:
-    """Those that wait for the first to find out do not try for themselves."""
+def test_a_burst_waits_only_once_for_a_storage_that_hangs(start: Start) -> None:
+    """Requests that wait while the first one finds out do not try the storage themselves."""
     with storage_that_hangs() as (address, tries):
         client = start(rate_limit="1/hour", rate_limit_storage=address)
         with ThreadPoolExecutor(50) as pool:
@@ -391,8 +391,10 @@ def test_a_burst_does_not_wait_for_a_storage_that_hangs(start: Start) -> None:
         assert len(tries) <= 64
 
 
-def test_the_storage_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is tried again after a pause; then the limit holds, and the log says it."""
+def test_the_limit_holds_again_when_the_storage_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The storage is tried again after a pause, and its return is logged."""
     port = free_port()
     storage = make_storage(f"redis://127.0.0.1:{port}{PATIENTLY}")
     limits = RateLimiter("1/hour", storage, refuse_when_down=True, pause_s=0.1)

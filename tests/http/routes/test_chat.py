@@ -38,13 +38,13 @@ def refused(service: httpx.Client, **fields: Any) -> dict[str, Any]:
     return error
 
 
-def test_the_models_are_one(sample: httpx.Client) -> None:
+def test_there_is_exactly_one_model(sample: httpx.Client) -> None:
     client = client_of(sample)
     assert [model.id for model in client.models.list()] == [MODEL]
     assert client.models.retrieve(MODEL).object == "model"
 
 
-def test_an_unknown_model_is_refused_with_the_name_of_the_one_there_is(sample: httpx.Client) -> None:
+def test_the_refusal_of_an_unknown_model_names_the_known_one(sample: httpx.Client) -> None:
     for call in (
         lambda: client_of(sample).models.retrieve("gpt-9"),
         lambda: client_of(sample).chat.completions.create(model="gpt-9", messages=ASKED),
@@ -56,7 +56,7 @@ def test_an_unknown_model_is_refused_with_the_name_of_the_one_there_is(sample: h
 
 
 def test_an_answer_has_citations_and_annotations(sample: httpx.Client) -> None:
-    """Every marker in the text is annotated where it stands, with the document it refers to."""
+    """Every marker in the text has an annotation with its position and the document it refers to."""
     completion = client_of(sample).chat.completions.create(model=MODEL, messages=ASKED)
     answer = sample.post("/query", json={"query": QUESTION}).json()
 
@@ -88,8 +88,8 @@ def test_a_documents_address_is_percent_encoded(settings: MakeSettings, serve: S
     assert annotations[0].url_citation.url == "%C3%84%20b%23c%3F.md"
 
 
-def test_a_streamed_answer_is_the_same(sample: httpx.Client) -> None:
-    """The citations come with the first chunk, the annotations with the last, the text in between."""
+def test_a_streamed_answer_equals_the_whole_one(sample: httpx.Client) -> None:
+    """The citations come with the first chunk, the text next, and the annotations with the last chunk."""
     client = client_of(sample)
     whole = client.chat.completions.create(model=MODEL, messages=ASKED)
     chunks = list(client.chat.completions.create(model=MODEL, messages=ASKED, stream=True))
@@ -110,7 +110,7 @@ def test_a_streamed_answer_is_the_same(sample: httpx.Client) -> None:
 
 
 def test_a_stream_ends_with_done(sample: httpx.Client) -> None:
-    """And each of its events is a chunk: a client that knows OpenAI knows all of it."""
+    """Every other event is a chunk of OpenAI's API, so that its clients can read all of them."""
     body = {"model": MODEL, "messages": ASKED, "stream": True}
     lines = [line for line in sample.post("/v1/chat/completions", json=body).text.split("\n") if line]
     assert lines[-1] == "data: [DONE]"
@@ -118,7 +118,7 @@ def test_a_stream_ends_with_done(sample: httpx.Client) -> None:
         assert json.loads(line.removeprefix("data: "))["object"] == "chat.completion.chunk"
 
 
-def test_the_asynchronous_client_works_too(sample: httpx.Client) -> None:
+def test_the_asynchronous_client_works(sample: httpx.Client) -> None:
     async def ask() -> tuple[str | None, str]:
         async with AsyncOpenAI(base_url=f"{sample.base_url}/v1", api_key="none", max_retries=0) as client:
             whole = await client.chat.completions.create(model=MODEL, messages=ASKED)
@@ -130,7 +130,7 @@ def test_the_asynchronous_client_works_too(sample: httpx.Client) -> None:
     assert whole == streamed
 
 
-def test_usage_is_given_where_it_is_asked_for(provider: FakeProvider, openai_level: httpx.Client) -> None:
+def test_a_stream_has_usage_only_on_request(provider: FakeProvider, openai_level: httpx.Client) -> None:
     completions = client_of(openai_level).chat.completions
     plain = list(completions.create(model=MODEL, messages=ASKED, stream=True))
     options: Any = {"include_usage": True}
@@ -144,7 +144,7 @@ def test_usage_is_given_where_it_is_asked_for(provider: FakeProvider, openai_lev
     assert all(chunk.usage is None for chunk in counted[:-1])
 
 
-def test_the_models_parameters_are_passed_on(provider: FakeProvider, openai_level: httpx.Client) -> None:
+def test_model_parameters_are_passed_on(provider: FakeProvider, openai_level: httpx.Client) -> None:
     client = client_of(openai_level)
     options: dict[str, Any] = {"temperature": 0.7, "top_p": 0.5, "max_tokens": 99, "stop": ["END"], "seed": 7}
     for stream in (False, True):
@@ -158,14 +158,16 @@ def test_the_models_parameters_are_passed_on(provider: FakeProvider, openai_leve
     assert not {"max_tokens", "user", "metadata"} & set(default.body)
 
 
-def test_an_answer_that_was_cut_off_says_so(provider: FakeProvider, openai_level: httpx.Client) -> None:
+def test_a_truncated_answer_has_the_finish_reason_length(
+    provider: FakeProvider, openai_level: httpx.Client
+) -> None:
     provider.finish_reason = "length"
     completion = client_of(openai_level).chat.completions.create(model=MODEL, messages=ASKED, max_tokens=1)
     assert completion.choices[0].finish_reason == "length"
 
 
-def test_passages_can_be_filtered_and_counted(sample: httpx.Client) -> None:
-    """What OpenAI's API has no word for goes into `extra_body`."""
+def test_extra_fields_filter_and_limit_the_passages(sample: httpx.Client) -> None:
+    """Fields that OpenAI's API does not have are sent in `extra_body`."""
     completion = client_of(sample).chat.completions.create(
         model=MODEL,
         messages=ASKED,
@@ -184,10 +186,8 @@ FOLLOW_UP: list[Any] = [
 ]
 
 
-def test_a_follow_up_is_made_a_question_of_its_own(
-    provider: FakeProvider, openai_level: httpx.Client
-) -> None:
-    """The model sees the history once, to rewrite the question, and retrieval gets what it made of it."""
+def test_a_follow_up_is_condensed_into_a_question(provider: FakeProvider, openai_level: httpx.Client) -> None:
+    """The model sees the history once, to condense the question, and retrieval gets its result."""
     provider.reply = "How many weeks does parental leave last?"
     completion = client_of(openai_level).chat.completions.create(model=MODEL, messages=FOLLOW_UP)
 
@@ -202,7 +202,7 @@ def test_a_follow_up_is_made_a_question_of_its_own(
     assert completion.usage.total_tokens == 2 * 876
 
 
-def test_a_first_question_is_not_rewritten(provider: FakeProvider, openai_level: httpx.Client) -> None:
+def test_a_first_question_is_not_condensed(provider: FakeProvider, openai_level: httpx.Client) -> None:
     client_of(openai_level).chat.completions.create(model=MODEL, messages=ASKED)
     assert len(provider.chat.requests) == 1
 
@@ -236,7 +236,7 @@ def test_without_a_model_the_last_message_is_the_question(sample: httpx.Client) 
         ({"max_tokens": 10**30}, "max_tokens"),
     ],
 )
-def test_what_cannot_be_done_is_refused_by_name(
+def test_unsupported_and_invalid_fields_are_named(
     sample: httpx.Client, fields: dict[str, Any], param: str
 ) -> None:
     error = refused(sample, **fields)
@@ -252,8 +252,8 @@ def test_what_cannot_be_done_is_refused_by_name(
         '"messages": [{"role": "user", "content": "x"}], "stop": "\\ud800"',
     ],
 )
-def test_text_that_is_none_is_the_clients_fault(sample: httpx.Client, fields: str) -> None:
-    """Half a surrogate pair, which JSON can write and nothing can encode."""
+def test_text_that_cannot_be_encoded_is_a_400(sample: httpx.Client, fields: str) -> None:
+    """JSON can contain half a surrogate pair, which no encoding has."""
     response = sample.post(
         "/v1/chat/completions",
         content=f'{{"model": "{MODEL}", {fields}}}',
@@ -270,15 +270,15 @@ def test_text_that_is_none_is_the_clients_fault(sample: httpx.Client, fields: st
         {"model": MODEL, "messages": ASKED} | {f"field{number}": 1 for number in range(20_000)},
     ],
 )
-def test_a_thousand_mistakes_get_one_short_answer(sample: httpx.Client, body: dict[str, Any]) -> None:
-    """Each would cost an error of its own, and the event loop a second."""
+def test_thousands_of_invalid_fields_get_one_short_answer(sample: httpx.Client, body: dict[str, Any]) -> None:
+    """Reporting each of them would block the event loop for a second."""
     response = sample.post("/v1/chat/completions", json=body)
     assert response.status_code == 400
     assert len(response.content) < 1_000
 
 
-def test_parameters_without_a_meaning_here_are_accepted(sample: httpx.Client) -> None:
-    """Chat UIs send them always."""
+def test_parameters_without_an_effect_are_accepted(sample: httpx.Client) -> None:
+    """Chat UIs always send them."""
     completion = client_of(sample).chat.completions.create(
         model=MODEL,
         messages=ASKED,
@@ -296,10 +296,10 @@ def test_parameters_without_a_meaning_here_are_accepted(sample: httpx.Client) ->
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_provider_that_fails_is_an_error_of_openais_shape(
+def test_a_failing_provider_is_an_error_in_openais_shape(
     provider: FakeProvider, openai_level: httpx.Client, stream: bool
 ) -> None:
-    """In a stream, too, in which OpenAI's client notices it."""
+    """OpenAI's client raises it for a stream, too."""
     provider.chat.fault = faults.status(400)
     with pytest.raises(openai.APIError) as caught:
         list(client_of(openai_level).chat.completions.create(model=MODEL, messages=ASKED, stream=stream))
@@ -308,7 +308,7 @@ def test_a_provider_that_fails_is_an_error_of_openais_shape(
     assert "secret inner text" not in str(caught.value.body)
 
 
-def test_other_errors_below_v1_have_openais_shape_too(sample: httpx.Client) -> None:
+def test_all_errors_below_v1_have_openais_shape(sample: httpx.Client) -> None:
     missing = sample.get("/v1/nothing")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
     large = sample.post("/v1/chat/completions", content=b"x" * (1024 * 1024 + 1))

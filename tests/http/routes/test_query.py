@@ -30,8 +30,8 @@ def ask(client: httpx.Client, path: str = "/query", **body: Any) -> dict[str, An
     return answer
 
 
-def test_every_field_of_the_contract_is_there_with_its_type(sample: httpx.Client) -> None:
-    """A client can rely on each name and type, null included."""
+def test_every_field_of_the_contract_has_its_type(sample: httpx.Client) -> None:
+    """Clients can rely on each name and type, including null."""
     answer = ask(sample, query=QUESTION)
     health = sample.get("/health").json()
 
@@ -52,7 +52,7 @@ def test_every_field_of_the_contract_is_there_with_its_type(sample: httpx.Client
 
 
 def test_the_answer_cites_the_right_document_and_page(sample: httpx.Client) -> None:
-    """The README's first question: 16 weeks, on page 3 of policies/leave.pdf."""
+    """The answer to the README's first question is 16 weeks, on page 3 of policies/leave.pdf."""
     answer = ask(sample, query=QUESTION)
 
     cited = {int(marker) for marker in re.findall(r"\[(\d+)\]", answer["answer"])}
@@ -64,7 +64,7 @@ def test_the_answer_cites_the_right_document_and_page(sample: httpx.Client) -> N
 
 
 def test_markers_and_sources_follow_the_citations(sample: httpx.Client) -> None:
-    """Markers count from 1, scores fall, sources are the distinct documents, best first."""
+    """Markers count from 1, scores fall, and sources are the distinct documents, best first."""
     answer = ask(sample, query="What is covered by the warranty?", top_k=10)
 
     citations = answer["citations"]
@@ -76,7 +76,7 @@ def test_markers_and_sources_follow_the_citations(sample: httpx.Client) -> None:
 
 
 def test_an_extractive_answer_quotes_its_passages(sample: httpx.Client) -> None:
-    """Every sentence is in the passage that its marker names."""
+    """Every sentence occurs in the passage that its marker names."""
     answer = ask(sample, query="How many days may I work from abroad?")
 
     passages = {citation["marker"]: " ".join(citation["text"].split()) for citation in answer["citations"]}
@@ -86,8 +86,8 @@ def test_an_extractive_answer_quotes_its_passages(sample: httpx.Client) -> None:
         assert sentence in passages[int(marker)]
 
 
-def test_both_names_of_a_field_mean_the_same(sample: httpx.Client) -> None:
-    """Clients of both spellings exist."""
+def test_both_names_of_a_field_are_equivalent(sample: httpx.Client) -> None:
+    """There are clients for either name."""
     one = ask(sample, query=QUESTION, top_k=2)
     other = ask(sample, question=QUESTION, k=2)
 
@@ -96,7 +96,7 @@ def test_both_names_of_a_field_mean_the_same(sample: httpx.Client) -> None:
     assert one["answer"] == other["answer"]
 
 
-def test_top_k_is_the_servers_by_default(sample: httpx.Client) -> None:
+def test_the_default_top_k_is_the_servers(sample: httpx.Client) -> None:
     assert len(ask(sample, query=QUESTION)["citations"]) == 5
 
 
@@ -118,7 +118,7 @@ def test_a_question_is_trimmed(sample: httpx.Client) -> None:
         ({"heading": "Leave > Parental leave"}, "heading", {"Leave > Parental leave"}),
     ],
 )
-def test_filters_keep_everything_else_out(
+def test_filters_exclude_all_other_documents(
     sample: httpx.Client, filters: dict[str, Any], field: str, allowed: set[Any]
 ) -> None:
     found = ask(sample, "/retrieve", query="leave", top_k=50, filters=filters)["citations"]
@@ -131,8 +131,8 @@ def test_a_filter_that_nothing_matches_gives_no_context(sample: httpx.Client) ->
     assert answer["status"] == "no_context"
 
 
-def test_nothing_relevant_is_said_and_not_made_up(sample: httpx.Client) -> None:
-    """No passages, no sources, and an answer that says so."""
+def test_an_irrelevant_question_gets_no_context(sample: httpx.Client) -> None:
+    """There are no passages and no sources, and the answer says that nothing was found."""
     answer = ask(sample, query=OFF_TOPIC)
 
     assert answer["status"] == "no_context"
@@ -141,7 +141,7 @@ def test_nothing_relevant_is_said_and_not_made_up(sample: httpx.Client) -> None:
     assert answer["model"] == "extractive"
 
 
-def test_retrieve_gives_the_passages_of_query_without_an_answer(sample: httpx.Client) -> None:
+def test_retrieve_returns_the_passages_of_query_without_an_answer(sample: httpx.Client) -> None:
     found = ask(sample, "/retrieve", query=QUESTION)
 
     assert set(found) == {"citations", "index", "timings_ms"}
@@ -149,16 +149,16 @@ def test_retrieve_gives_the_passages_of_query_without_an_answer(sample: httpx.Cl
     assert found["citations"] == ask(sample, query=QUESTION)["citations"]
 
 
-def test_retrieve_leaves_out_nothing_for_its_score(sample: httpx.Client) -> None:
-    """Whoever wonders at a `no_context` sees what was found, and how low it scored."""
+def test_retrieve_returns_passages_of_any_score(sample: httpx.Client) -> None:
+    """After a `no_context`, it shows what was found and how low the scores were."""
     found = ask(sample, "/retrieve", query=OFF_TOPIC)["citations"]
     assert len(found) == 5
     assert all(citation["score"] < 0.15 for citation in found)
 
 
 @pytest.mark.parametrize("query", ["?!", "...", "\u200b", "🙂", "a" * 8000, "ß " * 4000, "x\x00y"])
-def test_odd_questions_are_answered_all_the_same(sample: httpx.Client, query: str) -> None:
-    """Also those without a single word for the models to work with."""
+def test_odd_questions_are_answered(sample: httpx.Client, query: str) -> None:
+    """This includes questions without a single word."""
     assert ask(sample, query=query)["status"] in {"answered", "no_context"}
 
 
@@ -187,7 +187,7 @@ def test_odd_questions_are_answered_all_the_same(sample: httpx.Client, query: st
         ([], "body"),
     ],
 )
-def test_a_wrong_field_is_named(sample: httpx.Client, body: Any, field: str) -> None:
+def test_an_invalid_field_is_named(sample: httpx.Client, body: Any, field: str) -> None:
     for path in ("/query", "/retrieve"):
         response = sample.post(path, json=body)
         problem = response.json()
@@ -207,7 +207,7 @@ def test_malformed_bodies_are_refused(sample: httpx.Client, content: bytes) -> N
 
 
 def test_a_body_that_is_not_declared_as_json_is_refused_with_the_remedy(sample: httpx.Client) -> None:
-    """curl without a header sends a form."""
+    """curl declares a form if no header is given."""
     response = sample.post(
         "/query",
         content=json.dumps({"query": QUESTION}),
@@ -224,7 +224,7 @@ def test_a_body_that_is_too_large_is_refused(sample: httpx.Client) -> None:
 
 
 def test_a_chunked_body_that_is_too_large_is_refused(sample: httpx.Client) -> None:
-    """Without a length to look at first."""
+    """It has no length that could be checked in advance."""
 
     def parts() -> Any:
         for _ in range(20):
@@ -234,15 +234,15 @@ def test_a_chunked_body_that_is_too_large_is_refused(sample: httpx.Client) -> No
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
 
 
-def test_unknown_paths_and_methods_are_problems_too(sample: httpx.Client) -> None:
+def test_unknown_paths_and_methods_are_problem_documents(sample: httpx.Client) -> None:
     missing, wrong = sample.get("/nothing"), sample.get("/query")
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
     assert wrong.headers["allow"] == "POST"
 
 
-def test_what_nobody_expected_is_a_problem_and_keeps_the_connection(sample_settings: Settings) -> None:
-    """No inner text, the request id, and the next request on the same connection is answered."""
+def test_an_unexpected_error_is_a_problem_and_keeps_the_connection(sample_settings: Settings) -> None:
+    """It has the request's id and no inner text, and the next request on the connection is answered."""
     app = create_app(sample_settings)
 
     @app.get("/fails")
@@ -259,14 +259,14 @@ def test_what_nobody_expected_is_a_problem_and_keeps_the_connection(sample_setti
 
 
 def test_the_request_id_is_the_callers_or_new(sample: httpx.Client) -> None:
-    """On every response, and in a problem's body."""
+    """Every response has it, and so has the body of a problem."""
     given = sample.get("/nothing", headers={"X-Request-ID": "abc-123"})
     assert given.headers["x-request-id"] == given.json()["request_id"] == "abc-123"
     forged = sample.get("/health", headers={"X-Request-ID": "a b\tc"})
     assert re.fullmatch(r"[0-9a-f]{32}", forged.headers["x-request-id"])
 
 
-def test_the_openapi_document_says_what_errors_look_like(sample: httpx.Client) -> None:
+def test_the_openapi_document_describes_errors(sample: httpx.Client) -> None:
     document = sample.get("/openapi.json").json()
     refused = document["paths"]["/query"]["post"]["responses"]["422"]["content"]
     assert refused == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -279,7 +279,7 @@ def test_the_openapi_document_says_what_errors_look_like(sample: httpx.Client) -
 
 
 def test_the_examples_of_the_openapi_document_work(sample: httpx.Client) -> None:
-    """What /docs offers to try is accepted as it stands."""
+    """Requests that /docs offers are accepted as they are."""
     schemas = sample.get("/openapi.json").json()["components"]["schemas"]
     for example in schemas["QueryRequest"]["examples"]:
         assert ask(sample, **example)["status"] == "answered"

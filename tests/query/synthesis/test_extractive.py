@@ -21,15 +21,15 @@ def quote(question: str, *passages: Passage) -> str:
     return SYNTHESIZER.quote(question, passages)
 
 
-def test_a_passage_that_was_seen_before_is_quoted_as_it_is_now() -> None:
-    """Though its chunk has the same id."""
+def test_a_changed_passage_is_quoted_with_its_new_text() -> None:
+    """Its chunk may still have the same id."""
     question = "How long is parental leave?"
     for text in ("Leave lasts 16 weeks.", "Leave lasts 20 weeks.", "Leave lasts 16 weeks."):
         assert quote(question, passage(text)) == f"{text} [1]"
 
 
 def test_no_more_than_400_sentences_are_compared() -> None:
-    """Of all passages together."""
+    """The limit holds for all passages together."""
     many = passage("\n\n".join(f"Filler number {number}." for number in range(399)))
     wanted = passage("Nothing. Parental leave lasts 16 weeks.", marker=2)
     assert "16 weeks" not in quote("How long is parental leave?", many, wanted)
@@ -46,8 +46,8 @@ def test_the_best_sentence_comes_first_with_its_marker() -> None:
     assert answer.startswith("Parental leave lasts 16 weeks. [2]")
 
 
-def test_a_row_is_quoted_alone_and_by_its_code() -> None:
-    """Not the header, not the rule, and also if a text line stands directly above the table."""
+def test_a_table_row_is_quoted_without_header_and_rule() -> None:
+    """This also holds if a line of text stands directly above the table."""
     table = "Codes:\n| Code | Meaning |\n| --- | --- |\n| WC-04 | Too dry |\n| WC-05 | Too humid |"
     answer = quote("What does WC-05 mean?", passage(table))
     assert answer.startswith("WC-05 | Too humid [1]")
@@ -55,19 +55,19 @@ def test_a_row_is_quoted_alone_and_by_its_code() -> None:
     assert "Meaning" not in answer
 
 
-def test_a_code_counts_as_a_whole() -> None:
-    """Its parts stand in the other sentence, too."""
+def test_a_code_is_matched_as_a_whole() -> None:
+    """A sentence with the parts of the code is not chosen."""
     answer = quote("What about ab-12?", passage("AB-13 has 12 of these. AB-12 has 13 of these."))
     assert answer.startswith("AB-12 has 13 of these. [1]")
 
 
-def test_rows_without_a_header_are_all_there() -> None:
+def test_a_table_without_a_header_keeps_all_rows() -> None:
     rows = "| Rome | 100 |\n| Oslo | 200 |\n| Bern | 300 |"
     assert quote("What about Rome?", passage(rows)).startswith("Rome | 100 [1]")
 
 
-def test_a_footnotes_mark_is_not_taken_for_a_marker() -> None:
-    """It would send the reader to another passage."""
+def test_a_footnote_mark_is_not_quoted_as_a_marker() -> None:
+    """It would lead the reader to another passage."""
     answer = quote("How long is leave?", passage("Leave lasts 16 weeks [2]."), passage("Other.", marker=2))
     assert "Leave lasts 16 weeks (2). [1]" in answer
 
@@ -84,7 +84,7 @@ def test_only_markdown_is_unescaped(document: str, text: str, quoted: str) -> No
 
 
 @pytest.mark.parametrize("filling", ["-", " ", "a-", "[", "1", "_", "|", "\n", "."])
-def test_no_text_is_looked_at_again_and_again(filling: str) -> None:
-    """A pattern that goes back and forth over these would not end before the test's time limit."""
+def test_no_text_causes_backtracking(filling: str) -> None:
+    """A pattern that backtracks over these texts would exceed the test's time limit."""
     long = filling * (200_000 // len(filling))
     assert quote(f"leave {long}", passage(f"Leave lasts 16 weeks. {long}"))

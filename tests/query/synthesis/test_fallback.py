@@ -15,8 +15,10 @@ Serve = Callable[..., httpx.Client]
 QUESTION = {"query": "How long is parental leave?"}
 
 
-def test_the_error_says_that_retrieval_works(provider: FakeProvider, openai_level: httpx.Client) -> None:
-    """And it does."""
+def test_the_error_of_a_failing_model_points_to_retrieval(
+    provider: FakeProvider, openai_level: httpx.Client
+) -> None:
+    """Retrieval does work while the model fails."""
     provider.chat.fault = faults.status(400)
     response = openai_level.post("/query", json=QUESTION)
     assert response.status_code == 502
@@ -25,7 +27,7 @@ def test_the_error_says_that_retrieval_works(provider: FakeProvider, openai_leve
     assert openai_level.post("/retrieve", json=QUESTION).status_code == 200
 
 
-def test_it_says_so_too_where_a_follow_up_could_not_be_rewritten(
+def test_the_error_of_a_follow_up_points_to_retrieval(
     provider: FakeProvider, openai_level: httpx.Client
 ) -> None:
     provider.chat.fault = faults.status(400)
@@ -35,7 +37,7 @@ def test_it_says_so_too_where_a_follow_up_could_not_be_rewritten(
     assert "/retrieve" in response.json()["error"]["message"]
 
 
-def test_an_embedding_that_fails_promises_no_retrieval(
+def test_a_failing_embedding_does_not_point_to_retrieval(
     provider: FakeProvider, openai_level: httpx.Client
 ) -> None:
     provider.embeddings.fault = faults.status(400)
@@ -44,10 +46,10 @@ def test_an_embedding_that_fails_promises_no_retrieval(
     assert "/retrieve" not in detail
 
 
-def test_on_wish_the_passages_are_quoted_instead(
+def test_passages_are_quoted_instead_if_that_is_set(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
-    """`model` tells; once the model works again, it answers again."""
+    """`model` shows it, and the language model answers again as soon as it works."""
     client = serve(openai_settings(degraded_answers="extractive"))
     provider.chat.fault = faults.status(400)
     fallback = client.post("/query", json=QUESTION).json()
@@ -60,10 +62,10 @@ def test_on_wish_the_passages_are_quoted_instead(
     assert recovered["model"] == "gpt-4o-mini"
 
 
-def test_a_stream_is_quoted_instead_only_before_its_first_token(
+def test_a_stream_falls_back_only_before_its_first_token(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
-    """Half of one answer and then another would be neither."""
+    """Half of one answer followed by another would be neither."""
     client = serve(openai_settings(degraded_answers="extractive"))
     provider.chat.fault = faults.status(400)
     fallback = client.post("/query/stream", json=QUESTION).text
@@ -77,7 +79,7 @@ def test_a_stream_is_quoted_instead_only_before_its_first_token(
     assert "16 weeks. [1]" not in broken.split("event: citations", 1)[1].split("\n\n", 1)[1]
 
 
-def test_a_follow_up_that_cannot_be_rewritten_is_asked_as_it_is(
+def test_a_follow_up_that_cannot_be_condensed_is_used_as_it_is(
     provider: FakeProvider, openai_settings: MakeSettings, serve: Serve
 ) -> None:
     client = serve(openai_settings(degraded_answers="extractive"))

@@ -29,26 +29,26 @@ PASSAGES = [
         ("An open [1", "An open [1"),
     ],
 )
-def test_markers(answer: str, resolved: str) -> None:
+def test_markers_are_resolved(answer: str, resolved: str) -> None:
     assert resolve_markers(answer, PASSAGES) == resolved
 
 
 @given(st.lists(st.text(alphabet=" \t\n[]0129,a.", max_size=6), max_size=30))
-def test_however_a_text_is_cut_it_becomes_the_same(pieces: list[str]) -> None:
-    """A streamed answer is the answer that would have come at once."""
+def test_splitting_a_text_does_not_change_the_result(pieces: list[str]) -> None:
+    """A streamed answer equals the answer that is sent at once."""
     markers = MarkerFilter(PASSAGES)
     streamed = "".join(markers.feed(piece) for piece in pieces) + markers.end()
     assert streamed == resolve_markers("".join(pieces), PASSAGES)
 
 
 @pytest.mark.parametrize("text", ["Plain text. ", "A bracket [a", "[1] ", "Numbers 1, 2 and 3."])
-def test_nothing_is_held_back_that_cannot_become_a_marker(text: str) -> None:
-    """Beside blanks at the end, which go with a marker that goes."""
+def test_only_text_that_may_become_a_marker_is_held_back(text: str) -> None:
+    """Trailing blanks are held back as well, since they are removed with a marker."""
     assert MarkerFilter(PASSAGES).feed(text).rstrip() == text.rstrip()
 
 
 @pytest.mark.parametrize("filling", [" ", "[", "1", "[1,", "[ ", "[1, 1"])
-def test_a_model_may_send_anything(filling: str) -> None:
-    """Also a number that no one could count to, or 200,000 blanks: neither an error nor an endless search."""
+def test_any_text_is_processed_in_linear_time(filling: str) -> None:
+    """Huge numbers and 200,000 blanks cause neither an error nor an endless search."""
     answer = filling * (200_000 // len(filling))
     assert len(resolve_markers(f"{answer} [1]", PASSAGES)) > 100_000

@@ -49,8 +49,8 @@ def test_a_passage_is_analysed_once() -> None:
     assert remembering.analyze(passage("Leave lasts 16 weeks.".replace("x", "y"))) is first
 
 
-def test_passages_that_differ_in_anything_are_never_mixed() -> None:
-    """A chunk keeps its id when an index is swapped and its text, its heading or its format is another."""
+def test_passages_that_differ_have_separate_analyses() -> None:
+    """After a swap, a chunk may have the same id but another text, heading or format."""
     remembering = analyzer()
     passages = [
         passage("It costs 5 \\* 3 euros."),
@@ -72,7 +72,7 @@ def test_a_sentence_is_judged_with_its_heading() -> None:
     assert np.allclose(found.vectors, EMBEDDING.embed(["Leave It lasts 16 weeks.", "Leave It is paid."]))
 
 
-def test_what_was_asked_for_last_is_kept() -> None:
+def test_the_most_recently_used_analyses_are_kept() -> None:
     remembering = analyzer(100_000)
     kept = remembering.analyze(long_passage(0))
     other = remembering.analyze(long_passage(1))
@@ -83,7 +83,7 @@ def test_what_was_asked_for_last_is_kept() -> None:
 
 
 def test_memory_is_bounded_in_bytes() -> None:
-    """By what passages really take, which depends on their length. Measured where no other thread runs."""
+    """The real size of the passages counts. It is measured while no other thread runs."""
     code = f"from {__name__} import memory_taken; print(memory_taken())"
     found = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=found, capture_output=True, text=True, check=True)
@@ -108,15 +108,15 @@ def memory_taken() -> int:
     return taken
 
 
-def test_a_passage_that_is_too_large_is_not_kept() -> None:
+def test_too_large_a_passage_is_not_kept() -> None:
     remembering = analyzer(10_000)
     large = long_passage(1)
     assert same(remembering.analyze(large), remembering.analyze(large))
     assert remembering.analyze(large) is not remembering.analyze(large)
 
 
-def test_many_threads_may_ask() -> None:
-    """With room for a part of the passages, so that they are remembered and forgotten all the time."""
+def test_the_cache_can_be_used_by_many_threads() -> None:
+    """There is space for some of the passages only, so that entries are added and removed all the time."""
     remembering = analyzer(200_000)
     passages = [long_passage(number) for number in range(20)]
     expected = [analyzer().analyze(one) for one in passages]
@@ -141,7 +141,7 @@ def test_many_threads_may_ask() -> None:
     assert all(remembering.analyze(one) is known for one, known in zip(passages[-5:], kept, strict=True))
 
 
-def test_joined_and_cut_they_are_still_their_own() -> None:
+def test_joined_and_truncated_analyses_keep_their_own_terms() -> None:
     one = analyzer().analyze(passage("Leave lasts 16 weeks. It is paid."))
     two = analyzer().analyze(passage("Trains are red. Buses are blue."))
     first = SentenceAnalysis.joined([one, two]).first(3)

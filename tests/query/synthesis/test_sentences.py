@@ -7,7 +7,7 @@ import time
 from app.query.synthesis.sentences import split_sentences
 
 
-def test_prose_lists_and_tables_are_each_split_their_way() -> None:
+def test_prose_lists_and_tables_are_split_differently() -> None:
     text = "One is here. Two\nis there.\n\n- item a\n2) item b\n| c | d |\n| - | - |\n| e | f |\n\n---"
     assert split_sentences(text, markdown=True, limit=9) == [
         "One is here.",
@@ -18,8 +18,8 @@ def test_prose_lists_and_tables_are_each_split_their_way() -> None:
     ]
 
 
-def test_no_more_is_read_than_is_wanted() -> None:
-    """Of a megabyte, three sentences take no longer than of a page."""
+def test_only_the_wanted_sentences_are_read() -> None:
+    """Three sentences of a megabyte take as long as three of a page."""
     text = "This is a sentence. And another one.\n\n" * 100_000
     # A virtual machine may take the time in which its processor was another's for a thread's.
     assert min(seconds_for_three_sentences(text) for _ in range(2)) < 0.3

@@ -31,10 +31,10 @@ def assert_same(points: ChunkPoints, expected: dict[int, tuple[str, str]]) -> No
 
 
 @given(_STEPS)
-def test_they_are_those_that_were_added_and_not_removed(
+def test_points_are_those_that_were_added_and_not_removed(
     steps: list[tuple[int, str, str] | set[int] | None],
 ) -> None:
-    """Whenever they are asked for, and after any replacement."""
+    """This holds at any time, and after any replacement."""
     points, expected = ChunkPoints(), dict[int, tuple[str, str]]()
     for step in steps:
         if step is None:
@@ -54,8 +54,8 @@ def test_they_are_those_that_were_added_and_not_removed(
     assert_same(points, expected)
 
 
-def test_they_survive_saving(tmp_path: Path) -> None:
-    """Also those that were added last."""
+def test_points_survive_saving(tmp_path: Path) -> None:
+    """Points that are added after loading survive it, too."""
     points = ChunkPoints()
     points.add("a.md", "00", 2**64 - 1)
     points.save(tmp_path / "points.npy")
@@ -65,8 +65,8 @@ def test_they_survive_saving(tmp_path: Path) -> None:
     assert_same(ChunkPoints.load(tmp_path / "points.npy"), {2**64 - 1: ("a.md", "00"), 7: ("a.md", "01")})
 
 
-def test_a_chunk_of_no_document_is_no_document_s() -> None:
-    """LlamaIndex's nodes need none."""
+def test_a_chunk_without_a_document_belongs_to_none() -> None:
+    """LlamaIndex's nodes need no document."""
     points = ChunkPoints()
     points.add(None, "00", 1)
     assert points.of_documents(["a.md"]) == []

@@ -94,15 +94,15 @@ OF_THE_CONTENT: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", OF_THE_SHAPE)
-def test_a_wrong_shape_is_found_when_opening(store: SnapshotStore, folder: Path, kind: str) -> None:
-    """And its text names the file and the remedy."""
+def test_a_wrong_structure_is_found_when_opening(store: SnapshotStore, folder: Path, kind: str) -> None:
+    """The error names the file and the remedy."""
     damage, expected = OF_THE_SHAPE[kind]
     damage(folder)
     with pytest.raises(SnapshotDamaged, match=f"{expected}.*: run make reindex"):
         store.open(folder.name)
 
 
-def test_the_layout_before_is_told_from_damage(store: SnapshotStore, folder: Path) -> None:
+def test_the_previous_layout_is_not_reported_as_damage(store: SnapshotStore, folder: Path) -> None:
     """It had no checksum."""
     set_layout(folder, 1)
     (folder / "manifest.sha256").unlink()
@@ -111,8 +111,10 @@ def test_the_layout_before_is_told_from_damage(store: SnapshotStore, folder: Pat
 
 
 @pytest.mark.parametrize("kind", OF_THE_CONTENT)
-def test_a_changed_content_is_found_by_its_time(store: SnapshotStore, folder: Path, kind: str) -> None:
-    """Before it is loaded, though every size is right. The older one's sizes are made the same."""
+def test_changed_content_is_found_by_its_modification_time(
+    store: SnapshotStore, folder: Path, kind: str
+) -> None:
+    """It is found before it is loaded, although every size is right."""
     damage, expected = OF_THE_CONTENT[kind]
     damage(folder)
     snapshot = store.open(folder.name)
@@ -120,8 +122,8 @@ def test_a_changed_content_is_found_by_its_time(store: SnapshotStore, folder: Pa
         snapshot.check()
 
 
-def test_a_failing_disk_is_found_by_reading_everything(store: SnapshotStore, folder: Path) -> None:
-    """Size and time are right: `check` trusts them, `verify` and the scrub do not."""
+def test_damage_by_a_failing_disk_is_found_by_reading_everything(store: SnapshotStore, folder: Path) -> None:
+    """Size and time are unchanged: `check` trusts them, `verify` and the scrub do not."""
     flip_unseen(folder / DATA)
     snapshot = store.open(folder.name)
     snapshot.check()
@@ -131,16 +133,16 @@ def test_a_failing_disk_is_found_by_reading_everything(store: SnapshotStore, fol
         snapshot.scrub(threading.Event())
 
 
-def test_a_scrub_ends_when_told(store: SnapshotStore, folder: Path) -> None:
-    """Before it comes to the damage."""
+def test_a_scrub_can_be_stopped(store: SnapshotStore, folder: Path) -> None:
+    """It ends before it reaches the damage."""
     flip_unseen(folder / DATA)
     stopped = threading.Event()
     stopped.set()
     store.open(folder.name).scrub(stopped)
 
 
-def test_a_restored_copy_is_read_once(store: SnapshotStore, folder: Path) -> None:
-    """Other times, same content: intact, and trusted from then on."""
+def test_a_restored_copy_is_verified_once(store: SnapshotStore, folder: Path) -> None:
+    """Times differ but the content is the same, so it is intact and trusted from then on."""
     shutil.copytree(folder, folder.with_name("copy"), copy_function=shutil.copyfile)
     shutil.rmtree(folder)
     folder.with_name("copy").rename(folder)
@@ -150,8 +152,8 @@ def test_a_restored_copy_is_read_once(store: SnapshotStore, folder: Path) -> Non
     assert all(has_its_time(snapshot, name) for name in snapshot.manifest.files)
 
 
-def test_times_are_put_back_after_the_engine(store: SnapshotStore, folder: Path) -> None:
-    """But those of a file that had another one before stay: somebody else has written to it."""
+def test_modification_times_are_restored_after_the_engine(store: SnapshotStore, folder: Path) -> None:
+    """A file that had another time before keeps it, because somebody else has written to it."""
     snapshot = store.open(folder.name)
     os.utime(folder / "engine" / "empty", ns=(5, 5))
     with snapshot.times_kept():
@@ -173,8 +175,8 @@ def test_a_copy_is_verified_while_it_is_made(store: SnapshotStore, folder: Path,
         snapshot.copy_files(snapshot.store_files, tmp_path / "another copy")
 
 
-def test_a_copy_takes_no_more_room(store: SnapshotStore, folder: Path, tmp_path: Path) -> None:
-    """The engine's files are mostly holes."""
+def test_a_copy_takes_no_more_disk_space(store: SnapshotStore, folder: Path, tmp_path: Path) -> None:
+    """The engine's files are sparse."""
     snapshot = store.open(folder.name)
     snapshot.copy_files(["engine/sparse"], tmp_path)
     copied = (tmp_path / "engine" / "sparse").stat()
@@ -182,8 +184,8 @@ def test_a_copy_takes_no_more_room(store: SnapshotStore, folder: Path, tmp_path:
     assert copied.st_blocks * 512 < 1_000_000
 
 
-def test_stored_zeros_and_holes_are_the_same(store: SnapshotStore, folder: Path) -> None:
-    """A copy by other means may store them."""
+def test_stored_zeros_are_equal_to_holes(store: SnapshotStore, folder: Path) -> None:
+    """A copy made by other tools may store them."""
     content = (folder / "engine" / "sparse").read_bytes()
     (folder / "engine" / "sparse").write_bytes(content)
     snapshot = store.open(folder.name)
@@ -207,8 +209,8 @@ except OSError as error:
 """
 
 
-def test_errors_that_are_no_damage_pass(folder: Path, tmp_path: Path) -> None:
-    """A snapshot must not be given up for them. In a process of its own: others here need their files."""
+def test_errors_other_than_damage_are_raised(folder: Path, tmp_path: Path) -> None:
+    """No snapshot is abandoned for them. The test has its own process, whose open files it exhausts."""
     command = [sys.executable, "-c", OPEN_TWICE, str(tmp_path), folder.name]
     found = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=found, capture_output=True, text=True, timeout=60, check=False)
@@ -226,7 +228,7 @@ def resident(path: Path) -> bool:
 
 
 def test_a_warm_snapshot_is_in_memory(store: SnapshotStore, folder: Path) -> None:
-    """Its engine need not wait for the disk."""
+    """Its engine then does not wait for the disk."""
     with (folder / DATA).open("rb") as stream:
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if resident(folder / DATA):
@@ -235,8 +237,8 @@ def test_a_warm_snapshot_is_in_memory(store: SnapshotStore, folder: Path) -> Non
     assert resident(folder / DATA)
 
 
-def test_a_signature_changes_with_anything(store: SnapshotStore, folder: Path) -> None:
-    """Also where size and time are put back."""
+def test_a_signature_changes_with_any_change(store: SnapshotStore, folder: Path) -> None:
+    """It does so even if size and time are restored."""
     first = store.signature(folder.name)
     assert store.signature(folder.name) == first
     flip_unseen(folder / DATA)
@@ -247,13 +249,13 @@ def test_a_signature_changes_with_anything(store: SnapshotStore, folder: Path) -
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"../../etc", b"20261120T101500Z-5f3a9c/..", b"nonsense"])
 def test_current_must_name_a_snapshot(store: SnapshotStore, tmp_path: Path, content: bytes) -> None:
-    """It never leads out of the folder."""
+    """A path that leads out of the folder is refused."""
     (tmp_path / "CURRENT").write_bytes(content)
     with pytest.raises(SnapshotDamaged, match="does not name a snapshot: run make reindex"):
         store.current_id()
 
 
-def test_current_must_be_a_file_that_can_be_read(store: SnapshotStore, tmp_path: Path) -> None:
+def test_current_must_be_a_readable_file(store: SnapshotStore, tmp_path: Path) -> None:
     (tmp_path / "CURRENT").mkdir()
     with pytest.raises(SnapshotDamaged, match=r"Is a directory.*: run make reindex"):
         store.current_id()

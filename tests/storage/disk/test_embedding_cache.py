@@ -73,8 +73,8 @@ def right_ones_in(cache: EmbeddingCache, count: int) -> set[int]:
     return set(found)
 
 
-def test_what_was_put_is_there_in_the_next_run(path: Path) -> None:
-    """However many are asked for at once."""
+def test_vectors_are_found_in_the_next_run(path: Path) -> None:
+    """Any number of them can be asked for at once."""
     fill(path, 1234)
     with EmbeddingCache(path) as cache:
         assert numbers_in(cache, 2000) == set(range(1234))
@@ -82,14 +82,14 @@ def test_what_was_put_is_there_in_the_next_run(path: Path) -> None:
         assert cache.get(SCOPE, []) == {}
 
 
-def test_it_shares_no_memory(path: Path) -> None:
-    """For which there would be a file that not every file system can have."""
+def test_the_cache_makes_no_shared_memory_file(path: Path) -> None:
+    """Not every file system supports one."""
     with EmbeddingCache(path) as cache:
         cache.put(SCOPE, items(range(10)))
         assert {file.name for file in path.parent.iterdir()} == {path.name, f"{path.name}-wal"}
 
 
-def test_scopes_share_nothing(path: Path) -> None:
+def test_scopes_are_separate(path: Path) -> None:
     """The same text has another vector from another model."""
     with EmbeddingCache(path) as cache:
         cache.put("one", items([1]))
@@ -100,14 +100,14 @@ def test_scopes_share_nothing(path: Path) -> None:
         assert np.array_equal(cache.get("two", [hash_of(1)])[hash_of(1)], vector_of(2))
 
 
-def test_a_text_that_is_put_again_has_its_later_vector(path: Path) -> None:
+def test_a_later_vector_replaces_the_earlier_one(path: Path) -> None:
     with EmbeddingCache(path) as cache:
         cache.put(SCOPE, items([1]))
         cache.put(SCOPE, [(hash_of(1), vector_of(7))])
         assert np.array_equal(cache.get(SCOPE, [hash_of(1)])[hash_of(1)], vector_of(7))
 
 
-def test_a_scope_tells_models_and_servers_apart_and_holds_no_key() -> None:
+def test_a_scope_identifies_model_and_server_without_the_key() -> None:
     scope = cache_scope("openai", "some-model", "http://localhost:8000/v1/?key=planted#planted")
     assert scope == "openai/some-model@http://localhost:8000/v1"
 
@@ -165,8 +165,8 @@ def killed_between_batches(path: Path, batches: int) -> int:
 
 
 @pytest.mark.parametrize("batches", [1, 7, 100])
-def test_what_was_put_survives_a_kill(path: Path, batches: int) -> None:
-    """Every batch whole, but for the one that was being written, which may be there or not."""
+def test_complete_batches_survive_a_kill(path: Path, batches: int) -> None:
+    """Only the batch that was being written may be missing."""
     done = killed_while_writing(path, batches)
     with EmbeddingCache(path) as cache:
         assert numbers_in(cache, done + BATCH) in ({*range(done)}, {*range(done + BATCH)})
@@ -194,25 +194,25 @@ def read_alone(path: Path, count: int) -> set[int]:
     return found
 
 
-def test_reading_alone_leaves_no_trace(path: Path) -> None:
-    """Also of a file that a killed run has left in the middle of its work."""
+def test_a_read_only_cache_leaves_no_trace(path: Path) -> None:
+    """This includes files that a killed run left in the middle of its work."""
     read_alone(path, killed_while_writing(path, 100))
 
 
-def test_reading_alone_finds_most_of_what_a_killed_run_has_left(path: Path) -> None:
-    """What the file lacks is embedded anew."""
+def test_a_read_only_cache_finds_most_vectors_of_a_killed_run(path: Path) -> None:
+    """Texts that it does not find are embedded again."""
     done = killed_between_batches(path, 100)
     assert len(read_alone(path, done)) > done / 2
 
 
-def test_reading_alone_makes_no_file(path: Path) -> None:
+def test_a_read_only_cache_makes_no_file(path: Path) -> None:
     with EmbeddingCache(path, read_only=True) as cache:
         assert numbers_in(cache, 10) == set()
     assert list(path.parent.iterdir()) == []
 
 
-def test_reading_alone_does_not_disturb_a_writer(path: Path) -> None:
-    """`--plan` asks for no lock."""
+def test_a_read_only_cache_does_not_disturb_a_writer(path: Path) -> None:
+    """`--plan` takes no lock."""
     with writer(path) as process:
         assert process.stdout
         for _ in range(10):
@@ -271,10 +271,10 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_file_that_is_damaged_or_not_ours_is_replaced(
+def test_a_damaged_or_foreign_file_is_replaced(
     path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
-    """With a warning: it costs money, but no run fails of it."""
+    """The log has a warning, since it costs money, but no run fails because of it."""
     DAMAGES[damage](path)
     with caplog.at_level(logging.WARNING), EmbeddingCache(path) as cache:
         cache.put(SCOPE, items(range(2000, 2050)))
@@ -290,7 +290,7 @@ def test_a_file_that_is_damaged_or_not_ours_is_replaced(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_reading_alone_replaces_nothing(path: Path, damage: str) -> None:
+def test_a_read_only_cache_replaces_no_file(path: Path, damage: str) -> None:
     DAMAGES[damage](path)
     before = snapshot_of(path.parent)
     with EmbeddingCache(path, read_only=True) as cache:
@@ -300,7 +300,7 @@ def test_reading_alone_replaces_nothing(path: Path, damage: str) -> None:
 
 @pytest.mark.parametrize("what_is_left", ["a write-ahead log", "noise"])
 def test_a_stray_write_ahead_log_does_no_harm(path: Path, what_is_left: str) -> None:
-    """Whoever removes the file may leave it; it holds nothing of the next one."""
+    """It may be left if somebody removes the file, and belongs to no other file."""
     killed_while_writing(path, 2)
     path.unlink()
     if what_is_left == "noise":
@@ -311,8 +311,8 @@ def test_a_stray_write_ahead_log_does_no_harm(path: Path, what_is_left: str) -> 
         assert numbers_in(cache, 2000) == set(range(1000, 1100))
 
 
-def test_flipped_bits_never_make_another_vector(path: Path, tmp_path: Path) -> None:
-    """Wherever they are: the vector is right, or there is none, and the cache can be used."""
+def test_flipped_bits_never_give_a_wrong_vector(path: Path, tmp_path: Path) -> None:
+    """The vector is right or missing, and the cache can still be used."""
     fill(path, 60)
     original = path.read_bytes()
     chance = random.Random(48)
@@ -336,8 +336,8 @@ def test_flipped_bits_never_make_another_vector(path: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("value", ["5", "0.5", "'text'", "x''"])
-def test_what_is_no_vector_is_none(path: Path, value: str) -> None:
-    """And it is made good by the next."""
+def test_an_invalid_vector_counts_as_missing(path: Path, value: str) -> None:
+    """It is replaced when it is put again."""
     fill(path, 10)
     connection = sqlite3.connect(path)
     with connection:
@@ -349,15 +349,15 @@ def test_what_is_no_vector_is_none(path: Path, value: str) -> None:
         assert numbers_in(cache, 10) == set(range(10))
 
 
-def test_something_else_in_its_place_is_named(path: Path) -> None:
-    """A directory is not removed: it is not known whose it is."""
+def test_a_directory_in_place_of_the_file_is_reported(path: Path) -> None:
+    """It is not removed, since its owner is not known."""
     path.mkdir()
     with pytest.raises(IndexingError, match=r"embeddings\.sqlite cannot be used"):
         EmbeddingCache(path)
 
 
-def test_it_grows_in_a_run_and_is_trimmed_after_it(path: Path) -> None:
-    """The oldest go first; the file gets smaller, too."""
+def test_the_cache_is_trimmed_after_a_run(path: Path) -> None:
+    """It grows during the run; then the oldest vectors are removed, and the file shrinks."""
     fill(path, 4000)
     assert path.stat().st_size > 4_000_000
     with EmbeddingCache(path) as cache:
@@ -369,7 +369,7 @@ def test_it_grows_in_a_run_and_is_trimmed_after_it(path: Path) -> None:
     assert 1_500_000 < path.stat().st_size <= 2_000_000
 
 
-def test_a_vector_that_is_put_again_is_young(path: Path) -> None:
+def test_putting_a_vector_again_renews_its_age(path: Path) -> None:
     fill(path, 4000)
     with EmbeddingCache(path) as cache:
         cache.put(SCOPE, items([0]))
@@ -377,7 +377,7 @@ def test_a_vector_that_is_put_again_is_young(path: Path) -> None:
         assert len(cache.known(SCOPE, [hash_of(0)])) == 1
 
 
-def test_nothing_is_kept_if_that_is_set(path: Path) -> None:
+def test_a_size_of_zero_keeps_nothing(path: Path) -> None:
     fill(path, 1000)
     with EmbeddingCache(path) as cache:
         cache.trim(0)
@@ -385,8 +385,8 @@ def test_nothing_is_kept_if_that_is_set(path: Path) -> None:
     assert path.stat().st_size < 50_000
 
 
-def test_a_full_disk_is_told_as_such_and_loses_nothing(path: Path) -> None:
-    """As every other file that is written then."""
+def test_a_full_disk_raises_enospc_and_loses_nothing(path: Path) -> None:
+    """The error is the same as for every other file."""
     fill(path, 100)
     with EmbeddingCache(path) as cache:
         cache._connection.execute("PRAGMA max_page_count = 100")
@@ -396,8 +396,8 @@ def test_a_full_disk_is_told_as_such_and_loses_nothing(path: Path) -> None:
         assert numbers_in(cache, 1000) == set(range(100))
 
 
-def test_a_disk_that_is_really_full(small_disk: Path) -> None:
-    """A file system of 1 MB."""
+def test_complete_batches_survive_a_really_full_disk(small_disk: Path) -> None:
+    """The file system has 1 MB."""
     path = small_disk / "embeddings.sqlite"
     with EmbeddingCache(path) as cache:
         with pytest.raises(OSError, match=r"embeddings\.sqlite") as error:

@@ -78,8 +78,8 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
-def test_there_is_one_writer_and_its_lock_dies_with_it(store: SnapshotStore, tmp_path: Path) -> None:
-    """Even with SIGKILL; what it left over is cleaned by the next."""
+def test_the_lock_of_a_killed_writer_is_released(store: SnapshotStore, tmp_path: Path) -> None:
+    """The next writer also removes the files that it left behind."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD_THE_LOCK, str(tmp_path)],
         env=environment(),
@@ -99,8 +99,8 @@ def test_there_is_one_writer_and_its_lock_dies_with_it(store: SnapshotStore, tmp
     assert [path.name for path in (tmp_path / "snapshots").iterdir()] == [published]
 
 
-def test_of_eight_at_once_one_writes_and_seven_name_it(tmp_path: Path) -> None:
-    """Never the one before, and never nobody."""
+def test_seven_of_eight_concurrent_writers_name_the_eighth(tmp_path: Path) -> None:
+    """They never name a previous writer, and never none."""
     done = subprocess.run(
         [sys.executable, "-c", CONTEND, str(tmp_path)],
         env=environment(),
@@ -112,7 +112,7 @@ def test_of_eight_at_once_one_writes_and_seven_name_it(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_same_process_cannot_write_twice(store: SnapshotStore) -> None:
+def test_one_process_cannot_write_twice(store: SnapshotStore) -> None:
     """A server builds in a thread."""
     with store.writer(), pytest.raises(IndexLocked, match=f"process {os.getpid()} on"), store.writer():
         pass

@@ -34,7 +34,7 @@ def resident(path: Path) -> int:
     raise AssertionError(f"{path} is not mapped")
 
 
-def test_the_pages_below_a_folder_go_and_keep_what_was_written(tmp_path: Path) -> None:
+def test_releasing_mapped_pages_loses_no_content(tmp_path: Path) -> None:
     path = tmp_path / "a folder" / "engine file"
     content = mapped(path, mmap.MAP_SHARED)
     assert resident(path) == _BYTES // 1024
@@ -47,15 +47,15 @@ def test_the_pages_below_a_folder_go_and_keep_what_was_written(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "flags"), [("folders/file", mmap.MAP_SHARED), ("folder/file", mmap.MAP_PRIVATE)]
 )
-def test_others_stay(tmp_path: Path, name: str, flags: int) -> None:
-    """Those of another folder; and those whose writes are in the memory alone."""
+def test_other_pages_are_not_released(tmp_path: Path, name: str, flags: int) -> None:
+    """These are pages of other folders, and private ones, whose content is only in memory."""
     content = mapped(tmp_path / name, flags)
     release_mapped_pages(tmp_path / "folder")
     assert resident(tmp_path / name) == _BYTES // 1024
     assert content[:] == b"x" * _BYTES
 
 
-def test_where_there_is_no_such_list_nothing_happens(tmp_path: Path) -> None:
+def test_nothing_is_released_without_a_list_of_mappings(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file"
     content = mapped(path, mmap.MAP_SHARED)
     release_mapped_pages(path.parent, maps=tmp_path / "none")

@@ -83,8 +83,8 @@ def load(snapshot: Snapshot, then: str) -> subprocess.Popen[str]:
     )
 
 
-def test_where_it_can_be_written_to_there_is_no_copy(tmp_path: Path) -> None:
-    """And it is checked all the same."""
+def test_a_writable_snapshot_is_checked_but_not_copied(tmp_path: Path) -> None:
+    """The scratch folder need not exist."""
     store = SnapshotStore(tmp_path / "index", keep=1)
     snapshot = store.open(publish(store))
     with Scratch(tmp_path / "no such folder").loadable(snapshot) as path:
@@ -95,8 +95,8 @@ def test_where_it_can_be_written_to_there_is_no_copy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("then", ["close", "exit"])
-def test_a_copy_is_there_as_long_as_it_is_used(shared: Path, read_only: Snapshot, then: str) -> None:
-    """Also if the process ends without closing it."""
+def test_a_copy_is_removed_after_its_use(shared: Path, read_only: Snapshot, then: str) -> None:
+    """It is removed even if the process ends without closing it."""
     loading = load(read_only, then)
     told, errors = loading.communicate(timeout=60)
     assert loading.returncode == 0, errors
@@ -113,7 +113,7 @@ def test_damage_is_found_while_copying(shared: Path, read_only: Snapshot) -> Non
 
 
 def test_copies_of_killed_processes_are_removed(shared: Path, read_only: Snapshot) -> None:
-    """Those of others that still run are not, nor is anything else."""
+    """Copies of running processes and other files stay."""
     killed, running = load(read_only, "wait"), load(read_only, "wait")
     try:
         assert killed.stdout is not None
@@ -133,8 +133,8 @@ def test_copies_of_killed_processes_are_removed(shared: Path, read_only: Snapsho
             process.communicate()
 
 
-def test_no_room_is_told_with_the_setting(shared: Path, read_only: Snapshot) -> None:
-    """A folder that is not there, for one; and clearing up finds nothing to do there."""
+def test_a_failing_copy_names_the_setting(shared: Path, read_only: Snapshot) -> None:
+    """The folder is missing here, which cleaning up ignores."""
     shutil.rmtree(shared / "scratch")
     _, errors = load(read_only, "close").communicate(timeout=60)
     assert "IndexingError" in errors

@@ -23,13 +23,13 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_there_is_none_at_first(store: SnapshotStore) -> None:
+def test_a_new_store_is_empty(store: SnapshotStore) -> None:
     assert store.current_id() is None
     assert store.summaries() == []
     assert store.candidates() == []
 
 
-def test_what_is_published_is_current_and_whole(store: SnapshotStore) -> None:
+def test_a_published_snapshot_is_current_and_intact(store: SnapshotStore) -> None:
     published = publish(store)
     assert store.current_id() == published
     snapshot = store.open(published)
@@ -40,8 +40,8 @@ def test_what_is_published_is_current_and_whole(store: SnapshotStore) -> None:
     assert list(snapshot.documents()) == [RECORD]
 
 
-def test_a_sealed_one_can_be_asked_before_it_is_published(store: SnapshotStore) -> None:
-    """And is not served yet."""
+def test_a_sealed_snapshot_can_be_read_before_it_is_published(store: SnapshotStore) -> None:
+    """It is not served yet."""
     with store.writer(), store.stage() as staging:
         fill(staging)
         sealed = store.seal(staging, manifest_of(staging))
@@ -53,7 +53,7 @@ def test_a_sealed_one_can_be_asked_before_it_is_published(store: SnapshotStore) 
     assert store.current_id() == staging.id
 
 
-def test_a_failure_while_writing_leaves_the_old_one(store: SnapshotStore, tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_snapshot(store: SnapshotStore, tmp_path: Path) -> None:
     published = publish(store)
     with pytest.raises(RuntimeError), store.writer(), store.stage() as staging:
         (staging.path / "half").write_text("half")
@@ -62,7 +62,7 @@ def test_a_failure_while_writing_leaves_the_old_one(store: SnapshotStore, tmp_pa
     assert names_in(tmp_path / "snapshots") == [published]
 
 
-def test_what_a_killed_writer_left_is_removed_and_nothing_else(store: SnapshotStore, tmp_path: Path) -> None:
+def test_only_the_files_of_a_killed_writer_are_removed(store: SnapshotStore, tmp_path: Path) -> None:
     published = publish(store)
     (tmp_path / "snapshots" / ".staging-20261120T101500Z-5f3a9c" / "engine").mkdir(parents=True)
     (tmp_path / "snapshots" / ".removing-20261120T101500Z-5f3a9c").mkdir()
@@ -75,21 +75,21 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(store: SnapshotSt
     assert names_in(tmp_path) == ["CURRENT", "notes.txt", "snapshots", "writer.guard", "writer.lock"]
 
 
-def test_the_newest_are_kept(tmp_path: Path) -> None:
-    """Also when several are made within a second."""
+def test_the_newest_snapshots_are_kept(tmp_path: Path) -> None:
+    """Their order is known even if several are made within a second."""
     store = SnapshotStore(tmp_path, keep=2)
     ids = [publish(store, content) for content in "abcd"]
     assert names_in(tmp_path / "snapshots") == ids[-2:]
     assert store.current_id() == ids[-1]
 
 
-def test_one_is_enough(tmp_path: Path) -> None:
+def test_a_single_snapshot_can_be_kept(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path, keep=1)
     ids = [publish(store, content) for content in "ab"]
     assert names_in(tmp_path / "snapshots") == ids[-1:]
 
 
-def test_a_clock_that_was_set_back_changes_no_order(store: SnapshotStore, tmp_path: Path) -> None:
+def test_a_clock_that_was_set_back_does_not_change_the_order(store: SnapshotStore, tmp_path: Path) -> None:
     first = publish(store)
     folder_of(tmp_path, first).rename(folder_of(tmp_path, "20991231T235958Z-abcdef"))
     following = publish(store)
@@ -97,14 +97,14 @@ def test_a_clock_that_was_set_back_changes_no_order(store: SnapshotStore, tmp_pa
 
 
 def test_a_snapshot_can_be_read_after_it_was_removed(store: SnapshotStore) -> None:
-    """Who serves it goes on to the swap."""
+    """A server uses it until its next swap."""
     snapshot = store.open(publish(store))
     shutil.rmtree(snapshot.path)
     assert list(snapshot.documents()) == [RECORD]
 
 
-def test_they_are_listed_newest_first(store: SnapshotStore, tmp_path: Path) -> None:
-    """With what is in them, or what is wrong."""
+def test_snapshots_are_listed_newest_first(store: SnapshotStore, tmp_path: Path) -> None:
+    """The list has their content, or their problem."""
     older, newer = publish(store), publish(store)
     store.point_to(older)
     (folder_of(tmp_path, newer) / "engine" / "segment" / "data").write_text("CONTENT")
@@ -119,8 +119,8 @@ def test_they_are_listed_newest_first(store: SnapshotStore, tmp_path: Path) -> N
     assert 0 < (listed[1].bytes or 0) < 1_000_000
 
 
-def test_the_ones_that_were_refused_stand_in_last(store: SnapshotStore) -> None:
-    """What is current, then the older ones; after a rollback the newer ones come last."""
+def test_newer_snapshots_are_the_last_candidates_after_a_rollback(store: SnapshotStore) -> None:
+    """The current one comes first, then the older ones."""
     oldest, middle, newest = (publish(store, content) for content in "abc")
     assert store.candidates() == [newest, middle, oldest]
     store.point_to(middle)
@@ -128,10 +128,10 @@ def test_the_ones_that_were_refused_stand_in_last(store: SnapshotStore) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "nonsense", "20200101T000000Z-abcdef"])
-def test_without_a_current_one_the_newest_comes_first(
+def test_the_newest_is_the_first_candidate_without_a_current_one(
     store: SnapshotStore, tmp_path: Path, content: str | None
 ) -> None:
-    """One that is older than all is in its place."""
+    """CURRENT may name one that is older than all others."""
     ids = [publish(store, content) for content in "ab"]
     (tmp_path / "CURRENT").unlink()
     if content is not None:
@@ -139,15 +139,15 @@ def test_without_a_current_one_the_newest_comes_first(
     assert [each for each in store.candidates() if each in ids] == ids[::-1]
 
 
-def test_the_intact_ones_are_found_in_that_order(store: SnapshotStore, tmp_path: Path) -> None:
+def test_damaged_candidates_are_skipped(store: SnapshotStore, tmp_path: Path) -> None:
     oldest, middle, newest = (publish(store, content) for content in "abc")
     (folder_of(tmp_path, newest) / "engine" / "segment" / "data").unlink()
     (folder_of(tmp_path, middle) / "engine" / "segment" / "data").write_text("x")
     assert [snapshot.manifest.id for snapshot in store.intact()] == [oldest]
 
 
-def test_going_back_takes_the_one_before(store: SnapshotStore) -> None:
-    """Again and again, and to the newest by its name."""
+def test_a_rollback_takes_the_previous_snapshot(store: SnapshotStore) -> None:
+    """This can be repeated, and the newest is reached by its id."""
     oldest, middle, newest = (publish(store, content) for content in "abc")
     with store.writer():
         for expected in (middle, oldest):
@@ -160,15 +160,15 @@ def test_going_back_takes_the_one_before(store: SnapshotStore) -> None:
     assert store.current_id() == newest
 
 
-def test_going_back_to_what_is_not_there_names_what_is(store: SnapshotStore) -> None:
+def test_a_rollback_to_an_unknown_id_names_the_known_ones(store: SnapshotStore) -> None:
     published = publish(store)
     for wrong in ("20200101T000000Z-abcdef", "../..", ""):
         with pytest.raises(SnapshotNotFound, match=published):
             store.find_for_rollback(wrong)
 
 
-def test_going_back_to_a_damaged_one_is_refused(store: SnapshotStore, tmp_path: Path) -> None:
-    """Every byte is read for it, whatever the times say."""
+def test_a_rollback_to_a_damaged_snapshot_is_refused(store: SnapshotStore, tmp_path: Path) -> None:
+    """Every byte is read, whatever the modification times are."""
     older = publish(store)
     newer = publish(store)
     flip_unseen(folder_of(tmp_path, older) / "engine" / "segment" / "data")
@@ -177,8 +177,8 @@ def test_going_back_to_a_damaged_one_is_refused(store: SnapshotStore, tmp_path: 
     assert store.current_id() == newer
 
 
-def test_an_empty_folder_in_the_place_of_current_is_replaced(store: SnapshotStore, tmp_path: Path) -> None:
-    """One that holds something is not, and its problem is told."""
+def test_an_empty_folder_in_place_of_current_is_replaced(store: SnapshotStore, tmp_path: Path) -> None:
+    """A folder with files is not, and is reported."""
     published = publish(store)
     (tmp_path / "CURRENT").unlink()
     (tmp_path / "CURRENT").mkdir()
@@ -191,6 +191,6 @@ def test_an_empty_folder_in_the_place_of_current_is_replaced(store: SnapshotStor
         store.point_to(published)
 
 
-def test_a_folder_that_can_be_written_to_needs_no_index(tmp_path: Path) -> None:
-    """Nor to be there."""
+def test_check_writable_needs_no_index(tmp_path: Path) -> None:
+    """The folder need not exist, either."""
     SnapshotStore(tmp_path / "not" / "there", keep=1).check_writable()

@@ -56,8 +56,8 @@ print(len(list(threads.iterdir())) - before)
 """
 
 
-def test_opening_changes_no_file_and_many_may_open(store: EdgeVectorStore, tmp_path: Path) -> None:
-    """Snapshots are immutable, and each worker opens its own."""
+def test_opening_a_store_changes_no_file(store: EdgeVectorStore, tmp_path: Path) -> None:
+    """It can be opened several times, since each worker does so."""
     store.save()
     store.close()
     files = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()}
@@ -67,10 +67,10 @@ def test_opening_changes_no_file_and_many_may_open(store: EdgeVectorStore, tmp_p
 
 
 @pytest.mark.parametrize(("field", "value"), [("document", "leave.pdf"), ("page", 2), ("page", 1)])
-def test_a_store_of_layout_1_is_searched_and_read(
+def test_a_store_of_layout_1_can_be_searched_and_read(
     store: EdgeVectorStore, tmp_path: Path, field: str, value: Any
 ) -> None:
-    """After an update it is served as it is, until the next reindex, which takes its vectors over."""
+    """After an update, it is served until the next reindex, which reuses its vectors."""
     store.save()
     wanted = where(field, value)
     expected = texts_of(store, ask("leave", top_k=50, filters=wanted))
@@ -85,8 +85,8 @@ def test_a_store_of_layout_1_is_searched_and_read(
     assert shard.vectors([*hashes, "no such"]).keys() == hashes
 
 
-def test_a_search_runs_in_the_thread_that_asks(store: EdgeVectorStore, tmp_path: Path) -> None:
-    """A pool of the engine's own for each open index would take longer, and 15 threads."""
+def test_a_search_runs_in_the_calling_thread(store: EdgeVectorStore, tmp_path: Path) -> None:
+    """A thread pool for each open index would be slower, and would take 15 threads."""
     store.save()
     store.close()
     # In a process that has no threads of other tests.
@@ -95,7 +95,7 @@ def test_a_search_runs_in_the_thread_that_asks(store: EdgeVectorStore, tmp_path:
     assert int(done.stdout) <= 1
 
 
-def test_queries_from_many_threads_agree(store: EdgeVectorStore) -> None:
+def test_queries_from_many_threads_get_the_same_result(store: EdgeVectorStore) -> None:
     query = ask("How long is parental leave?")
     expected = store.query(query).ids
     results: list[Any] = []

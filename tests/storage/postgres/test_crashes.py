@@ -101,7 +101,7 @@ def scenario(request: pytest.FixtureRequest, postgres: PostgresServer, folder: P
 def test_a_kill_at_any_statement_leaves_the_old_index_or_the_new(
     scenario: Scenario, postgres: PostgresServer, soak: bool
 ) -> None:
-    """It is whole; the next run succeeds, and no table of the dead one is left."""
+    """That index is intact, the next run succeeds, and no table of the killed run is left."""
     trials = scenario.exchanges if soak else 3
     # The last ones publish.
     numbers = {round(scenario.exchanges * trial / trials) for trial in range(1, trials + 1)} | {1}

@@ -73,10 +73,10 @@ def rewrite(settings: Settings) -> str:
     return index
 
 
-def test_it_is_killed_under_load_and_comes_back(
+def test_the_service_recovers_from_a_killed_database_under_load(
     own: PostgresServer, indexed: MakeSettings, serve: Serve
 ) -> None:
-    """Meanwhile 503; afterwards answers, without a restart, and no connection too many."""
+    """Until then it answers 503; it needs no restart, and leaves no stale connections."""
     made = indexed(db_pool_max=3, db_pool_timeout_s=0.5)
     client = serve(made)
     with load(client.base_url) as running:
@@ -101,8 +101,10 @@ def unready(client: httpx.Client) -> dict[str, Any] | None:
     return response.json() if response.status_code == 503 else None
 
 
-def test_it_is_lost_without_a_question(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
-    """Readiness follows at once, however rarely it is looked at."""
+def test_readiness_ends_when_the_idle_database_is_lost(
+    own: PostgresServer, indexed: MakeSettings, serve: Serve
+) -> None:
+    """It does so at once, however rarely the database is polled."""
     client = serve(indexed(index_poll_s=3600))
     wait_for(lambda: connections(own, "listen"), "the listener")
     own.kill()
@@ -112,8 +114,10 @@ def test_it_is_lost_without_a_question(own: PostgresServer, indexed: MakeSetting
     wait_for_an_answer(client)
 
 
-def test_it_hangs(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
-    """503 in bounded time, though no socket is closed; and answers when it goes on."""
+def test_the_service_recovers_from_a_hanging_database(
+    own: PostgresServer, indexed: MakeSettings, serve: Serve
+) -> None:
+    """Meanwhile it answers 503 in bounded time, although no socket is closed."""
     made = indexed(db_pool_max=2, db_pool_timeout_s=0.3, db_statement_timeout_s=0.5)
     client = serve(made, timing=PRODUCTION)
     client.timeout = httpx.Timeout(60)
@@ -127,7 +131,7 @@ def test_it_hangs(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> N
     wait_for(lambda: len(connections(own)) <= 4, "stale connections to end")
 
 
-def test_a_search_is_slow(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+def test_too_slow_a_search_is_cancelled(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
     made = indexed(db_statement_timeout_s=0.2)
     client = serve(made, timing=ENDED_BY_THE_DATABASE)
     with locked(own, made.database.schema_name, served_id(client)):
@@ -135,8 +139,10 @@ def test_a_search_is_slow(own: PostgresServer, indexed: MakeSettings, serve: Ser
     wait_for_an_answer(client)
 
 
-def test_no_connection_is_free(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
-    """Who waits is refused, and who has the connection is answered."""
+def test_a_question_without_a_free_connection_is_refused(
+    own: PostgresServer, indexed: MakeSettings, serve: Serve
+) -> None:
+    """The question that holds the connection is answered."""
     made = indexed(db_pool_min=1, db_pool_max=1, db_pool_timeout_s=0.2, db_statement_timeout_s=60)
     client = serve(made)
     client.timeout = httpx.Timeout(60)
@@ -155,7 +161,9 @@ def is_waiting(server: PostgresServer) -> bool:
     return bool(server.execute("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
 
 
-def test_a_role_may_have_no_connection(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+def test_a_role_without_a_connection_is_reported(
+    own: PostgresServer, indexed: MakeSettings, serve: Serve
+) -> None:
     own.execute(f"CREATE ROLE limited LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT 0")
     try:
         made = indexed(database_url=own.url(user="limited"))
@@ -167,8 +175,8 @@ def test_a_role_may_have_no_connection(own: PostgresServer, indexed: MakeSetting
         own.execute("DROP ROLE limited")
 
 
-def test_the_server_has_no_connection_left(settings: MakeSettings, serve: Serve) -> None:
-    """Readiness says so, and returns when there is one."""
+def test_a_database_without_a_free_connection_is_reported(settings: MakeSettings, serve: Serve) -> None:
+    """Readiness returns when there is one."""
     with postgres_server({"max_connections": "5", "superuser_reserved_connections": "1"}) as server:
         made = settings(**values_of(server, "rag"), db_pool_min=1, db_pool_max=1)
         write_two_documents(made.documents.dir)
@@ -195,7 +203,9 @@ def connect_when_free(server: PostgresServer) -> psycopg.Connection:
     return connection
 
 
-def test_it_is_read_only(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+def test_a_read_only_database_serves_but_is_not_reindexed(
+    own: PostgresServer, indexed: MakeSettings, serve: Serve
+) -> None:
     own.execute(f"ALTER DATABASE {DATABASE} SET default_transaction_read_only = on")
     try:
         made = indexed()
@@ -205,7 +215,7 @@ def test_it_is_read_only(own: PostgresServer, indexed: MakeSettings, serve: Serv
         own.execute(f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only")
 
 
-def test_the_first_of_two_hosts_is_dead(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+def test_a_dead_first_host_is_skipped(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
     address = f"127.0.0.1:{own.port}"
     url = own.url().replace(address, f"127.0.0.1:{free_port()},{address}")
     client = serve(indexed(database_url=url))
@@ -214,8 +224,10 @@ def test_the_first_of_two_hosts_is_dead(own: PostgresServer, indexed: MakeSettin
     assert done.returncode == 0, done.stderr
 
 
-def test_a_reindex_is_heard_of(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
-    """Long before the next poll; also after the connection that listens was cut."""
+def test_a_reindex_is_noticed_by_notification(
+    own: PostgresServer, indexed: MakeSettings, serve: Serve
+) -> None:
+    """It is noticed long before the next poll, even after the listening connection was cut."""
     made = indexed(index_poll_s=3600)
     wait_for(lambda: not connections(own, "listen"), "the listeners before to end")
     client = serve(made)
@@ -233,7 +245,7 @@ def wait_for_swap(client: httpx.Client, index: str | None) -> None:
     wait_for(lambda: served_id(client) == index, "the swap")
 
 
-def test_a_reindex_is_found_by_polling(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
+def test_a_reindex_is_noticed_by_polling(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
     made = indexed(index_poll_s=0.2)
     first = rewrite(made)
     second = rewrite(made)
@@ -244,8 +256,10 @@ def test_a_reindex_is_found_by_polling(own: PostgresServer, indexed: MakeSetting
     wait_for(lambda: served_id(client) == first, "the swap")
 
 
-def test_the_tables_are_dropped(own: PostgresServer, indexed: MakeSettings, serve: Serve) -> None:
-    """Readiness says what queries meet; the next reindex brings both back."""
+def test_dropped_tables_end_readiness_until_the_next_reindex(
+    own: PostgresServer, indexed: MakeSettings, serve: Serve
+) -> None:
+    """Queries get the same reason as readiness."""
     made = indexed()
     client = serve(made)
     drop_schema(own, made.database.schema_name)
@@ -257,7 +271,7 @@ def test_the_tables_are_dropped(own: PostgresServer, indexed: MakeSettings, serv
     assert ask(client).status_code == 200
 
 
-def test_it_gets_its_first_index_while_it_is_watched(
+def test_a_first_index_is_served_when_it_is_built(
     own: PostgresServer, settings: MakeSettings, serve: Serve, tmp_path: Path
 ) -> None:
     made = settings(**values_of(own, f"test_{secrets.token_hex(4)}"), db_pool_timeout_s=20)

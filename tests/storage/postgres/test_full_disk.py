@@ -75,8 +75,8 @@ def server_on_small_disk() -> Iterator[tuple[PostgresServer, SmallDisk]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_reindex_does_not_fit(settings: MakeSettings, serve: Serve) -> None:
-    """Nothing of it stays, so that it works as soon as there is room."""
+def test_a_reindex_that_does_not_fit_leaves_nothing(settings: MakeSettings, serve: Serve) -> None:
+    """It can therefore succeed as soon as there is space."""
     with server_on_small_disk() as (server, disk):
         made = settings(**values_of(server, "rag"), db_pool_timeout_s=20)
         write_two_documents(made.documents.dir)

@@ -130,7 +130,7 @@ def everything(folder: Path) -> None:
     ("change", "new_texts"),
     [(added, 1), (changed, 1), (renamed, 0), (removed, 0), (copied, 0)],
 )
-def test_a_run_pays_for_new_texts_and_leaves_what_a_build_on_disk_leaves(
+def test_a_run_embeds_only_new_texts_and_equals_a_build_on_disk(
     made: Settings, sent: Sent, change: Callable[[Path], None], new_texts: int
 ) -> None:
     sent()
@@ -140,10 +140,10 @@ def test_a_run_pays_for_new_texts_and_leaves_what_a_build_on_disk_leaves(
     assert_as_if_built_on_disk(made)
 
 
-def test_many_changes_leave_what_a_build_from_nothing_leaves(
+def test_many_changes_equal_a_build_from_nothing(
     made: Settings, sent: Sent, assert_as_if_built_anew: Check
 ) -> None:
-    """On disk, too."""
+    """The result also equals that on disk."""
     sent()
     everything(made.documents.dir)
     assert build(made).published
@@ -152,8 +152,10 @@ def test_many_changes_leave_what_a_build_from_nothing_leaves(
     assert_as_if_built_on_disk(made)
 
 
-def test_other_chunks_embed_only_new_text(made: Settings, sent: Sent, assert_as_if_built_anew: Check) -> None:
-    """A setting that cuts otherwise reads all documents; texts that come out the same keep their vectors."""
+def test_another_chunk_size_embeds_only_new_texts(
+    made: Settings, sent: Sent, assert_as_if_built_anew: Check
+) -> None:
+    """All documents are read, and texts that do not change keep their vectors."""
     sent()
     smaller = with_values(made, chunk_size=500, chunk_overlap=0)
     assert build(smaller).published
@@ -163,16 +165,18 @@ def test_other_chunks_embed_only_new_text(made: Settings, sent: Sent, assert_as_
     assert_as_if_built_anew(smaller)
 
 
-def test_full_takes_nothing_over(made: Settings, sent: Sent, assert_as_if_built_anew: Check) -> None:
-    """What a provider was paid for is not thrown away all the same."""
+def test_a_full_run_reuses_nothing_of_the_index(
+    made: Settings, sent: Sent, assert_as_if_built_anew: Check
+) -> None:
+    """The vectors that a provider was paid for come from the cache."""
     sent()
     assert build(made, full=True).published
     assert sent() == []
     assert_as_if_built_anew(made)
 
 
-def test_nothing_changed_is_nothing_done(made: Settings, sent: Sent) -> None:
-    """Not a row is written, also where files were touched."""
+def test_a_run_without_changes_writes_nothing(made: Settings, sent: Sent) -> None:
+    """It writes not a single row, even if files were touched."""
     before = content_of(database_of(made))
     sent()
     for path in made.documents.dir.iterdir():
@@ -182,10 +186,10 @@ def test_nothing_changed_is_nothing_done(made: Settings, sent: Sent) -> None:
     assert content_of(database_of(made)) == before
 
 
-def test_what_was_embedded_survives_a_failed_run(
+def test_embeddings_survive_a_failed_run(
     openai_settings: MakeSettings, database: dict[str, Any], provider: FakeProvider, sent: Sent
 ) -> None:
-    """The next run sends the rest. Of the failed one's index nothing is left."""
+    """The next run embeds the rest, and nothing of the failed run's index is left."""
     settings = openai_settings(
         **database, embedding_batch_size=1, embedding_concurrency=1, embedding_retry_s=0
     )
@@ -203,7 +207,7 @@ def test_what_was_embedded_survives_a_failed_run(
     assert first.isdisjoint(sent())
 
 
-def test_a_plan_tells_and_writes_nothing(made: Settings, sent: Sent) -> None:
+def test_a_plan_reports_and_writes_nothing(made: Settings, sent: Sent) -> None:
     everything(made.documents.dir)
     before = content_of(database_of(made))
     sent()
@@ -228,7 +232,7 @@ def test_a_plan_needs_no_tables_and_makes_none(
 
 
 def test_many_lost_documents_stop_a_run(made: Settings, sent: Sent) -> None:
-    """A volume that was not mounted should not empty the index; nothing is paid for before that is seen."""
+    """A volume that is not mounted must not empty the index. Nothing is paid for before that is noticed."""
     before = stored_in_postgres(database_of(made))
     sent()
     for name in ("leave.md", "travel.md", "rules.md"):

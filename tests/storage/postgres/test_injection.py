@@ -98,10 +98,10 @@ def unchecked(key: str, value: Any, operator: str) -> MetadataFilters:
 
 @hypothesis_settings(max_examples=100)
 @given(st.sampled_from(FIELDS), _values, st.sampled_from(_EQUALITIES + _COMPARISONS))
-def test_no_value_brings_what_it_does_not_name(
+def test_no_filter_value_matches_more_than_it_names(
     store: PostgresVectorStore, field: str, value: Any, operator: str
 ) -> None:
-    """Values that make no sense find nothing, or are refused as wrong."""
+    """Values of a wrong kind match nothing, or are refused as invalid."""
     if operator == "all" and value == []:
         return  # of nothing at all, everything has all
     try:
@@ -114,7 +114,7 @@ def test_no_value_brings_what_it_does_not_name(
 
 @pytest.mark.parametrize("operator", _EQUALITIES)
 @pytest.mark.parametrize("value", [*_INFINITE, _INFINITE, [_INFINITE], {"a": _INFINITE}])
-def test_what_json_has_no_number_for_equals_nothing(
+def test_numbers_that_json_cannot_express_match_nothing(
     store: PostgresVectorStore, value: Any, operator: str
 ) -> None:
     assert documents_found(store, unchecked("page", value, operator)) == set()
@@ -122,7 +122,7 @@ def test_what_json_has_no_number_for_equals_nothing(
 
 @hypothesis_settings(max_examples=40)
 @given(_texts.filter(lambda name: name not in FIELDS), _values, st.sampled_from(list(FilterOperator)))
-def test_unknown_names_are_refused_and_told_which_there_are(
+def test_the_refusal_of_an_unknown_field_names_the_known_ones(
     store: PostgresVectorStore, name: str, value: Any, operator: FilterOperator
 ) -> None:
     with pytest.raises(ValueError, match="there are only document, page, score, nothing"):
@@ -134,10 +134,10 @@ def test_unknown_names_are_refused_and_told_which_there_are(
 
 @hypothesis_settings(max_examples=40)
 @given(st.lists(_texts, max_size=3), st.lists(_texts, max_size=3), _texts)
-def test_ids_and_questions_are_only_values(
+def test_ids_and_questions_are_never_taken_for_sql(
     store: PostgresVectorStore, node_ids: list[str], documents: list[str], question: str
 ) -> None:
-    """Of those that name nothing, nothing is found or deleted."""
+    """Values that name nothing find and delete nothing."""
     question = question.encode(errors="replace").decode()[:8000]
     query = ask(question, node_ids=node_ids or ["none"], doc_ids=documents or ["none"])
     assert store.find(query) == []
@@ -154,8 +154,8 @@ def made(request: pytest.FixtureRequest, settings: MakeSettings) -> Settings:
     return settings(**(request.getfixturevalue("database") if request.param == "postgres" else {}))
 
 
-def test_wrong_filters_are_the_usual_error(made: Settings, serve: Serve) -> None:
-    """Which names the field, and shows nothing of the database."""
+def test_invalid_filters_are_an_ordinary_error(made: Settings, serve: Serve) -> None:
+    """It names the field, and shows nothing of the database."""
     (made.documents.dir / "leave.md").write_text("Parental leave lasts 16 weeks.")
     build(made)
     client = serve(made)
@@ -201,7 +201,7 @@ def write_odd_documents(folder: Path) -> dict[str, str]:
 
 
 def test_odd_documents_are_indexed_and_found(made: Settings, serve: Serve) -> None:
-    """NUL bytes, halves of surrogate pairs, 1 MB without a blank, headings longer than a page of an index."""
+    """They have NUL bytes, half surrogate pairs, 1 MB without a blank, or headings larger than a page."""
     questions = write_odd_documents(made.documents.dir)
     report = build(made)
     assert {record.name: record.problem for record in report.documents} == dict.fromkeys(questions)

@@ -39,7 +39,7 @@ def write(settings: Settings, weeks: int) -> None:
     (settings.documents.dir / "leave.md").write_text(f"Leave lasts {weeks} weeks.")
 
 
-def test_rollback_serves_an_older_index_and_the_next_run_goes_on_from_it(made: Settings) -> None:
+def test_a_rollback_serves_an_older_index_and_the_next_run_starts_from_it(made: Settings) -> None:
     first = current_id(made)
     old = stored_in_postgres(database_of(made))
     write(made, 20)
@@ -59,9 +59,7 @@ def test_rollback_serves_an_older_index_and_the_next_run_goes_on_from_it(made: S
     assert (report.changes.changed, report.published) == (["leave.md"], True)
 
 
-def test_old_indexes_go_but_not_those_that_were_served_a_moment_ago(
-    made: Settings, postgres: PostgresServer
-) -> None:
+def test_old_indexes_are_removed_unless_served_recently(made: Settings, postgres: PostgresServer) -> None:
     """A question may still be on its way to one."""
     settings = with_values(made, keep_snapshots=2)
     for number in range(3):
@@ -78,8 +76,8 @@ def test_old_indexes_go_but_not_those_that_were_served_a_moment_ago(
     assert_nothing_left_over(database_of(settings))
 
 
-def test_an_index_in_use_goes_at_a_later_run(made: Settings, postgres: PostgresServer) -> None:
-    """A question that takes long does not stop a run for longer than that can wait."""
+def test_an_index_in_use_is_removed_by_a_later_run(made: Settings, postgres: PostgresServer) -> None:
+    """A long search does not hold up a run for longer than its lock timeout."""
     settings = with_values(made, keep_snapshots=1)
     first = current_id(made)
     write(made, 20)
@@ -94,7 +92,7 @@ def test_an_index_in_use_goes_at_a_later_run(made: Settings, postgres: PostgresS
     assert_nothing_left_over(database)
 
 
-def test_what_a_killed_run_left_goes_at_the_next(made: Settings) -> None:
+def test_the_tables_of_a_killed_run_are_removed_by_the_next(made: Settings) -> None:
     database = database_of(made)
     before = content_of(database)
     with database.connect("test") as connection:
@@ -105,8 +103,8 @@ def test_what_a_killed_run_left_goes_at_the_next(made: Settings) -> None:
     assert content_of(database) == before
 
 
-def test_a_second_writer_ends_at_once_and_is_told_who_is_writing(made: Settings) -> None:
-    """Readers are not in the way; and one that writes into another schema is not either."""
+def test_a_second_writer_ends_at_once_and_names_the_first(made: Settings) -> None:
+    """Readers and writers of other schemas are not in its way."""
     with make_storage(made, PATIENT.database).writer():
         with pytest.raises(
             IndexLocked, match=f"the schema {made.database.schema_name} .*rag-service writer on "

@@ -147,8 +147,10 @@ def assert_failed(done: subprocess.CompletedProcess[str], said: str) -> None:
     assert PASSWORD not in done.stderr
 
 
-def test_it_goes_there_and_back_as_it_is(settings: MakeSettings, database: dict[str, Any]) -> None:
-    """Documents, chunks, terms and manifest; vectors to what 16 bits a number hold. In several batches."""
+def test_an_index_is_unchanged_after_copying_there_and_back(
+    settings: MakeSettings, database: dict[str, Any]
+) -> None:
+    """Documents, chunks, terms and manifest are equal, vectors within 16 bits. There are several batches."""
     on_disk, back = settings(), settings(index_dir=settings().index.dir / "back")
     write_two_documents(on_disk.documents.dir)
     (on_disk.documents.dir / "empty.md").write_text("")
@@ -176,10 +178,10 @@ def test_it_goes_there_and_back_as_it_is(settings: MakeSettings, database: dict[
     assert [each.engine for each in manifests] == [each.engine for each in (original, in_postgres, returned)]
 
 
-def test_a_following_run_finds_nothing_to_do(
+def test_a_run_after_a_copy_finds_nothing_to_do(
     openai_settings: MakeSettings, database: dict[str, Any], provider: FakeProvider
 ) -> None:
-    """In either: nothing is published, and the provider is asked for nothing."""
+    """In either place, nothing is published, and the provider is not asked."""
     on_disk, in_postgres = openai_settings(), openai_settings(**database)
     back = openai_settings(index_dir=on_disk.index.dir / "back")
     build(on_disk)
@@ -197,8 +199,8 @@ def test_a_following_run_finds_nothing_to_do(
         assert (report.changes.changed, report.embedded) == (["leave.md"], 1)
 
 
-def test_any_index_can_be_moved(openai_settings: MakeSettings, database: dict[str, Any]) -> None:
-    """Whatever model the settings name."""
+def test_any_index_can_be_copied(openai_settings: MakeSettings, database: dict[str, Any]) -> None:
+    """The settings may name another model."""
     build(openai_settings())
     others = openai_settings(embedding_provider="local", chunk_size=500, **database)
     target = make_postgres_storage(others, PATIENT.database)
@@ -206,8 +208,10 @@ def test_any_index_can_be_moved(openai_settings: MakeSettings, database: dict[st
     assert manifest_of(target).embedding.provider == "openai"
 
 
-def test_the_index_before_is_kept(storages: tuple[Storage, Storage], both: tuple[Settings, Settings]) -> None:
-    """As after every run: it can be gone back to."""
+def test_the_previous_index_of_the_target_is_kept(
+    storages: tuple[Storage, Storage], both: tuple[Settings, Settings]
+) -> None:
+    """As after every run, a rollback can return to it."""
     build(both[1])
     before = served(storages[1])
     done = copy(*storages)
@@ -215,8 +219,8 @@ def test_the_index_before_is_kept(storages: tuple[Storage, Storage], both: tuple
     assert storages[1].roll_back(None, lambda _: None) == before
 
 
-def test_nothing_to_copy_is_told(storages: tuple[Storage, Storage]) -> None:
-    """And the target is left alone."""
+def test_a_source_without_an_index_is_reported(storages: tuple[Storage, Storage]) -> None:
+    """The target is not changed."""
     disk, postgres = storages
     before = served(disk)
     with pytest.raises(SnapshotNotFound, match="no intact index to copy"):
@@ -227,7 +231,7 @@ def test_nothing_to_copy_is_told(storages: tuple[Storage, Storage]) -> None:
 def test_a_damaged_index_is_not_copied(
     storages: tuple[Storage, Storage], both: tuple[Settings, Settings]
 ) -> None:
-    """Nor the one before it in its place."""
+    """The previous one is not copied in its place, either."""
     (both[0].documents.dir / "leave.md").write_text("Parental leave lasts 20 weeks.")
     index_id = build(both[0]).index
     assert index_id is not None
@@ -237,7 +241,7 @@ def test_a_damaged_index_is_not_copied(
     assert served(storages[1]) is None
 
 
-def test_only_one_writes_to_the_target(storages: tuple[Storage, Storage]) -> None:
+def test_a_copy_needs_the_lock_of_the_target(storages: tuple[Storage, Storage]) -> None:
     disk, postgres = storages
     copy(disk, postgres)
     before = served(disk), served(postgres)
@@ -250,7 +254,7 @@ def test_only_one_writes_to_the_target(storages: tuple[Storage, Storage]) -> Non
 def test_a_cancelled_copy_leaves_nothing(
     storages: tuple[Storage, Storage], both: tuple[Settings, Settings]
 ) -> None:
-    """Whenever that was: before the first batch, and when all is written."""
+    """It may be cancelled before the first batch, or after the last."""
     disk, postgres = storages
     copy(disk, postgres)
     before = traces(*both)
@@ -308,8 +312,10 @@ class MissingOne:
         return getattr(self._storage, name)
 
 
-def test_the_gate_is_asked_first(storages: tuple[Storage, Storage], both: tuple[Settings, Settings]) -> None:
-    """A copy that lacks something is not published, and nothing is left of it."""
+def test_an_incomplete_copy_is_not_published(
+    storages: tuple[Storage, Storage], both: tuple[Settings, Settings]
+) -> None:
+    """Nothing is left of it."""
     disk, postgres = storages
     copy(disk, postgres)
     before = traces(*both)
@@ -319,10 +325,10 @@ def test_the_gate_is_asked_first(storages: tuple[Storage, Storage], both: tuple[
     assert traces(*both) == before
 
 
-def test_a_connection_that_breaks_leaves_the_index_before(
+def test_a_broken_connection_leaves_the_previous_index(
     storages: tuple[Storage, Storage], both: tuple[Settings, Settings], postgres: PostgresServer
 ) -> None:
-    """What is there of the copy goes with the next writer."""
+    """The next writer removes the incomplete copy."""
     copy(*storages)
     before = traces(*both)
 
@@ -343,8 +349,8 @@ def test_a_connection_that_breaks_leaves_the_index_before(
     assert traces(*both) == before
 
 
-def test_the_command_copies_both_ways(environment: dict[str, str], tmp_path: Path) -> None:
-    """With one line for people, or JSON for programs."""
+def test_the_command_copies_in_both_directions(environment: dict[str, str], tmp_path: Path) -> None:
+    """It prints one line, or JSON for programs."""
     done = run(environment, "--to", "postgres")
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 1), done.stderr
     assert "2 documents, 2 chunks, copied from" in done.stdout
@@ -358,19 +364,19 @@ def test_the_command_copies_both_ways(environment: dict[str, str], tmp_path: Pat
     assert (tmp_path / "back" / "CURRENT").read_text().strip() == result["index"]
 
 
-def test_a_database_without_an_index_is_told(environment: dict[str, str]) -> None:
+def test_a_database_without_an_index_is_reported(environment: dict[str, str]) -> None:
     done = run_reindex(environment, "--list")
     assert (done.returncode, done.stdout) == (0, "There is no index in the database\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--to", "s3"], ["--from", "disk"]])
-def test_wrong_usage_is_told(environment: dict[str, str], arguments: list[str]) -> None:
+def test_wrong_usage_is_status_2(environment: dict[str, str], arguments: list[str]) -> None:
     done = run(environment, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: ")
 
 
-def test_without_a_database_it_is_wrong_usage(environment: dict[str, str]) -> None:
+def test_a_missing_database_url_is_wrong_usage(environment: dict[str, str]) -> None:
     done = run(environment | {"DATABASE_URL": ""}, "--to", "disk")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
@@ -378,21 +384,23 @@ def test_without_a_database_it_is_wrong_usage(environment: dict[str, str]) -> No
     ]
 
 
-def test_a_database_that_is_away_is_one_line(environment: dict[str, str]) -> None:
+def test_an_unreachable_database_is_reported_in_one_line(environment: dict[str, str]) -> None:
     url = f"postgresql://postgres:{PASSWORD}@127.0.0.1:9/{DATABASE}"
     for target in ("postgres", "disk"):
         done = run(environment | {"DATABASE_URL": url}, "--to", target)
         assert_failed(done, "the database cannot be reached")
 
 
-def test_a_role_that_may_not_write_is_one_line(environment: dict[str, str], postgres: PostgresServer) -> None:
+def test_a_role_that_may_not_write_is_reported_in_one_line(
+    environment: dict[str, str], postgres: PostgresServer
+) -> None:
     postgres.execute(f"CREATE ROLE migration_reader LOGIN PASSWORD '{PASSWORD}'")
     done = run(environment | {"DATABASE_URL": postgres.url(user="migration_reader")}, "--to", "postgres")
     assert_failed(done, "reindex as the owner")
 
 
-def test_a_full_disk_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
-    """And the disk is as empty as before, but for what the lock needs."""
+def test_a_full_disk_is_reported_in_one_line(environment: dict[str, str], tmp_path: Path) -> None:
+    """Nothing but the lock file is left on the disk."""
     assert run(environment, "--to", "postgres").returncode == 0
     (tmp_path / "small").mkdir()
     with small_disk(tmp_path / "small", "10M") as disk:

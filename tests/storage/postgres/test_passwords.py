@@ -49,7 +49,7 @@ def everything_said(client: httpx.Client) -> str:
     ],
     ids=["wrong", "role", "dead host", "two hosts", "no host", "no certificate"],
 )
-def test_the_database_cannot_be_used(
+def test_an_unusable_database_shows_no_password(
     address: str,
     says: str,
     postgres: PostgresServer,
@@ -72,7 +72,9 @@ def test_the_database_cannot_be_used(
         assert SECRET not in text
 
 
-def test_there_is_no_such_database(postgres: PostgresServer, settings: MakeSettings, serve: Serve) -> None:
+def test_a_missing_database_shows_no_password(
+    postgres: PostgresServer, settings: MakeSettings, serve: Serve
+) -> None:
     made = settings(database_url=postgres.url("nowhere"))
     write_two_documents(made.documents.dir)
     client = serve(made, ready=False)
@@ -97,8 +99,10 @@ def test_there_is_no_such_database(postgres: PostgresServer, settings: MakeSetti
         f"host=127.0.0.1 password={SECRET}",
     ],
 )
-def test_the_address_is_malformed(setting: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line names the setting, and shows nothing of it; nor does what pydantic says."""
+def test_a_malformed_address_shows_no_password(
+    setting: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line names the setting, and neither that line nor pydantic's message has its value."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1/rag")
     monkeypatch.setenv(setting, address)
     with pytest.raises(SettingsError) as caught:
@@ -111,7 +115,7 @@ def test_the_address_is_malformed(setting: str, address: str, monkeypatch: pytes
     assert SECRET not in said + str(inner.value)
 
 
-def test_a_command_is_given_a_malformed_address() -> None:
+def test_a_command_with_a_malformed_address_shows_no_password() -> None:
     done = run_reindex({"DATABASE_URL": f"postgresql://u:p/{SECRET}@127.0.0.1/rag"})
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert SECRET not in done.stderr
@@ -119,15 +123,15 @@ def test_a_command_is_given_a_malformed_address() -> None:
 
 @pytest.mark.parametrize("password", ["[x]", "a#b", "a?b", "a%2Fb%40c"])
 def test_a_password_may_have_special_characters(password: str) -> None:
-    """As libpq understands them."""
+    """libpq decodes them."""
     url = f"postgresql://u:{password}@127.0.0.1:5432/rag"
     made = Settings(database_url=url)
     assert made.database.url is not None
     assert made.database.url.get_secret_value() == url
 
 
-def test_the_server_is_killed(settings: MakeSettings, tmp_path: Any) -> None:
-    """Nothing of it in the log of a real process, nor in what it answers."""
+def test_a_killed_database_shows_no_password(settings: MakeSettings, tmp_path: Any) -> None:
+    """It is neither in the log of a real process nor in its answers."""
     with postgres_server() as server:
         made = settings(**values_of(server, "rag"))
         write_two_documents(made.documents.dir)
@@ -147,7 +151,7 @@ def test_the_server_is_killed(settings: MakeSettings, tmp_path: Any) -> None:
     assert PASSWORD not in said + output
 
 
-def test_it_is_in_no_representation(settings: MakeSettings) -> None:
+def test_no_representation_contains_the_password(settings: MakeSettings) -> None:
     url = f"postgresql://u:{SECRET}@127.0.0.1/rag"
     made = settings(database_url=url, database_read_urls=f"{url} {url}")
     servers = make_replicas(made)

@@ -57,8 +57,8 @@ def health(client: httpx.Client) -> dict[str, Any]:
     return answer
 
 
-def test_replicas_are_asked(own: PostgresServer, replicated: Settings, serve: Serve) -> None:
-    """Questions are answered while nobody can search the primary; and not where it is the only one."""
+def test_questions_are_answered_by_replicas(own: PostgresServer, replicated: Settings, serve: Serve) -> None:
+    """They are answered while nobody can search the primary, unless it is the only database."""
     client = serve(replicated, timing=ENDED_BY_THE_DATABASE)
     only = with_values(replicated, database_read_urls=None, db_statement_timeout_s=0.5)
     alone = serve(only, timing=ENDED_BY_THE_DATABASE)
@@ -67,8 +67,10 @@ def test_replicas_are_asked(own: PostgresServer, replicated: Settings, serve: Se
         assert_unavailable(ask(alone), "overloaded")
 
 
-def test_a_replica_is_lost(own: PostgresServer, replicated: Settings, serve: Serve, caplog: Any) -> None:
-    """The primary answers every question, from the first on; the log tells of it, and of no password."""
+def test_the_primary_answers_when_a_replica_is_lost(
+    own: PostgresServer, replicated: Settings, serve: Serve, caplog: Any
+) -> None:
+    """It answers from the first question on, and the log has a line without any password."""
     # So long does a question wait for the replica to come back; for the primary none has to.
     client = serve(with_values(replicated, db_pool_timeout_s=2))
     idle = '\nrag_database_connections{server="primary",state="idle"} 2.0\n'
@@ -80,7 +82,9 @@ def test_a_replica_is_lost(own: PostgresServer, replicated: Settings, serve: Ser
     assert health(client)["status"] == "ok"
 
 
-def test_a_replica_comes_back(own: PostgresServer, replicated: Settings, serve: Serve) -> None:
+def test_a_replica_is_used_again_when_it_is_back(
+    own: PostgresServer, replicated: Settings, serve: Serve
+) -> None:
     own.execute("ALTER DATABASE replica RENAME TO away")
     client = serve(with_values(replicated, db_statement_timeout_s=0.5))
     wait_for_an_answer(client)
@@ -89,8 +93,8 @@ def test_a_replica_comes_back(own: PostgresServer, replicated: Settings, serve: 
         wait_for(lambda: ask(client).status_code == 200, "the replica to answer")
 
 
-def test_a_replica_lags_behind(replicated: Settings, serve: Serve) -> None:
-    """An index that it has not got yet is answered by the primary."""
+def test_the_primary_answers_while_a_replica_lags_behind(replicated: Settings, serve: Serve) -> None:
+    """The replica does not have the served index yet."""
     client = serve(replicated)
     (replicated.documents.dir / "leave.md").write_text("Parental leave lasts 20 weeks.")
     index = build(replicated).index
@@ -99,15 +103,19 @@ def test_a_replica_lags_behind(replicated: Settings, serve: Serve) -> None:
     assert (answer["index"], "20 weeks" in answer["answer"]) == (index, True)
 
 
-def test_a_replica_has_lost_the_chunks(own: PostgresServer, replicated: Settings, serve: Serve) -> None:
-    """The primary is asked in its place."""
+def test_the_primary_answers_when_a_replica_has_lost_the_chunks(
+    own: PostgresServer, replicated: Settings, serve: Serve
+) -> None:
+    """The question is sent to the primary instead."""
     client = serve(replicated)
     own.execute(f'DROP TABLE rag."chunks_{health(client)["index"]["id"]}"', "replica")
     assert [ask(client).status_code for _ in range(3)] == [200] * 3
 
 
-def test_the_primary_is_lost(own: PostgresServer, replicated: Settings, serve: Serve) -> None:
-    """A replica answers alone, for a server that starts then, too."""
+def test_a_replica_answers_when_the_primary_is_lost(
+    own: PostgresServer, replicated: Settings, serve: Serve
+) -> None:
+    """It also does so for a server that starts during that time."""
     client = serve(replicated)
     own.execute("ALTER DATABASE first ALLOW_CONNECTIONS false")
     own.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'first'")

@@ -85,7 +85,7 @@ def assert_agree(one: Ranking, other: Ranking) -> None:
         assert score == pytest.approx(expected, abs=_TOLERANCE), chunk
 
 
-def test_they_hold_the_same_chunks(edge: EdgeVectorStore, in_postgres: PostgresVectorStore) -> None:
+def test_both_stores_have_the_same_chunks(edge: EdgeVectorStore, in_postgres: PostgresVectorStore) -> None:
     ids = {node.node_id for node in edge.get_nodes()}
     assert {node.node_id for node in in_postgres.get_nodes()} == ids
     assert len(ids) == edge.chunk_count == in_postgres.chunk_count < _ALL
@@ -93,7 +93,7 @@ def test_they_hold_the_same_chunks(edge: EdgeVectorStore, in_postgres: PostgresV
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_their_rankings_agree(
+def test_both_stores_rank_alike(
     edge: EdgeVectorStore, in_postgres: PostgresVectorStore, question: str, mode: str
 ) -> None:
     found = ranking(in_postgres, question, mode)
@@ -106,10 +106,10 @@ def test_their_rankings_agree(
 
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_its_fused_scores_are_those_of_fuse(
+def test_fused_scores_equal_those_of_fuse(
     in_postgres: PostgresVectorStore, question: str, weight: float
 ) -> None:
-    """Of its own two rankings."""
+    """`fuse` gets the store's own two rankings."""
     dense, words = (ranking(in_postgres, question, mode) for mode in ("default", "sparse"))
     hits = in_postgres.find(ask(question, "hybrid", _ALL, alpha=weight))
     fused = fuse(dense, words, dense_weight=weight, limit=_ALL)
@@ -118,7 +118,7 @@ def test_its_fused_scores_are_those_of_fuse(
 
 
 @pytest.mark.parametrize("question", ["zzzzqqq", "", "???", "\N{PILE OF POO}", "\x00"])
-def test_without_any_known_word_meaning_is_left(
+def test_a_question_without_a_known_word_is_ranked_by_embedding(
     edge: EdgeVectorStore, in_postgres: PostgresVectorStore, question: str
 ) -> None:
     assert ranking(in_postgres, question, "sparse") == ranking(edge, question, "sparse") == []
@@ -127,10 +127,10 @@ def test_without_any_known_word_meaning_is_left(
 
 @pytest.mark.parametrize("field", ["document", "format", "page", "heading"])
 @pytest.mark.parametrize("mode", MODES)
-def test_each_field_filters_alike(
+def test_both_stores_filter_each_field_alike(
     edge: EdgeVectorStore, in_postgres: PostgresVectorStore, field: str, mode: str
 ) -> None:
-    """By each value that there is, and by some at once."""
+    """The filters are every value of a field, and several values at once."""
     values = sorted({node.metadata[field] for node in edge.get_nodes()} - {None})
     assert len(values) > 1
     for wanted in [*values[:8], values[:3], [values[0], "none" if isinstance(values[0], str) else 999]]:
@@ -141,8 +141,8 @@ def test_each_field_filters_alike(
         assert found or mode == "sparse"
 
 
-def test_a_filter_that_matches_little_is_searched_to_the_end(database: dict[str, Any]) -> None:
-    """What is wanted is far from the question: of the nearest that HNSW gives at once, none is wanted."""
+def test_a_selective_filter_is_searched_to_the_end(database: dict[str, Any]) -> None:
+    """The matches are far from the question, and none is among the nearest that HNSW returns first."""
     store = PostgresVectorStore.create(
         Database(database["database_url"], database["db_schema"], PATIENT.database),
         "many",
@@ -170,8 +170,8 @@ def test_a_filter_that_matches_little_is_searched_to_the_end(database: dict[str,
     store.close()
 
 
-def test_a_drift_of_the_average_length_is_made_good(database: dict[str, Any]) -> None:
-    """As if the weights had been made with the right length at once; counts of terms stay as they are."""
+def test_a_drift_of_the_average_length_is_corrected(database: dict[str, Any]) -> None:
+    """The weights then equal those made with the right length, and counts of terms do not change."""
     place = Database(database["database_url"], database["db_schema"], PATIENT.database)
     connection = place.connect("test")
     migrate(connection, place)

@@ -15,7 +15,7 @@ MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
 
 
-def test_it_is_built_asked_and_swapped(
+def test_an_index_in_postgresql_is_built_queried_and_swapped(
     settings: MakeSettings, serve: Serve, database: dict[str, Any]
 ) -> None:
     made = settings(**database)

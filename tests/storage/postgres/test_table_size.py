@@ -46,8 +46,8 @@ def _size(url: str, schema: str, index_id: str, entries: list[Entry], average_le
     return int(row[0])
 
 
-def test_weights_that_are_written_again_leave_no_room_behind(database: dict[str, Any]) -> None:
-    """As when the first chunks of a build, which its average length is taken from, are short ones."""
+def test_rewritten_weights_waste_no_disk_space(database: dict[str, Any]) -> None:
+    """They are rewritten if the first chunks, from which the average length is estimated, are short."""
     entries = _entries(300)
     average = sum(entry.terms.length for entry in entries) / len(entries)
     where = database["database_url"], database["db_schema"]

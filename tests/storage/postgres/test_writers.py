@@ -82,8 +82,8 @@ def assert_failed(done: subprocess.CompletedProcess[str], said: str) -> None:
     assert PASSWORD not in done.stderr
 
 
-def test_sixteen_reindexes_at_once_on_an_empty_database(made: Settings) -> None:
-    """One builds; the others say who does, or find that there is nothing to do."""
+def test_one_of_sixteen_concurrent_reindexes_builds(made: Settings) -> None:
+    """The others name the one that builds, or find that there is nothing to do."""
     with ThreadPoolExecutor(_SIXTEEN) as pool:
         runs = list(pool.map(lambda _: run_reindex(environment_of(made)), range(_SIXTEEN)))
     said = [run.stdout or run.stderr for run in runs]
@@ -99,8 +99,8 @@ def test_sixteen_reindexes_at_once_on_an_empty_database(made: Settings) -> None:
     assert_nothing_left_over(database_of(made))
 
 
-def test_sixteen_servers_started_at_once_are_all_ready(made: Settings, serve: Serve) -> None:
-    """They only read; each has connections of its own."""
+def test_sixteen_concurrent_servers_all_become_ready(made: Settings, serve: Serve) -> None:
+    """They only read, and each has its own connections."""
     index = build(made).index
     small = with_values(made, db_pool_min=1, db_pool_max=2)
     with ThreadPoolExecutor(_SIXTEEN) as pool:
@@ -110,8 +110,8 @@ def test_sixteen_servers_started_at_once_are_all_ready(made: Settings, serve: Se
         assert (answer["index"], answer["sources"][0]) == (index, "leave.md")
 
 
-def test_servers_that_find_no_index_make_none(made: Settings, serve: Serve, postgres: PostgresServer) -> None:
-    """They say what to do, and are ready when it is done."""
+def test_servers_without_an_index_build_none(made: Settings, serve: Serve, postgres: PostgresServer) -> None:
+    """They tell what to do, and become ready when it is done."""
     client = serve(made, ready=False)
     wait_for(lambda: client.get("/health").json()["status"] == "failed", "the server to see that")
     assert "run make reindex" in client.get("/health").json()["detail"]
@@ -163,7 +163,7 @@ def test_a_first_index_that_comes_in_the_middle_of_a_look_is_read_by_the_next(ma
     assert len(leave.vector) == DIMENSIONS
 
 
-def test_a_role_that_may_only_read_serves_also_the_next_index(
+def test_a_read_only_role_serves_the_next_index_too(
     made: Settings, serve: Serve, postgres: PostgresServer, role: str
 ) -> None:
     build(made)
@@ -184,7 +184,7 @@ def test_a_role_that_may_only_read_serves_also_the_next_index(
     assert client.get("/health").json()["index"]["id"] == second
 
 
-def test_tables_of_a_newer_version_are_refused_and_left_alone(
+def test_tables_of_a_newer_version_are_refused_and_unchanged(
     made: Settings, serve: Serve, postgres: PostgresServer
 ) -> None:
     build(made)
@@ -202,10 +202,10 @@ def test_tables_of_a_newer_version_are_refused_and_left_alone(
     wait_for(lambda: client.get("/health").status_code == 200, "the index to be served")
 
 
-def test_pgvector_is_created_by_who_may(
+def test_pgvector_is_created_by_a_role_with_the_right_to_it(
     made: Settings, postgres: PostgresServer, other_database: str, role: str
 ) -> None:
-    """Who may not is told what to do, by whom."""
+    """Another role is told what to do, and by whom."""
 
     plain = with_values(made, database_url=SecretStr(postgres.url(other_database, user=role)))
     assert_fails(plain, "the database has no pgvector, or one older than 0.8: install it, and run CREATE ")
@@ -213,10 +213,10 @@ def test_pgvector_is_created_by_who_may(
     assert build(superuser).published
 
 
-def test_a_server_without_pgvector_says_so(
+def test_a_server_without_pgvector_reports_it(
     made: Settings, serve: Serve, postgres: PostgresServer, other_database: str
 ) -> None:
-    """And serves again after the extension and the index were made again."""
+    """It serves again after the extension and the index have been made again."""
     made = with_values(made, database_url=SecretStr(postgres.url(other_database)))
     build(made)
     postgres.execute("DROP EXTENSION vector CASCADE", other_database)
@@ -229,7 +229,7 @@ def test_a_server_without_pgvector_says_so(
     assert "16 weeks" in answer["answer"]
 
 
-def test_a_wrong_password_is_told_without_showing_it(made: Settings, postgres: PostgresServer) -> None:
+def test_a_wrong_password_is_reported_but_not_shown(made: Settings, postgres: PostgresServer) -> None:
     wrong = postgres.url().replace(PASSWORD, f"{PASSWORD}-no")
     settings = with_values(made, database_url=SecretStr(wrong))
     with pytest.raises(DatabaseError) as raised:
