@@ -229,7 +229,7 @@ def serve_openai_level(
     """
 
     def start(timing: Timing = PATIENT) -> httpx.Client:
-        return serve(_openai_index, timing=timing)
+        return serve(_openai_index, ready=False, timing=timing)
 
     return start
 

@@ -39,12 +39,17 @@ class Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(self.format(record))
 
-    def requests(self, count: int) -> list[dict[str, Any]]:
-        """Return the last lines of requests, which are written after the responses."""
+    def requests(self, count: int, path: str | None = None) -> list[dict[str, Any]]:
+        """Return the last lines of requests, which are written after the responses.
+
+        Args:
+            path: of these requests; a probe from before may end after the listening began.
+        """
 
         def found() -> list[dict[str, Any]] | None:
             lines = [json.loads(line) for line in self.lines]
             lines = [line for line in lines if line["logger"] == "app.requests"]
+            lines = [line for line in lines if path in (None, line["path"])]
             return lines[-count:] if len(lines) >= count else None
 
         lines: list[dict[str, Any]] = wait_for(found, "the lines")
@@ -147,7 +152,7 @@ def test_questions_are_logged_if_configured(
     client = serve(with_values(sample_settings, log_questions=True))
     log = listen()
     client.post("/query", json=QUESTION)
-    assert log.requests(1)[0]["question"] == QUESTION["query"]
+    assert log.requests(1, "/query")[0]["question"] == QUESTION["query"]
 
 
 def test_a_client_that_disconnects_is_logged(
