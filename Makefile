@@ -8,10 +8,10 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
 HERE := $(firstword $(shell pwd -P | cksum))
 
 .DEFAULT_GOAL := help
-.PHONY: help install run reindex doctor test check lint types bench soak docker lock clean
+.PHONY: help install run reindex doctor test test-fast check lint types bench soak docker lock clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -46,6 +46,9 @@ doctor: $(VENV)/.project-$(HERE) ## Check settings, models, index, documents, di
 
 test: $(VENV)/.dev ## Run the tests, a process each processor; no network, no key
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+test-fast: $(VENV)/.dev ## Run the tests that are not marked slow, for while you work: about two minutes
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not slow' $(ARGS)
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check app scripts tests benchmarks

@@ -22,7 +22,7 @@ from tests.crash_tracer.tracer import reason_not_to_trace
 from tests.crash_tracer.trials import KEPT, Scenario, Workshop, check_kill, current_id
 
 # Of all trials together, over an hour where every step is taken; each run in them has a limit of its own.
-pytestmark = pytest.mark.timeout(3 * 3600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * 3600)]
 
 _SERVERS = min(4, os.cpu_count() or 1)
 _SEED = 20261121

@@ -18,6 +18,8 @@ import pytest
 from tests.support.mounts import read_only
 from tests.support.serving import ROOT, ServerProcess, clean_environment, free_port, wait_for
 
+pytestmark = pytest.mark.slow
+
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 

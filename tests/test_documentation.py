@@ -29,6 +29,8 @@ from tests.support.newcomer import Checkout
 from tests.support.postgres import PASSWORD, PostgresServer, postgres_server
 from tests.support.serving import ROOT
 
+pytestmark = pytest.mark.slow
+
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"]

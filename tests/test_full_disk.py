@@ -15,6 +15,8 @@ from tests.support.mounts import SmallDisk, small_disk
 from tests.support.serving import ROOT, run_reindex, server_process
 from tests.support.stored import Stored, stored
 
+pytestmark = pytest.mark.slow
+
 MB = 1_000_000
 # Of one chunk each, with more text than its vector takes.
 LARGE_DOCUMENTS = 100

@@ -18,6 +18,8 @@ from tests.http.middleware.test_draining import QUESTION, environment_of
 from tests.support.balancer import Balancer
 from tests.support.serving import ServerProcess, serve_in_thread, server_process, wait_for
 
+pytestmark = pytest.mark.slow
+
 MakeSettings = Callable[..., Settings]
 
 # A stream lasts for longer than a drain, so that one which has just begun is cut.

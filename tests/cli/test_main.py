@@ -18,6 +18,8 @@ from app import __version__
 from app.bootstrap import tracing
 from tests.support.serving import ROOT, clean_environment
 
+pytestmark = pytest.mark.slow
+
 INSTALLED = Path(sys.executable).with_name("rag-service")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 COMMANDS = ("serve", "reindex", "doctor", "migrate", "make-key")

@@ -25,6 +25,8 @@ from tests.support.made_snapshots import flip, folder_of
 from tests.support.serving import ROOT, clean_environment, run_reindex, server_process, wait_for
 from tests.support.stored import stored
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, str(ROOT / "scripts" / "reindex.py")]
 UNKNOWN = "20200101T000000Z-abcdef"
 Environment = dict[str, str]

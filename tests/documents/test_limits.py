@@ -21,6 +21,8 @@ from tests.support.readers import read_all_pages, read_much, use_memory
 from tests.support.reading import DEFAULT_LIMITS, file_at, make_long_pdf
 from tests.support.zips import add_zeros
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 
 WORD = SAMPLE_DOCUMENTS / "policies" / "remote-work.docx"

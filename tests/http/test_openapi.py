@@ -17,6 +17,8 @@ import pytest
 from app.config.settings import Settings
 from tests.support.settings import with_values
 
+pytestmark = pytest.mark.slow
+
 # All checks, which is the default, but one: that the last message of the user has a text, JSON Schema cannot
 # say.
 _CONFIGURATION = """

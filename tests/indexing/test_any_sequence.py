@@ -42,6 +42,8 @@ from tests.support.killed_build import DONE, KILLED, killed_build
 from tests.support.settings import with_values
 from tests.support.stored import Stored, assert_same_index, stored
 
+pytestmark = pytest.mark.slow
+
 _KEPT = 3
 # The smaller one cuts the longest section into several chunks.
 _CHUNK_SIZES = (1000, 120)

@@ -16,6 +16,8 @@ from tests.conftest import build
 from tests.support.mounts import read_only, small
 from tests.support.serving import ServerProcess, server_process, wait_for
 
+pytestmark = pytest.mark.slow
+
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
 

@@ -20,6 +20,8 @@ from tests.fake_provider import FakeProvider, faults
 from tests.support.raw_http import RawExchange
 from tests.support.serving import ServerProcess, server_process, wait_for
 
+pytestmark = pytest.mark.slow
+
 MakeSettings = Callable[..., Settings]
 
 QUESTION = {"query": "How long is parental leave?"}

@@ -21,6 +21,8 @@ import pytest
 from tests.fake_provider import FakeProvider, faults
 from tests.support.serving import ROOT, clean_environment, run_reindex, server_process, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:

@@ -34,7 +34,7 @@ from tests.support.stored_in_postgres import (
     stored_in_postgres,
 )
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 _UNCHANGED = {
     "travel.md": "# Travel\n\nTrains are booked in second class.\n",

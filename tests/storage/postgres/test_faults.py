@@ -30,6 +30,8 @@ from tests.support.postgres_faults import (
 from tests.support.serving import free_port, run_reindex, wait_for
 from tests.support.timing import ENDED_BY_THE_DATABASE
 
+pytestmark = pytest.mark.slow
+
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
 

@@ -20,6 +20,8 @@ from tests.support.postgres import PASSWORD, PostgresServer
 from tests.support.postgres_faults import QUESTION, assert_failed_in_one_line, environment_of, values_of
 from tests.support.serving import run_reindex, wait_for
 
+pytestmark = pytest.mark.slow
+
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
 

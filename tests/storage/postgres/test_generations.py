@@ -29,6 +29,8 @@ from tests.support.stored_in_postgres import (
 )
 from tests.support.timing import PATIENT
 
+pytestmark = pytest.mark.slow
+
 MakeSettings = Callable[..., Settings]
 Sent = Callable[[], list[str]]
 Check = Callable[[Settings], None]

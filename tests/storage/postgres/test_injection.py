@@ -25,6 +25,8 @@ from tests.support.postgres import PostgresServer, drop_schema
 from tests.support.stores import EMBEDDING, FIELDS, Stores, ask, nodes, where
 from tests.support.timing import PATIENT
 
+pytestmark = pytest.mark.slow
+
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
 

@@ -25,6 +25,8 @@ from tests.support.stored_in_postgres import (
 )
 from tests.support.timing import PATIENT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def made(settings: Callable[..., Settings], database: dict[str, Any]) -> Settings:

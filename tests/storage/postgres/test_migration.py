@@ -40,6 +40,8 @@ from tests.support.serving import ROOT, clean_environment, run_reindex, wait_for
 from tests.support.stored import Stored, assert_same_index, stored
 from tests.support.timing import PATIENT
 
+pytestmark = pytest.mark.slow
+
 MakeSettings = Callable[..., Settings]
 
 COMMAND = [sys.executable, str(ROOT / "scripts" / "migrate_index.py")]

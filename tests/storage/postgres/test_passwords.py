@@ -17,6 +17,8 @@ from tests.support.postgres import PASSWORD, PostgresServer, postgres_server
 from tests.support.postgres_faults import QUESTION, assert_failed_in_one_line, environment_of, values_of
 from tests.support.serving import free_port, run_reindex, server_process, wait_for
 
+pytestmark = pytest.mark.slow
+
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
 

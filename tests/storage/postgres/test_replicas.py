@@ -16,6 +16,8 @@ from tests.support.serving import wait_for
 from tests.support.settings import with_values
 from tests.support.timing import ENDED_BY_THE_DATABASE
 
+pytestmark = pytest.mark.slow
+
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
 

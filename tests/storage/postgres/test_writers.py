@@ -26,6 +26,8 @@ from tests.support.serving import run_reindex, wait_for
 from tests.support.settings import with_values
 from tests.support.stored_in_postgres import assert_nothing_left_over, database_of, stored_in_postgres
 
+pytestmark = pytest.mark.slow
+
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., httpx.Client]
 
