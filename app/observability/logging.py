@@ -29,8 +29,7 @@ _PLAIN = re.compile(r"[!#-<>-~]+")
 class LogFormatter(logging.Formatter):
     """A formatter that renders a record as a line of text or JSON.
 
-    A record's `fields`, a mapping, are added to the line, and its `request_id` takes precedence over the
-    current one.
+    A record's `fields`, a mapping, are added to the line.
 
     Args:
         log_format: `json` or `console`.
@@ -48,7 +47,7 @@ class LogFormatter(logging.Formatter):
             "time": _time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "request_id": getattr(record, "request_id", None) or request_id.get(),
+            "request_id": request_id.get(),
             "message": record.getMessage(),
         }
         event.update(getattr(record, "fields", ()))
